@@ -1,0 +1,67 @@
+"""The errors that cross a room's door, named for the fact. Wire codes are the server's."""
+
+from __future__ import annotations
+
+
+class SysadmdError(Exception):
+    """Root of every expected error. `code` is a stable word; str() says what to do about it."""
+
+    code = "error"
+
+
+class BadRequest(SysadmdError):
+    """What was asked for can't be read or is out of range. The text names field and range."""
+
+    code = "bad-request"
+
+
+class NotFound(SysadmdError):
+    """There is no such job, command, queue or log."""
+
+    code = "not-found"
+
+
+class Conflict(SysadmdError):
+    """What was asked for contradicts what is there already."""
+
+    code = "conflict"
+
+
+class Stopping(SysadmdError):
+    """The daemon is going down and takes nothing new."""
+
+    code = "stopping"
+
+
+class StoreFull(SysadmdError):
+    """The disk has no room: nothing of the change was kept."""
+
+    code = "no-space"
+
+
+class StoreLocked(StoreFull):
+    """Another process holds the state file; as with a full disk, nothing was kept."""
+
+    code = "locked"
+
+
+class StoreUnusable(SysadmdError):
+    """`state.db` is damaged, newer than this program, or can't be opened; it is unchanged."""
+
+    code = "store-unusable"
+
+
+class SettingsInvalid(SysadmdError):
+    """The configuration has mistakes; `problems` has one line for each of them."""
+
+    code = "settings-invalid"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class CannotStart(SysadmdError):
+    """The daemon can't run here and now; the text says why and what to do."""
+
+    code = "cannot-start"

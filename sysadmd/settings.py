@@ -1,0 +1,327 @@
+"""Settings: the configuration file as one frozen value with defaults. Reads no environment.
+
+Every mistake of a file is found in one pass and named by its exact key path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, Union, cast, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from sysadmd.errors import SettingsInvalid
+
+_SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB|TiB)?")
+_SIZE_UNITS: Final = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_DURATION = re.compile(r"(\d+) ?(s|m|h|d)?")
+_DURATION_UNITS: Final = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ADDRESS = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<four>[^:\[\]\s]+)):(?P<port>\d{1,5})"
+)
+
+# The name of the queue that always exists and can't be configured.
+NO_QUEUE: Final = "no_queue"
+
+
+class Size(int):
+    """Bytes; written as a number or as text with a unit (`"16MiB"`)."""
+
+    low: ClassVar[int] = 1
+    high: ClassVar[int] = 2**50
+    allowed: ClassVar[str] = 'a size such as 65536 or "64KiB"'
+
+
+class EventLogSize(Size):
+    """Text of one command in one event: small enough that a frame stays under 512 KiB."""
+
+    low = 1024
+    high = 64 * 1024
+    allowed = 'a size from "1KiB" to "64KiB"'
+
+
+class CommandLogSize(Size):
+    """A command's log: at least what one event shows of it."""
+
+    low = 128 * 1024
+    allowed = 'a size of at least "128KiB"'
+
+
+class JournalSize(Size):
+    """Of all events: at least some hundred of them."""
+
+    low = 64 * 1024
+    allowed = 'a size of at least "64KiB"'
+
+
+class Duration(int):
+    """Seconds; written as a number or as text with a unit (`"30d"`)."""
+
+    low: ClassVar[int] = 1
+    high: ClassVar[int] = 100 * 366 * 86400
+    allowed: ClassVar[str] = 'seconds, or text such as "15m", "12h", "30d"'
+
+
+class Address(str):
+    """Where to listen: `ADDRESS:PORT`, the address literal or a name; port 0: a free one."""
+
+    __slots__ = ("host", "port")
+    host: str
+    port: int
+
+    def __new__(cls, text: str) -> Address:
+        """Raises: ValueError, saying what is allowed."""
+        match = _ADDRESS.fullmatch(text)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError("ADDRESS:PORT, such as 127.0.0.1:12150 or [::1]:0")
+        address = super().__new__(cls, text)
+        address.host = match["six"] or match["four"]
+        address.port = int(match["port"])
+        return address
+
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Switch = bool | Literal["auto"]
+
+
+class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+    """PEM files; both empty: the self-signed pair of the state directory."""
+
+    certificate: str = ""
+    key: str = ""
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    listen: tuple[Address, ...] = (Address("127.0.0.1:12150"),)
+    dialect: Literal["documented", "sysadm-client"] = "documented"
+    max_clients: Count = 10_000
+    origins: tuple[str, ...] = ()
+    tls: Tls = Tls()
+    client_ca: str = ""
+    handshake_timeout: Seconds = 10.0
+    login_timeout: Seconds = 30.0
+    unauthenticated_per_address: Count = 20
+    requests_in_flight: Count = 32
+
+
+class Auth(Struct, frozen=True, forbid_unknown_fields=True):
+    pam_service: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "sysadmd"
+    full: tuple[str, ...] = ("root", "@wheel")
+    limited: tuple[str, ...] = ("@operator",)
+    password_login: bool = True
+    token_lifetime: Duration = Duration(900)
+    client_token_lifetime: Duration = Duration(30 * 86400)
+    failures: Count = 5
+    failure_window: Duration = Duration(600)
+    block_time: Duration = Duration(3600)
+    pam_calls: Annotated[int, Meta(ge=1, le=64)] = 8
+    pam_wait: Seconds = 10.0
+
+
+class Hostname(Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: bool = True
+    interval: Seconds = 5.0
+
+
+class Zpool(Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: Switch = "auto"
+    command: Annotated[str, Meta(min_length=1)] = "zpool"
+    interval: Seconds = 30.0
+    timeout: Seconds = 10.0
+    capacity_warning: Annotated[int, Meta(ge=1, le=100)] = 90
+
+
+class LifePreserver(Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: Switch = "auto"
+    log: Annotated[str, Meta(min_length=1)] = "/var/log/lpreserver/lpreserver.log"
+
+
+class Collectors(Struct, frozen=True, forbid_unknown_fields=True):
+    hostname: Hostname = Hostname()
+    zpool: Zpool = Zpool()
+    life_preserver: LifePreserver = LifePreserver()
+
+
+class Dispatcher(Struct, frozen=True, forbid_unknown_fields=True):
+    kill_grace: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    command_log_limit: CommandLogSize = CommandLogSize(16 * 2**20)
+    event_log_limit: EventLogSize = EventLogSize(64 * 2**10)
+    progress_interval: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
+    default_parallel: Annotated[int, Meta(ge=1, le=10_000)] = 16
+    queues: dict[str, Annotated[int, Meta(ge=1, le=10_000)]] = field(
+        default_factory=lambda: {"pkg_queue": 1, "iocage_queue": 1}
+    )
+
+
+class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+    events_days: Count = 30
+    events_size: JournalSize = JournalSize(256 * 2**20)
+    jobs_days: Count = 90
+    jobs: Count = 10_000
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration. `state_dir` is empty when the file does not name one."""
+
+    state_dir: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    server: Server = Server()
+    auth: Auth = Auth()
+    collectors: Collectors = Collectors()
+    dispatcher: Dispatcher = Dispatcher()
+    retention: Retention = Retention()
+
+
+def parse_duration(text: str, kind: type[Duration] = Duration) -> Duration:
+    """Seconds from `900`, `"15m"`, `"30d"`. Raises: ValueError, saying what is allowed."""
+    match = _DURATION.fullmatch(text.strip())
+    value = int(match[1]) * _DURATION_UNITS[match[2]] if match else -1
+    if not kind.low <= value <= kind.high:
+        raise ValueError(f"{text!r} is out of range; allowed: {kind.allowed}")
+    return kind(value)
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings in a TOML file. Raises: SettingsInvalid with every mistake, OSError."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsInvalid([f"{path}: not TOML: {error}"]) from error
+    try:
+        return build_settings(table)
+    except SettingsInvalid as error:
+        raise SettingsInvalid([f"{path}: {problem}" for problem in error.problems]) from error
+
+
+def build_settings(table: Mapping[str, Any]) -> Settings:
+    """Settings from a parsed table. Raises: SettingsInvalid with every mistake in it."""
+    problems: list[str] = []
+    settings: Settings = _build(Settings, table, "", problems)
+    if problems:
+        raise SettingsInvalid(problems)
+    return settings
+
+
+def _contradictions(server: Server) -> list[str]:
+    problems: list[str] = []
+    tls = server.tls
+    if bool(tls.certificate) != bool(tls.key):
+        missing = "key" if tls.certificate else "certificate"
+        problems.append(f"server.tls.{missing}: is empty; set both files, or neither")
+    if not server.listen:
+        problems.append("server.listen: is empty; allowed: at least one ADDRESS:PORT")
+    return problems
+
+
+def _build(kind: type[Any], table: object, path: str, problems: list[str]) -> Any:
+    """A Struct from a table, key by key: msgspec alone would stop at the first mistake."""
+    if not isinstance(table, Mapping):
+        problems.append(f"{path}: is {_name(table)}; allowed: a table")
+        return None
+    known: dict[str, Any] = {info.name: info.type for info in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    before = len(problems)
+    for key, value in cast("Mapping[str, object]", table).items():
+        here = f"{path}.{key}" if path else key
+        if key not in known:
+            problems.append(f"{here}: unknown key; allowed: {', '.join(known)}")
+            continue
+        inner = known[key]
+        if isinstance(inner, type) and issubclass(inner, Struct):
+            values[key] = _build(inner, value, here, problems)
+        elif get_origin(inner) is dict:
+            values[key] = _build_queues(get_args(inner)[1], value, here, problems)
+        else:
+            values[key] = _leaf(inner, value, here, problems)
+    if len(problems) > before:
+        return None
+    built = kind(**values)
+    if isinstance(built, Server):
+        problems += _contradictions(built)
+    return built
+
+
+def _build_queues(kind: Any, table: object, path: str, problems: list[str]) -> Any:
+    if not isinstance(table, Mapping):
+        problems.append(
+            f"{path}: is {_name(table)}; allowed: a table of name = how many at once"
+        )
+        return None
+    queues: dict[str, Any] = {}
+    for name, value in cast("Mapping[str, object]", table).items():
+        here = f"{path}.{name}"
+        if not _QUEUE_NAME.fullmatch(name) or name == NO_QUEUE:
+            problems.append(
+                f"{here}: not a queue's name; allowed: 1 to 64 of A-Z a-z 0-9 _ . -,"
+                f" but not {NO_QUEUE} (its limit is dispatcher.default_parallel)"
+            )
+        queues[name] = _leaf(kind, value, here, problems)
+    return queues
+
+
+def _leaf(kind: Any, value: object, path: str, problems: list[str]) -> Any:
+    if get_origin(kind) is tuple and isinstance(value, list):
+        items = enumerate(cast("list[object]", value))
+        return tuple(_leaf(get_args(kind)[0], v, f"{path}[{n}]", problems) for n, v in items)
+    try:
+        return msgspec.convert(value, kind, dec_hook=_convert)
+    except msgspec.ValidationError as error:
+        problems.append(f"{path}: is {_name(value)}; allowed: {_allowed(kind) or error}")
+        return None
+
+
+def _allowed(kind: Any) -> str:
+    """What a key takes, for people; empty: the error's own text says it best."""
+    if get_origin(kind) is Annotated:
+        base, meta = get_args(kind)
+        bounds = (
+            (meta.gt, "above {}"),
+            (meta.ge, "at least {}"),
+            (meta.le, "at most {}"),
+            (meta.min_length, "of at least {} characters"),
+            (meta.pattern, "of the form {}"),
+        )
+        limits = [text.format(bound) for bound, text in bounds if bound is not None]
+        return f"{_allowed(base)} {' and '.join(limits)}"
+    choices: list[str] = []
+    for part in get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,):
+        if part is bool:
+            choices += ["true", "false"]
+        elif get_origin(part) is Literal:
+            choices += [json.dumps(choice) for choice in get_args(part)]
+    if get_origin(kind) is tuple:
+        return "a list"
+    if choices:
+        return ", ".join(choices)
+    if isinstance(kind, type) and issubclass(kind, Size | Duration):
+        return str(kind.allowed)
+    plain: dict[Any, str] = {int: "a whole number", float: "a number", str: "text"}
+    return plain.get(kind, "")
+
+
+def _convert(kind: type[Any], value: object) -> Any:
+    if kind is Address:
+        if not isinstance(value, str):
+            raise ValueError("expected ADDRESS:PORT as text")
+        return Address(value)
+    pattern, units = (
+        (_SIZE, _SIZE_UNITS) if issubclass(kind, Size) else (_DURATION, _DURATION_UNITS)
+    )
+    match = pattern.fullmatch(str(value)) if not isinstance(value, bool) else None
+    number = int(match[1]) * units[match[2]] if match else -1
+    if not kind.low <= number <= kind.high:
+        raise ValueError(kind.allowed)
+    return kind(number)
+
+
+def _name(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

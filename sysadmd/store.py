@@ -1,0 +1,269 @@
+"""The state file: one SQLite database, one writer thread, many changes to a disk sync.
+
+A change is a function that takes a Transaction. Changes that arrive together are committed
+together; each stands or falls alone (savepoint). Nobody hears of a change before its commit.
+The rooms above own their tables: they hand in their schema steps when the store is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sysadmd import journal
+from sysadmd.errors import StoreFull, StoreLocked, StoreUnusable
+from sysadmd.journal import Event, Transaction
+
+T = TypeVar("T")
+
+# "SyAd": tells our file from any other SQLite database (file(1), PRAGMA application_id).
+APPLICATION_ID: Final = 0x53794164
+# Changes in one commit. More only lengthens the wait of the first: measured flat from 256 on.
+GROUP: Final = 512
+# A file up to this size is checked whole at start; a larger one would hold the start up, its
+# damage shows when the page is read.
+CHECKED_AT_START: Final = 32 * 1024 * 1024
+
+_NO_ROOM: Final = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
+    sqlite3.SQLITE_CANTOPEN,
+)
+
+SCHEMAS: Final[Mapping[str, Sequence[str]]] = {"journal": journal.SCHEMA}
+
+
+@dataclass(slots=True)
+class _Change:
+    run: Callable[[Transaction], Any]
+    done: asyncio.Future[Any]
+
+
+class Store:
+    """The open state file. Made by `open_store`; belongs to the event loop that opened it."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, epoch: str) -> None:
+        self.path = path
+        self.epoch = epoch
+        # Committed events in order, called on the event loop before the tasks that waited for
+        # the commit go on; set by the composition.
+        self.publish: Callable[[list[Event]], None] = lambda events: None
+        # For the event loop's short reads; never sees what is not committed.
+        self.reader = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        _prepare(self.reader)
+        self.reader.execute("PRAGMA query_only = ON")
+        # Why changes can't be kept at the moment; None: they can.
+        self.trouble: str | None = None
+        self._writer = writer
+        self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=self._write_all, name="store writer", daemon=True
+        )
+        self._thread.start()
+
+    async def write(self, change: Callable[[Transaction], T]) -> T:
+        """Run `change` in the writer thread; returns its result once it is on disk.
+
+        The change must not wait for anything. An exception of it undoes it alone and is raised
+        here. Raises: StoreFull when the disk has no room or the file is locked.
+        """
+        return await self.begin_write(change)
+
+    def begin_write(self, change: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """As `write`, but queued at once: changes are committed in the order of these calls."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._changes.put(_Change(change, done))
+        return done
+
+    def close(self) -> None:
+        """Commit what is queued, then close the file. Blocks for the last disk sync."""
+        self._changes.put(None)
+        self._thread.join()
+        self.reader.close()
+
+    def _write_all(self) -> None:
+        while (change := self._changes.get()) is not None:
+            group = [change]
+            while len(group) < GROUP and not self._changes.empty():
+                following = self._changes.get()
+                if following is None:
+                    self._changes.put(None)
+                    break
+                group.append(following)
+            self._commit(group)
+        self._writer.close()
+
+    def _commit(self, group: list[_Change]) -> None:
+        """One transaction for the whole group, then one call into the event loop."""
+        results: list[tuple[_Change, Any, BaseException | None]] = []
+        events: list[Event] = []
+        trouble: str | None = None
+        db = self._writer
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for change in group:
+                transaction = Transaction(db)
+                db.execute("SAVEPOINT change")
+                try:
+                    results.append((change, change.run(transaction), None))
+                    events += transaction.events
+                except BaseException as error:
+                    if not db.in_transaction:
+                        # SQLite has undone all of it: a full disk ends the whole transaction.
+                        raise
+                    db.execute("ROLLBACK TO change")
+                    results.append((change, None, _translate(error)))
+                db.execute("RELEASE change")
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            failure = _translate(error)
+            trouble = str(failure)
+            results = [(change, None, failure) for change in group]
+            events = []
+        self._loop.call_soon_threadsafe(self._tell, results, events, trouble)
+
+    def _tell(
+        self,
+        results: list[tuple[_Change, Any, BaseException | None]],
+        events: list[Event],
+        trouble: str | None,
+    ) -> None:
+        self.trouble = trouble
+        for change, result, error in results:
+            if change.done.cancelled():
+                continue
+            if error is None:
+                change.done.set_result(result)
+            else:
+                change.done.set_exception(error)
+        if events:
+            self.publish(events)
+
+
+def open_store(path: Path, schemas: Mapping[str, Sequence[str]]) -> Store:
+    """Open or make the state file and bring its tables up to date. Needs a running event loop.
+
+    schemas: for each room the scripts that made its tables, oldest first.
+    Raises: StoreUnusable, StoreFull; the file is then as it was.
+    """
+    try:
+        rooms = {**SCHEMAS, **schemas}
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        try:
+            # Only looks: the next lines are the first that write.
+            _check(db, path, rooms)
+            _prepare(db)
+            _migrate(db, rooms)
+            db.execute("BEGIN IMMEDIATE")
+            epoch = journal.ensure_epoch(db)
+            db.execute("COMMIT")
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        passing = _translate(error)
+        if isinstance(passing, StoreFull) and path.exists():
+            raise passing from error
+        raise StoreUnusable(
+            f"{path} can't be used ({error}); it was left as it is. Restore it from a backup,"
+            " or move it away to start with an empty history"
+        ) from error
+    return Store(path, db, epoch)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = WAL")
+    # FULL: an acknowledged change survives a power cut, not only a kill.
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+
+
+def _check(db: sqlite3.Connection, path: Path, rooms: Mapping[str, Sequence[str]]) -> None:
+    mark = db.execute("PRAGMA application_id").fetchone()[0]
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema")}
+    if not tables:
+        return
+    if mark != APPLICATION_ID:
+        raise StoreUnusable(f"{path} is not a state file of sysadmd; move it away")
+    if path.stat().st_size <= CHECKED_AT_START:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+    versions = db.execute("SELECT room, version FROM schema").fetchall()
+    for room, version in versions:
+        if version > len(rooms.get(room, ())):
+            raise StoreUnusable(
+                f"{path} was written by a newer sysadmd ({room} tables of version {version});"
+                " install that version again, or move it away"
+            )
+
+
+def _migrate(db: sqlite3.Connection, rooms: Mapping[str, Sequence[str]]) -> None:
+    if _versions(db) == {room: len(steps) for room, steps in rooms.items()}:
+        # Nothing is written: a start needs no room on the disk.
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS schema"
+            " (room TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+        )
+        for room, steps in rooms.items():
+            row = db.execute("SELECT version FROM schema WHERE room = ?", (room,)).fetchone()
+            for step in steps[row[0] if row else 0 :]:
+                for statement in _statements(step):
+                    db.execute(statement)
+            db.execute("INSERT OR REPLACE INTO schema VALUES (?, ?)", (room, len(steps)))
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite may have undone all of it already: on a full disk it does.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _versions(db: sqlite3.Connection) -> dict[str, int]:
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema'").fetchone() is None:
+        return {}
+    return dict(db.execute("SELECT room, version FROM schema"))
+
+
+def _statements(script: str) -> list[str]:
+    # executescript() would commit the migration in the middle.
+    statements: list[str] = []
+    pending = ""
+    for piece in script.split(";"):
+        pending += piece + ";"
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements[:-1] if statements and not statements[-1].strip(" \n;") else statements
+
+
+def _translate(error: BaseException) -> BaseException:
+    """What passes by itself or can be helped, in words that say how."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return error
+    code = error.sqlite_errorcode & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        passing: StoreFull = StoreLocked(
+            "another process holds state.db locked; end it (fuser, lsof), then try again"
+        )
+    elif code in _NO_ROOM:
+        passing = StoreFull(
+            f"the state directory's disk takes no more ({error}); free some space, then"
+            " try again"
+        )
+    else:
+        return error
+    passing.__cause__ = error
+    return passing

@@ -1,0 +1,36 @@
+"""A file system that is soon full."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def small_disk(where: Path, mebibytes: int) -> Generator[Path]:
+    """One of that size at `where`, which is made."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        if os.environ.get("CI"):
+            pytest.fail("root and mount are needed here")
+        pytest.skip("root and mount are needed")
+    where.mkdir()
+    size = f"size={mebibytes}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", where], check=True)
+    try:
+        yield where
+    finally:
+        # Lazily: a job that a failure has left is not waited for.
+        subprocess.run(["umount", "-l", where], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write into the file until the disk takes no more."""
+    with file.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+        while True:
+            out.write(b"x" * 4096)

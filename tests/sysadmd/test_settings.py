@@ -1,0 +1,83 @@
+"""Configuration: defaults, the sample, and every mistake by its key."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sysadmd.errors import SettingsInvalid
+from sysadmd.settings import Address, Settings, build_settings, read_settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_sample_names_every_key_with_its_default() -> None:
+    assert read_settings(ROOT / "sysadmd.toml.sample") == Settings()
+
+
+def test_five_mistakes_yield_five_lines(tmp_path: Path) -> None:
+    file = tmp_path / "sysadmd.toml"
+    file.write_text(
+        """
+        state_dri = "/x"
+        [server]
+        listen = ["127.0.0.1:12150", "nowhere"]
+        dialect = "klingon"
+        [dispatcher]
+        event_log_limit = "1MiB"
+        [dispatcher.queues]
+        pkg_queue = 0
+        """
+    )
+    with pytest.raises(SettingsInvalid) as raised:
+        read_settings(file)
+    keys = [problem.split(": ")[:2] for problem in raised.value.problems]
+    assert sorted(keys) == sorted(
+        [str(file), key]
+        for key in (
+            "state_dri",
+            "server.listen[1]",
+            "server.dialect",
+            "dispatcher.event_log_limit",
+            "dispatcher.queues.pkg_queue",
+        )
+    )
+    text = "\n".join(raised.value.problems)
+    assert "documented" in text and "1KiB" in text
+
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from(("state_dir", "server", "auth", "collectors", "dispatcher", "x")),
+        TREES | st.dictionaries(st.sampled_from(("listen", "tls", "queues", "zpool")), TREES),
+    )
+)
+def test_any_table_gives_settings_or_the_problems(table: dict[str, object]) -> None:
+    try:
+        assert isinstance(build_settings(table), Settings)
+    except SettingsInvalid as error:
+        assert all(": " in problem for problem in error.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:12150", "::1", 12150), ("a.b:1", "a.b", 1)],
+)
+def test_addresses_are_read(text: str, host: str, port: int) -> None:
+    address = Address(text)
+    assert (address.host, address.port, str(address)) == (host, port, text)
+
+
+@pytest.mark.parametrize("text", ["", "127.0.0.1", "::1:80", "a:70000", "a:b", "[::1]", ":1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="ADDRESS:PORT"):
+        Address(text)

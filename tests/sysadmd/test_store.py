@@ -1,0 +1,179 @@
+"""The store and the journal on a real SQLite file."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sysadmd import journal
+from sysadmd.errors import BadRequest, StoreUnusable
+from sysadmd.journal import SYSTEMS, Event, Transaction
+from sysadmd.store import Store, open_store
+
+TABLE = {"test": ("CREATE TABLE t (x INTEGER);",)}
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncGenerator[tuple[Store, list[Event]], None]:
+    store = open_store(path, TABLE)
+    told: list[Event] = []
+    store.publish = told.extend
+    try:
+        yield store, told
+    finally:
+        store.close()
+
+
+def add(change: Transaction, x: int, system: str = "dispatcher") -> int:
+    change.db.execute("INSERT INTO t VALUES (?)", (x,))
+    journal.append(change, system, b'{"x":1}', 1.5)
+    return x
+
+
+def adding(x: int, system: str = "dispatcher") -> Callable[[Transaction], int]:
+    return lambda change: add(change, x, system)
+
+
+def test_a_change_that_fails_is_undone_alone_and_leaves_no_hole(tmp_path: Path) -> None:
+    def fail(change: Transaction) -> None:
+        add(change, 99)
+        raise BadRequest("no")
+
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, told):
+            waiting: list[asyncio.Future[int | None]] = []
+            for x in range(100):
+                waiting.append(store.begin_write(adding(x)))
+                waiting.append(store.begin_write(fail))
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [r for r in results if isinstance(r, int)] == list(range(100))
+            assert sum(isinstance(r, BadRequest) for r in results) == 100
+            assert [event.seq for event in told] == list(range(1, 101))
+            rows = store.reader.execute("SELECT x FROM t ORDER BY rowid").fetchall()
+            assert rows == [(x,) for x in range(100)]
+
+    asyncio.run(body())
+
+
+def test_nothing_is_told_before_it_is_committed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            seen: list[int] = []
+
+            def publish(events: list[Event]) -> None:
+                other = sqlite3.connect(tmp_path / "s.db")
+                seen.append(other.execute("SELECT count(*) FROM events").fetchone()[0])
+                other.close()
+                assert seen[-1] >= events[-1].seq
+
+            store.publish = publish
+            for x in range(20):
+                await store.write(adding(x))
+            assert seen == list(range(1, 21))
+
+    asyncio.run(body())
+
+
+def test_places_count_what_lies_between_even_when_it_is_gone(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, told):
+            for x in range(60):
+                await store.write(adding(x, SYSTEMS[x % 3]))
+            start = journal.parse_place(told[9].place)
+            await store.write(lambda change: journal.prune(change.db, 40))
+            gone = journal.pruned(store.reader)
+            assert gone.seq == 40
+            for systems in ({0}, {1}, {2}, {0, 2}, {0, 1, 2}):
+                lost = gone.count(systems) - start.count(systems)
+                assert lost == sum(e.system in systems for e in told[10:40])
+            assert journal.head(store.reader).seq == 60
+            await store.write(lambda change: journal.prune(change.db, 60))
+            assert journal.head(store.reader).seq == 60
+            await store.write(lambda change: add(change, 1))
+            assert journal.head(store.reader).seq == 61
+
+    asyncio.run(body())
+
+
+def test_a_cursor_is_taken_back_and_no_other(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, told):
+            for x in range(10):
+                await store.write(adding(x, SYSTEMS[x % 3]))
+            await store.write(lambda change: journal.prune(change.db, 4))
+            for event in told:
+                cursor = journal.format_cursor(store.epoch, event.place)
+                place = journal.parse_cursor(store.reader, store.epoch, cursor)
+                assert str(place) == event.place
+            for bad in (
+                "",
+                "x",
+                "1:2:3",
+                f"{'0' * 16}:1:1.0.0",
+                f"{store.epoch}:11:4.4.3",
+                f"{store.epoch}:9:9.0.0",
+                f"{store.epoch}:9:3.3",
+                f"{store.epoch}:4:4.0.0",
+                f"{store.epoch}:9:3.3.3 ",
+                f"{store.epoch}:٩:3.3.3",
+            ):
+                with pytest.raises(BadRequest):
+                    journal.parse_cursor(store.reader, store.epoch, bad)
+
+    asyncio.run(body())
+
+
+def test_a_foreign_damaged_or_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
+    async def make() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            for x in range(500):
+                await store.write(adding(x))
+
+    async def try_to_open(path: Path) -> None:
+        with pytest.raises(StoreUnusable, match="move it away"):
+            open_store(path, TABLE)
+
+    def refuse(path: Path) -> None:
+        before = path.read_bytes()
+        asyncio.run(try_to_open(path))
+        assert path.read_bytes() == before
+
+    asyncio.run(make())
+    foreign = tmp_path / "foreign.db"
+    db = sqlite3.connect(foreign)
+    db.execute("CREATE TABLE other (x)")
+    db.commit()
+    db.close()
+    refuse(foreign)
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"this is no database at all, and longer than a header" * 100)
+    refuse(garbage)
+    damaged = tmp_path / "damaged.db"
+    data = bytearray((tmp_path / "s.db").read_bytes())
+    data[4096 * 3 : 4096 * 6] = b"\xff" * (4096 * 3)
+    damaged.write_bytes(data)
+    refuse(damaged)
+    newer = tmp_path / "newer.db"
+    newer.write_bytes((tmp_path / "s.db").read_bytes())
+    db = sqlite3.connect(newer)
+    db.execute("UPDATE schema SET version = 7 WHERE room = 'test'")
+    db.commit()
+    db.close()
+    refuse(newer)
+
+
+def test_tables_migrate_forward_step_by_step(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            await store.write(lambda change: add(change, 5))
+        later = {
+            "test": (*TABLE["test"], "ALTER TABLE t ADD COLUMN y; UPDATE t SET y = x + 1;")
+        }
+        store = open_store(tmp_path / "s.db", later)
+        assert store.reader.execute("SELECT x, y FROM t").fetchall() == [(5, 6)]
+        store.close()
+
+    asyncio.run(body())
