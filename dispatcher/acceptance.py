@@ -1,0 +1,176 @@
+"""Taking orders and taking them back, as changes of the tables. Touches no process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+from dispatcher import orders, records, transitions
+from dispatcher.orders import Order
+from dispatcher.records import PENDING, RUNNING, Command, Job
+from dispatcher.transitions import Now
+from sysadmd.errors import Conflict
+from sysadmd.journal import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that an order led to. new: it was not there before; waits: it is to be queued."""
+
+    job: Job
+    new: bool
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """A job that is killed. waited: it had not been started, and now never is."""
+
+    uid: int
+    id: str
+    queue: str | None
+    waited: bool
+
+
+def accept(change: Transaction, now: Now, wanted: Sequence[Order]) -> list[Accepted]:
+    """All of these, or an error and none. Raises: Conflict."""
+    return [_accept(change, now, order) for order in wanted]
+
+
+def _accept(change: Transaction, now: Now, order: Order) -> Accepted:
+    there = _same(change.db, order)
+    if there is not None:
+        job = records.job(change.db, there)
+        assert job is not None
+        return Accepted(job, new=False, waits=False)
+    job = _insert(change.db, now, order)
+    transitions.tell(change, now, job.uid, "pending")
+    if order.commands:
+        return Accepted(job, new=True, waits=True)
+    transitions.finish_job(change, now, job.uid, "succeeded")
+    finished = records.job(change.db, job.uid)
+    assert finished is not None
+    return Accepted(finished, new=True, waits=False)
+
+
+def _same(db: Connection, order: Order) -> int | None:
+    """The job that this order has led to already. Raises: Conflict."""
+    if order.key is not None:
+        row = db.execute("SELECT uid FROM jobs WHERE key = ?", (order.key,)).fetchone()
+        if row is not None:
+            if _commands(db, row[0]) == _argvs(order):
+                return int(row[0])
+            raise Conflict(
+                f"key {order.key!r} belongs to a job with other commands; take a new key"
+            )
+    if order.id is None:
+        return None
+    row = db.execute(
+        "SELECT uid FROM jobs WHERE id = ? AND state < 2 ORDER BY uid DESC LIMIT 1", (order.id,)
+    ).fetchone()
+    if row is None:
+        return None
+    if order.key is None and _commands(db, row[0]) == _argvs(order):
+        return int(row[0])
+    raise Conflict(
+        f"id {order.id!r} is in use by an active job{' with other commands' * (not order.key)};"
+        " wait for its end, or take another id"
+    )
+
+
+def _commands(db: Connection, uid: int) -> list[str]:
+    return [
+        argv
+        for (argv,) in db.execute("SELECT argv FROM commands WHERE job = ? ORDER BY n", (uid,))
+    ]
+
+
+def _argvs(order: Order) -> list[str]:
+    return [_json(spec.argv) for spec in order.commands]
+
+
+def _insert(db: Connection, now: Now, order: Order) -> Job:
+    id = order.id if order.id is not None else orders.new_id()
+    cursor = db.execute(
+        "INSERT INTO jobs (id, queue, state, created, timeout, env, cwd, key, event_system,"
+        " fields) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            id,
+            order.queue,
+            PENDING,
+            now.ms,
+            order.timeout,
+            _json(order.env) if order.env else None,
+            order.cwd,
+            order.key,
+            order.event_system,
+            _json(order.fields) if order.fields else None,
+        ),
+    )
+    uid = cursor.lastrowid
+    assert uid is not None
+    db.executemany(
+        "INSERT INTO commands (job, n, argv, text, state) VALUES (?, ?, ?, ?, ?)",
+        [
+            (uid, n, _json(spec.argv), spec.text, PENDING)
+            for n, spec in enumerate(order.commands)
+        ],
+    )
+    return Job(
+        uid=uid,
+        id=id,
+        queue=order.queue,
+        state="pending",
+        result=None,
+        created=now.ms,
+        started=None,
+        finished=None,
+        timeout=order.timeout,
+        env=tuple(order.env),
+        cwd=order.cwd,
+        key=order.key,
+        event_system=order.event_system,
+        fields=order.fields,
+        commands=tuple(
+            Command(n, spec.argv, spec.text, "pending", None, None, None, None)
+            for n, spec in enumerate(order.commands)
+        ),
+    )
+
+
+def kill(change: Transaction, now: Now, ids: Sequence[str]) -> list[Doomed]:
+    """End the active jobs of these ids: at once those that wait, by decision the others."""
+    doomed: list[Doomed] = []
+    for id in dict.fromkeys(ids):
+        row = change.db.execute(
+            "SELECT uid, queue, state FROM jobs WHERE id = ? AND state < 2"
+            " ORDER BY uid DESC LIMIT 1",
+            (id,),
+        ).fetchone()
+        if row is None:
+            continue
+        uid, queue, state = row
+        if state == RUNNING:
+            transitions.mark(change, uid, "killed")
+        else:
+            transitions.finish_job(change, now, uid, "killed")
+        doomed.append(Doomed(uid, id, queue, waited=state == PENDING))
+    return doomed
+
+
+def running(db: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """The uids of the running jobs among these ids."""
+    found: dict[str, int] = {}
+    for id in ids:
+        row = db.execute(
+            "SELECT uid FROM jobs WHERE id = ? AND state = ?", (id, RUNNING)
+        ).fetchone()
+        if row is not None:
+            found[id] = row[0]
+    return found
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,152 @@
+"""The keeper's book: an append-only file of facts, one JSON line each. No process, no table.
+
+Keeper and guard write it, the daemon reads it at its leisure: what stands in the book can't be
+lost with a connection, and nobody has to acknowledge it. Standard library only.
+
+    {"next": [uid, n], "at": T}                         the keeper begins to start this command
+    {"began": [uid, n], "pid": P, "start": S, "at": T}  ... has started it
+    {"end": [uid, n], "code": C, "time": W, "size": B}  it has ended, or could not start
+    {"dead": true, "children": [[P, S, leads, stdout, ended], ...] or null, "at": T}
+                                                        (guard) the keeper died, leaving these
+    {"orphan": P, "start": S, "code": C, "time": W}     (guard) one of them has ended
+
+T: s by the boot clock; S: start of the process as the system tells it, or null; W: s since
+1970; B: bytes, null: the log is gone. At most one command is between `next` and `began`. A new
+generation of the book begins, whole at once, with the lines of what still runs; nothing is
+added to an older one after that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Final, cast
+
+# Read at once; a longer book takes more turns.
+_PORTION: Final = 256 * 1024
+# Between two attempts to write on a disk that is full, s.
+_RETRY: Final = 0.5
+
+Line = dict[str, Any]
+
+
+def path(room: Path, keeper: str, generation: int) -> Path:
+    """The file of one generation of a keeper's book."""
+    return room / f"{keeper}.{generation}.book"
+
+
+def generations(room: Path, keeper: str) -> list[int]:
+    """The generations that are there, oldest first."""
+    names = (file.name.split(".") for file in room.glob(f"{keeper}.*.book"))
+    return sorted(int(parts[1]) for parts in names if parts[1].isdigit())
+
+
+def encode(line: Line) -> bytes:
+    """One line, as it is written."""
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+class Writer:
+    """The end that writes."""
+
+    def __init__(self, room: Path, keeper: str, generation: int) -> None:
+        self._room = room
+        self._keeper = keeper
+        self.generation = generation
+        self._file = _open(path(room, keeper, generation))
+
+    def write(self, line: Line) -> None:
+        """Returns when the line is in the file; waits while the disk is full."""
+        data = encode(line)
+        while True:
+            try:
+                if os.write(self._file, data) == len(data):
+                    return
+            except OSError:
+                pass
+            time.sleep(_RETRY)
+            # Whatever part of it is in the file is ended, so that it spoils no other line.
+            data = b"\n" + data.lstrip(b"\n")
+
+    def blank(self) -> None:
+        """End a line that another writer may have left unfinished."""
+        os.write(self._file, b"\n")
+
+    def turn(self, lines: list[Line]) -> None:
+        """Begin a new generation with these lines. Raises: OSError; the old one goes on."""
+        fresh = path(self._room, self._keeper, self.generation + 1)
+        made = fresh.with_suffix(".new")
+        made.write_bytes(b"".join(map(encode, lines)))
+        file = _open(made)
+        made.rename(fresh)
+        os.close(self._file)
+        self._file = file
+        self.generation += 1
+
+
+class Reader:
+    """The end that reads: where it has got to, and what comes next."""
+
+    def __init__(self, room: Path, keeper: str, generation: int, position: int) -> None:
+        self._room = room
+        self.keeper = keeper
+        self.generation = generation
+        self.position = position
+
+    def read(self) -> tuple[list[Line], int, int]:
+        """Lines behind the present position, and the generation and position behind them.
+
+        A line without its end is left for later. Does not move: `move` does, after the commit.
+        """
+        generation, position = self.generation, self.position
+        while True:
+            # In this order: nothing is added to a generation when there is a newer one.
+            turned = path(self._room, self.keeper, generation + 1).exists()
+            complete = self._complete(generation, position)
+            if complete or not turned:
+                break
+            generation, position = generation + 1, 0
+        lines = [line for text in complete.splitlines() if (line := _decode(text)) is not None]
+        return lines, generation, position + len(complete)
+
+    def move(self, generation: int, position: int) -> None:
+        """What lies before is worked in; older generations may go."""
+        for older in range(self.generation, generation):
+            path(self._room, self.keeper, older).unlink(missing_ok=True)
+        self.generation, self.position = generation, position
+
+    def size(self) -> int:
+        """Bytes in the present generation."""
+        try:
+            return path(self._room, self.keeper, self.generation).stat().st_size
+        except OSError:
+            return 0
+
+    def _complete(self, generation: int, position: int) -> bytes:
+        """Whole lines: a portion of them, or a single one that is longer."""
+        size = _PORTION
+        try:
+            with path(self._room, self.keeper, generation).open("rb") as file:
+                while True:
+                    data = os.pread(file.fileno(), size, position)
+                    end = data.rfind(b"\n") + 1
+                    if end or len(data) < size:
+                        return data[:end]
+                    size *= 2
+        except OSError:
+            return b""
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def _decode(text: bytes) -> Line | None:
+    """None: blank, or torn by a death in the middle of a write."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return cast("Line", line) if isinstance(line, dict) else None

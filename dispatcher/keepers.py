@@ -1,0 +1,174 @@
+"""The daemon's side of guard and keeper: start a pair, call it, tell whether it lives.
+
+Starts no command itself. Liveness is shown by locks that the two hold for life, never by pids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import sysadmd
+from dispatcher import book
+
+# A keeper that does not answer within this is stopped or swapped out; it is called again, s.
+PATIENCE: Final = 5.0
+# A unix socket's path: 104 bytes on FreeBSD, 108 on Linux, the last one NUL.
+_LONGEST_PATH: Final = 100
+# The keeper's own log is for trouble alone; above this it is begun anew.
+_LOG_SIZE: Final = 1024 * 1024
+
+Limits = Mapping[int, tuple[int, int]]
+
+
+class NoAnswer(Exception):
+    """The keeper can't be reached now: it is not there yet, not any more, or stopped."""
+
+
+@dataclass(slots=True)
+class Link:
+    """A connection to a keeper."""
+
+    id: str
+    version: str
+    draining: bool
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Hand a request over. If the keeper is gone it is lost, and found to be so later."""
+        if not self.writer.is_closing():
+            self.writer.write(book.encode(dict(request)))
+
+    async def hear(self) -> Mapping[str, Any] | None:
+        """What the keeper says next; empty: its book has grown. None: it has hung up."""
+        try:
+            line = await self.reader.readline()
+        except OSError:
+            line = b""
+        if not line:
+            return None
+        return json.loads(line) if line.strip() else {}
+
+    def close(self) -> None:
+        """The keeper goes when it has no children, else it goes on without us."""
+        self.writer.close()
+
+
+@dataclass(slots=True)
+class Pair:
+    """A guard and its keeper, as the daemon knows them.
+
+    takes: it may be asked to start commands. settle: what it was asked for and has not written
+    `next` for by now, it will not start. over: guard and keeper are dead. turning: it was asked
+    for a new generation of its book.
+    """
+
+    id: str
+    book: book.Reader
+    link: Link | None = None
+    takes: bool = False
+    settle: bool = False
+    over: bool = False
+    turning: bool = False
+
+
+async def start(state_dir: Path, limits: Limits) -> str:
+    """Start guard and keeper; returns their id. Raises: OSError."""
+    id = secrets.token_hex(6)
+    program = Path(sysadmd.__file__).with_name("__main__.py")
+    argv = [
+        sys.executable,
+        *("-I", "-S", "-X", "utf8", str(program), "keeper"),
+        *(os.path.realpath(state_dir), id, sysadmd.__version__),  # noqa: ASYNC240 - no disk is asked
+        json.dumps({str(kind): pair for kind, pair in limits.items()}),
+    ]
+    # In a thread: the spawn holds its caller until the exec.
+    status = await asyncio.to_thread(_spawn, argv, state_dir)
+    if status:
+        raise OSError(f"the keeper could not be started; {state_dir}/keeper.log says why")
+    return id
+
+
+def _spawn(argv: list[str], state_dir: Path) -> int:
+    log = state_dir / "keeper.log"
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    if log.exists() and log.stat().st_size > _LOG_SIZE:
+        flags |= os.O_TRUNC
+    pid = os.posix_spawn(
+        argv[0],
+        argv,
+        {name: os.environ[name] for name in ("PATH", "SYSADMD_PORTABLE") if name in os.environ},
+        # Nothing of ours: who reads the daemon's output to its end must not wait for a job.
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ),
+        setsigmask=(),
+        setsigdef=tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
+    )
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
+    """Connect to a keeper and hear its answer. Whoever was connected before is cut off.
+
+    After this its book holds whatever an earlier daemon's requests have led to.
+    Raises: NoAnswer.
+    """
+    try:
+        async with asyncio.timeout(patience):
+            reader, writer = await _connect(state_dir / "keeper" / f"{id}.sock")
+            try:
+                writer.write(book.encode({"hello": 1}))
+                answer = json.loads(await reader.readline())
+            except BaseException:
+                writer.close()
+                raise
+    except (OSError, ValueError, TimeoutError) as error:
+        raise NoAnswer(str(error) or type(error).__name__) from error
+    return Link(id, answer["version"], answer["draining"], reader, writer)
+
+
+async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        return await asyncio.open_unix_connection(path)
+    # Not below TMPDIR: that may be as long.
+    with tempfile.TemporaryDirectory(prefix="sysadmd-", dir="/tmp") as short:
+        (Path(short) / "k").symlink_to(path.parent.resolve())
+        return await asyncio.open_unix_connection(Path(short) / "k" / path.name)
+
+
+def ids(room: Path) -> list[str]:
+    """The pairs of which there is anything in the room."""
+    return sorted({file.name.split(".")[0] for file in room.iterdir()})
+
+
+def lives(room: Path, id: str, role: str) -> bool:
+    """Does the `guard` or the `keeper` of this pair live?"""
+    try:
+        with (room / f"{id}.{role}").open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def remove(room: Path, ids: Iterable[str]) -> None:
+    """Delete what dead pairs have left."""
+    for id in ids:
+        for file in room.glob(f"{id}.*"):
+            file.unlink(missing_ok=True)

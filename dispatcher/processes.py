@@ -1,0 +1,256 @@
+"""Processes as the daemon sees them: who lives, who belongs together, and signals to them.
+
+No signal leaves here without a look at the identity of who gets it. Two ways, the fast one with
+/proc and pidfds, the portable one with psutil; nothing here waits, and nothing knows of jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from dispatcher.identity import COARSE, HAS_PROC, TICK, Identity, Stat, boot_id, read_stat
+
+# Times that stragglers are looked for before those stopped so far are killed.
+_SWEEPS: Final = 5
+# For how long after it was seen a group's number can't have gone to others, s.
+CONTINUITY: Final = 1.0
+
+
+def boot_mark() -> str:
+    """Tells this boot from others, as well as the system can; see `is_same_boot`."""
+    return boot_id() or f"~{psutil.boot_time():.0f}"
+
+
+def is_same_boot(mark: str, other: str) -> bool:
+    """Without a true boot id this may be wrong when the clock was set meanwhile."""
+    if mark.startswith("~") and other.startswith("~"):
+        return abs(float(mark[1:]) - float(other[1:])) <= COARSE * 2
+    # Of two kinds: it was switched between the two ways; the identity of processes must do.
+    return mark == other or mark.startswith("~") != other.startswith("~")
+
+
+def look_at(pid: int) -> Stat | None:
+    """What there is under this pid now."""
+    if HAS_PROC:
+        return read_stat(pid)
+    try:
+        process = psutil.Process(pid)
+        booted = psutil.boot_time()
+        start = process.create_time() - booted
+        if psutil.boot_time() != booted:
+            start = process.create_time() - psutil.boot_time()
+        return Stat(
+            pid=pid,
+            parent=process.ppid(),
+            group=_of(os.getpgid, pid),
+            session=_of(os.getsid, pid),
+            start=start,
+            zombie=process.status() == psutil.STATUS_ZOMBIE,
+        )
+    except psutil.Error:
+        return None
+
+
+def snapshot() -> dict[int, Stat]:
+    """All processes."""
+    return {pid: stat for pid in _pids() if (stat := look_at(pid)) is not None}
+
+
+def _pids() -> list[int]:
+    if not HAS_PROC:
+        return psutil.pids()
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def is_alive(identity: Identity) -> bool:
+    """Does this very process run?"""
+    stat = look_at(identity.pid)
+    return stat is not None and not stat.zombie and is_it(identity, stat)
+
+
+def is_it(identity: Identity, stat: Stat) -> bool:
+    """Is what was seen under the pid this very process?"""
+    return identity.is_start(stat.start, coarse=not HAS_PROC)
+
+
+def holder(log: Path, since: float) -> Identity | None:
+    """The process that was begun with this log as its output, not before `since` (boot clock).
+
+    The oldest of those that have it open and lead their group; None: there is no such process.
+    Slow: looks into every young process.
+    """
+    wanted = os.path.realpath(log)
+    found: list[Stat] = []
+    for pid, stat in snapshot().items():
+        if stat.group != pid or stat.zombie or stat.start < since - COARSE:
+            continue
+        with contextlib.suppress(psutil.Error):
+            if any(file.path == wanted for file in psutil.Process(pid).open_files()):
+                found.append(stat)
+    if not found:
+        return None
+    first = min(found, key=lambda stat: (stat.start, stat.pid))
+    return Identity(first.pid, first.start if HAS_PROC else None, first.start, first.start)
+
+
+def _of(ask: object, pid: int) -> int:
+    try:
+        return ask(pid)  # type: ignore[operator, no-any-return]
+    except OSError:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that belongs to a command, as it was first seen."""
+
+    pid: int
+    start: float
+
+
+class Family:
+    """A command's process and all that belongs to it, followed while it is being killed.
+
+    Descendants, the members of its group, and those of its session if it leads that; who was
+    once seen stays a member, wherever it moves and whoever becomes its parent. Who left group
+    and session, and whose parents were gone before they were seen, can't be told from others.
+    """
+
+    def __init__(self, leader: Identity) -> None:
+        self._leader = leader
+        self._members: dict[int, Member] = {}
+        # What the leader was seen to lead, and when that number was last known to be its own.
+        self._leads_group = self._leads_session = False
+        self._held_at = 0.0
+
+    def look(self, strike: signal.Signals | None = None) -> bool:
+        """Look for members. False: nobody is left.
+
+        strike: a signal to those of its group and session in the moment that they are seen.
+        """
+        held = self._is_number_held()
+        seen: dict[int, Stat] = {}
+        alive: dict[int, Member] = {}
+        for pid in _pids():
+            stat = look_at(pid)
+            if stat is None or stat.zombie:
+                continue
+            seen[pid] = stat
+            known = self._members.get(pid)
+            if known is not None and _is_member(known, stat):
+                alive[pid] = known
+            elif held and self._is_by_number(stat):
+                alive[pid] = Member(pid, stat.start)
+                if strike is not None:
+                    send(alive[pid], strike)
+        self._add_descendants(alive, seen)
+        self._members = alive
+        if any(self._is_by_number(seen[pid]) for pid in alive):
+            self._held_at = time.monotonic()
+        return bool(alive)
+
+    def _is_number_held(self) -> bool:
+        """Is the number of group and session still the command's own?
+
+        It is nobody else's while the leader is there, even as a zombie, or any member; the pids
+        would have to go round once for it to change hands in between.
+        """
+        first = look_at(self._leader.pid)
+        if first is None:
+            return time.monotonic() - self._held_at < CONTINUITY
+        if not is_it(self._leader, first):
+            return False
+        self._leads_group = first.group == first.pid
+        self._leads_session = first.session == first.pid
+        self._held_at = time.monotonic()
+        return True
+
+    def _is_by_number(self, stat: Stat) -> bool:
+        number = self._leader.pid
+        return (self._leads_group and stat.group == number) or (
+            self._leads_session and stat.session == number
+        )
+
+    def _add_descendants(self, alive: dict[int, Member], seen: dict[int, Stat]) -> None:
+        children: dict[int, list[Stat]] = {}
+        for stat in seen.values():
+            children.setdefault(stat.parent, []).append(stat)
+        todo = list(alive)
+        while todo:
+            for stat in children.get(todo.pop(), ()):
+                if stat.pid not in alive and not stat.zombie:
+                    alive[stat.pid] = Member(stat.pid, stat.start)
+                    todo.append(stat.pid)
+
+    def terminate(self) -> None:
+        """Ask all of them to end; wake those that are stopped, so that they can."""
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            reached = self._signal_group(number)
+            for member in self._members.values():
+                if not (reached and _of(os.getpgid, member.pid) == self._leader.pid):
+                    send(member, number)
+
+    def kill(self) -> bool:
+        """End all that are there now. False: nobody is left."""
+        if not self.look():
+            return False
+        # Reaches everyone in the group at one instant, however fast they fork.
+        self._signal_group(signal.SIGKILL)
+        # Who forks can't outrun this: stopped ones don't.
+        stopped: set[int] = set()
+        for _ in range(_SWEEPS):
+            fresh = self._members.keys() - stopped
+            if not fresh:
+                break
+            for pid in fresh:
+                send(self._members[pid], signal.SIGSTOP)
+            stopped |= fresh
+            self.look(strike=signal.SIGSTOP)
+        for member in self._members.values():
+            send(member, signal.SIGKILL)
+        return self.look()
+
+    def _signal_group(self, number: signal.Signals) -> bool:
+        stat = look_at(self._leader.pid)
+        if stat is None or stat.group != stat.pid or not is_it(self._leader, stat):
+            return False
+        try:
+            os.killpg(stat.pid, number)
+        except OSError:
+            return False
+        return True
+
+
+def _is_member(member: Member, stat: Stat) -> bool:
+    slack = TICK / 2 if HAS_PROC else COARSE
+    return abs(stat.start - member.start) < slack
+
+
+def send(member: Member, number: signal.Signals) -> None:
+    """Signal a process if it is still the one; nothing happens if it is gone."""
+    if not HAS_PROC or not hasattr(os, "pidfd_open"):
+        stat = look_at(member.pid)
+        if stat is not None and _is_member(member, stat):
+            with contextlib.suppress(OSError):
+                os.kill(member.pid, number)
+        return
+    try:
+        process = os.pidfd_open(member.pid)
+    except OSError:
+        return
+    try:
+        # The descriptor stays with the process that had the pid when it was opened.
+        stat = read_stat(member.pid)
+        if stat is not None and _is_member(member, stat):
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(process, number)
+    finally:
+        os.close(process)

@@ -1,0 +1,283 @@
+"""Jobs as rows and as values: the tables and how they are read. Decides and starts nothing.
+
+What changes a job's state is in dispatcher/transitions.py. Times are whole milliseconds since
+1970 by the wall clock, for people; what must not step is told by the boot clock (`_at`).
+"""
+# ruff: noqa: S608 - the texts of queries are put together of constants and question marks alone
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any, Final
+
+from dispatcher import logs
+from sysadmd.journal import Transaction
+from sysadmd.settings import Retention
+
+# As they are in the column: small, and "not finished" is one comparison.
+STATES: Final = ("pending", "running", "finished", "skipped")
+PENDING: Final = 0
+RUNNING: Final = 1
+FINISHED: Final = 2
+SKIPPED: Final = 3
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE jobs (
+        uid INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of acceptance; never used again
+        id TEXT NOT NULL,               -- the client's word; free again when finished
+        queue TEXT,                     -- NULL: waits for nobody
+        state INTEGER NOT NULL,         -- 0 pending, 1 running, 2 finished
+        result TEXT,                    -- succeeded, failed, killed, timed-out, lost
+        ending TEXT,                    -- killed, timed-out: decided, before the first signal
+        created INTEGER NOT NULL,
+        started INTEGER,
+        finished INTEGER,
+        timeout REAL,                   -- s
+        deadline REAL,                  -- by the boot clock
+        boot TEXT,                      -- the boot that it was started in
+        env TEXT,                       -- JSON object
+        cwd TEXT,
+        key TEXT,
+        event_system TEXT,
+        fields TEXT,                    -- JSON object
+        last_seq INTEGER                -- of its finished event: also the order of finishing
+    );
+    CREATE INDEX jobs_by_id ON jobs (id, uid);
+    CREATE INDEX jobs_active ON jobs (uid) WHERE state < 2;
+    CREATE INDEX jobs_finished ON jobs (last_seq) WHERE state = 2;
+    CREATE UNIQUE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
+    CREATE TABLE commands (
+        job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+        n INTEGER NOT NULL,
+        argv TEXT NOT NULL,             -- JSON list
+        text TEXT NOT NULL,
+        state INTEGER NOT NULL,         -- 0 pending, 1 running, 2 finished, 3 skipped
+        return_code INTEGER,            -- NULL: not known (yet)
+        started INTEGER,
+        finished INTEGER,
+        log_size INTEGER,               -- at its end; later bytes are not its own
+        told INTEGER NOT NULL DEFAULT 0,-- bytes that progress has spoken of
+        keeper TEXT,                    -- which was asked to start it
+        next_at REAL,                   -- it wrote that it begins to (boot clock)
+        began_at REAL,                  -- ... that it has
+        pid INTEGER,
+        start REAL,                     -- of the process, as the system tells it; s since boot
+        PRIMARY KEY (job, n)
+    ) WITHOUT ROWID;
+    CREATE INDEX commands_running ON commands (keeper, job) WHERE state = 1;
+    CREATE TABLE books (                -- how far each keeper's book has been worked in
+        keeper TEXT PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        position INTEGER NOT NULL
+    );
+    CREATE TABLE queues (
+        name TEXT PRIMARY KEY,          -- '': the jobs without a queue
+        paused INTEGER NOT NULL DEFAULT 0,
+        used INTEGER NOT NULL DEFAULT 0 -- it ever had a job
+    );
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a job. state: pending, running, finished, skipped.
+
+    return_code: 0..255, or minus the signal; None: not ended, never started, or not known.
+    """
+
+    n: int
+    argv: tuple[str, ...]
+    text: str
+    state: str
+    return_code: int | None
+    started: int | None
+    finished: int | None
+    log_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that is known of a job. env: names only, the values are nobody's business."""
+
+    uid: int
+    id: str
+    queue: str | None
+    state: str
+    result: str | None
+    created: int
+    started: int | None
+    finished: int | None
+    timeout: float | None
+    env: tuple[str, ...]
+    cwd: str | None
+    key: str | None
+    event_system: str | None
+    fields: Mapping[str, Any]
+    commands: tuple[Command, ...]
+
+
+_JOB: Final = (
+    "SELECT uid, id, queue, state, result, created, started, finished, timeout, env, cwd, key,"
+    " event_system, fields FROM jobs"
+)
+# Bound of SQLite's variables in one statement.
+_CHUNK: Final = 500
+
+
+def job(db: Connection, uid: int) -> Job | None:
+    """The job of this uid."""
+    found = _read(db, f"{_JOB} WHERE uid = ?", (uid,))
+    return found[0] if found else None
+
+
+def jobs(db: Connection, uids: Iterable[int]) -> list[Job]:
+    """Those of these jobs that there are, in ascending order."""
+    wanted = sorted(set(uids))
+    found: list[Job] = []
+    for at in range(0, len(wanted), _CHUNK):
+        some = wanted[at : at + _CHUNK]
+        found += _read(db, f"{_JOB} WHERE uid IN ({_marks(some)}) ORDER BY uid", some)
+    return found
+
+
+def newest(db: Connection, id: str) -> Job | None:
+    """The youngest job that has, or had, this id."""
+    found = _read(db, f"{_JOB} WHERE id = ? ORDER BY uid DESC LIMIT 1", (id,))
+    return found[0] if found else None
+
+
+def active_jobs(db: Connection, limit: int = -1, after: int | None = None) -> list[Job]:
+    """Jobs that are not finished, oldest first; `after`: the uid of the last one seen."""
+    return _read(
+        db, f"{_JOB} WHERE state < 2 AND uid > ? ORDER BY uid LIMIT ?", (after or 0, limit)
+    )
+
+
+def finished_jobs(db: Connection, limit: int, after: int | None = None) -> list[Job]:
+    """Finished jobs, the last to finish first; `after`: the uid of the last one seen."""
+    before = 2**62
+    if after is not None:
+        row = db.execute("SELECT last_seq FROM jobs WHERE uid = ?", (after,)).fetchone()
+        # A job that retention has taken meanwhile was the oldest: nothing is behind it.
+        before = row[0] if row and row[0] is not None else 0
+    return _read(
+        db,
+        f"{_JOB} WHERE state = 2 AND last_seq < ? ORDER BY last_seq DESC LIMIT ?",
+        (before, limit),
+    )
+
+
+def results(db: Connection) -> dict[str, int]:
+    """How many finished jobs are kept, by result."""
+    rows = db.execute("SELECT result, count(*) FROM jobs WHERE state = 2 GROUP BY result")
+    return {str(result): int(count) for result, count in rows}
+
+
+def queue_marks(db: Connection) -> dict[str | None, tuple[bool, bool]]:
+    """For every queue that was ever used or paused: is it paused, was it used."""
+    rows = db.execute("SELECT name, paused, used FROM queues")
+    return {name or None: (bool(paused), bool(used)) for name, paused, used in rows}
+
+
+def prune_finished(
+    change: Transaction, retention: Retention, pruned_seq: int, now: float
+) -> list[int]:
+    """Take records of finished jobs that are too old or too many; returns their uids.
+
+    Of those only whose last event is gone from the journal (seq <= pruned_seq), and at most
+    some hundred; call again until none is left. The caller deletes the logs (remove_logs).
+    """
+    oldest = round((now - retention.jobs_days * 86400) * 1000)
+    row = change.db.execute(
+        "SELECT last_seq FROM jobs WHERE state = 2 ORDER BY last_seq DESC LIMIT 1 OFFSET ?",
+        (retention.jobs,),
+    ).fetchone()
+    excess = row[0] if row else -1
+    rows = change.db.execute(
+        "SELECT uid FROM jobs WHERE state = 2 AND last_seq <= ? AND (last_seq <= ?"
+        " OR finished < ?) ORDER BY last_seq LIMIT ?",
+        (pruned_seq, excess, oldest, _CHUNK),
+    ).fetchall()
+    uids = [uid for (uid,) in rows]
+    change.db.execute(f"DELETE FROM commands WHERE job IN ({_marks(uids)})", uids)
+    change.db.execute(f"DELETE FROM jobs WHERE uid IN ({_marks(uids)})", uids)
+    return uids
+
+
+def remove_logs(state_dir: Path, uids: Iterable[int]) -> None:
+    """Delete the logs of jobs whose records are gone. For a thread: it may be slow."""
+    logs.remove(state_dir, uids)
+
+
+def unknown(db: Connection, uids: Iterable[int]) -> list[int]:
+    """Those of these uids that no record has (any more)."""
+    gone = set(uids)
+    wanted = sorted(gone)
+    for at in range(0, len(wanted), _CHUNK):
+        some = wanted[at : at + _CHUNK]
+        query = f"SELECT uid FROM jobs WHERE uid IN ({_marks(some)})"
+        gone.difference_update(uid for (uid,) in db.execute(query, some))
+    return sorted(gone)
+
+
+def _read(db: Connection, query: str, values: Sequence[object]) -> list[Job]:
+    rows = db.execute(query, values).fetchall()
+    commands: dict[int, list[Command]] = {row[0]: [] for row in rows}
+    uids = list(commands)
+    for at in range(0, len(uids), _CHUNK):
+        some = uids[at : at + _CHUNK]
+        for uid, n, argv, text, state, *rest in db.execute(
+            "SELECT job, n, argv, text, state, return_code, started, finished, log_size"
+            f" FROM commands WHERE job IN ({_marks(some)}) ORDER BY job, n",
+            some,
+        ):
+            commands[uid].append(
+                Command(n, tuple(json.loads(argv)), text, STATES[int(state)], *rest)
+            )
+    return [_job(row, commands[row[0]]) for row in rows]
+
+
+def _job(row: Sequence[Any], commands: list[Command]) -> Job:
+    (
+        uid,
+        id,
+        queue,
+        state,
+        result,
+        created,
+        started,
+        finished,
+        timeout,
+        env,
+        cwd,
+        key,
+        event_system,
+        fields,
+    ) = row
+    return Job(
+        uid=uid,
+        id=id,
+        queue=queue,
+        state=STATES[int(state)],
+        result=result,
+        created=created,
+        started=started,
+        finished=finished,
+        timeout=timeout,
+        env=tuple(json.loads(env)) if env else (),
+        cwd=cwd,
+        key=key,
+        event_system=event_system,
+        fields=json.loads(fields) if fields else {},
+        commands=tuple(commands),
+    )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

@@ -1,0 +1,255 @@
+"""The door of the room: jobs are handed in, killed, and kept going. Knows no client, no wire.
+
+Which process may start a command: the keeper alone (dispatcher/keeper.py), asked by the loop in
+dispatcher/advance.py after the commit. Where an end is recorded: in the keeper's book
+(dispatcher/book.py), from there in the tables, with its event, in one transaction. What happens
+if a process dies:
+
+daemon          commands go on, the book fills; the next daemon works it in (recover)
+keeper          its guard writes the ends of what ran; the daemon starts a new pair
+guard           the keeper takes nothing new and drains; the daemon starts a new pair
+keeper, guard   what ran is watched until it is gone, and ends as `lost` (dispatcher/watch.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from dispatcher import acceptance, keepers, logs, orders, records
+from dispatcher.acceptance import Accepted, Doomed
+from dispatcher.advance import Mover
+from dispatcher.board import Board, limits_of
+from dispatcher.killing import Killer
+from dispatcher.orders import Order
+from dispatcher.processes import boot_mark
+from dispatcher.queue import IllegalMove
+from dispatcher.records import Job
+from dispatcher.recovery import pause_as_written, recover
+from dispatcher.tending import Tender
+from dispatcher.timing import Timer
+from dispatcher.watch import Watcher
+from sysadmd import settings
+from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
+from sysadmd.journal import Transaction
+from sysadmd.store import Store
+
+__all__ = ["Dispatcher", "Order", "QueueState"]
+
+T = TypeVar("T")
+
+NO_LIMITS: Final[Mapping[int, tuple[int, int]]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue as it is now. name: None: the jobs without a queue. used: it ever had a job.
+
+    drains: it is no longer configured and takes nothing new.
+    """
+
+    name: str | None
+    limit: int
+    paused: bool
+    drains: bool
+    used: bool
+    waiting: int
+    running: int
+
+
+class Dispatcher:
+    """All jobs of the machine. One instance; belongs to the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: settings.Dispatcher,
+        state_dir: Path,
+        *,
+        limits: keepers.Limits = NO_LIMITS,
+    ) -> None:
+        """limits: those that commands get (RLIMIT_…: soft, hard); else the daemon's own."""
+        self.stopping = False
+        self._board = Board(store, settings, state_dir, limits, boot_mark())
+        self._mover = Mover(self._board)
+        self._tender = Tender(self._board)
+        self._watcher = Watcher(self._board)
+        self._killer = Killer(self._board)
+        self._timer = Timer(self._board, self._killer)
+
+    async def recover(self) -> None:
+        """Make everything true again after whatever end the last daemon had. Before `run`."""
+        await recover(self._board, self._tender, self._mover)
+        self._killer.resume()
+
+    async def run(self) -> None:
+        """Keep jobs going until cancelled; running ones are then left alone."""
+        parts: tuple[Coroutine[Any, Any, None], ...] = (
+            self._tender.run(),
+            self._mover.run(),
+            self._watcher.run(),
+            self._killer.run(),
+            self._timer.run(),
+            self._remove_orphaned_logs(),
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in parts:
+                    group.create_task(part)
+        finally:
+            self.stopping = True
+
+    def reconfigure(self, settings: settings.Dispatcher) -> None:
+        """Take new settings; a queue that is gone from them drains."""
+        board = self._board
+        board.settings = settings
+        board.queues = board.queues.configure(limits_of(settings))
+        pause_as_written(board)
+        board.wake.set()
+
+    async def submit(self, wanted: Sequence[Order]) -> list[Job]:
+        """Accept all of these, or none; returns once they are committed, in the same order.
+
+        An active job's id with the same commands, or a known key with them, gives that job.
+        Raises: BadRequest, Conflict, Stopping, StoreFull.
+        """
+        board = self._board
+        for order in wanted:
+            orders.check(order)
+            self._check_queue(order.queue)
+        fresh = {order.queue for order in wanted} - board.used
+
+        def change(change: Transaction) -> list[Accepted]:
+            for queue in fresh:
+                change.db.execute(
+                    "INSERT INTO queues (name, used) VALUES (?, 1)"
+                    " ON CONFLICT DO UPDATE SET used = 1",
+                    (queue or "",),
+                )
+            return acceptance.accept(change, board.now(), wanted)
+
+        def accepted(jobs: list[Accepted]) -> None:
+            board.used |= fresh
+            for one in jobs:
+                if one.waits:
+                    # The queue may be gone from the settings by now: it drains, then.
+                    board.queues = board.queues.adopt(one.job.queue, (one.job.uid,), ())
+            board.wake.set()
+
+        return [one.job for one in await self._change(change, accepted)]
+
+    async def kill(self, ids: Sequence[str]) -> list[str]:
+        """Kill the active jobs of these ids; returns the ids of those that there are.
+
+        A waiting job is then finished, a running one on its way. While the disk is full only
+        running ones can be killed. Raises: Stopping, StoreFull if there is none of them.
+        """
+        board = self._board
+
+        def change(change: Transaction) -> list[Doomed]:
+            return acceptance.kill(change, board.now(), ids)
+
+        def killed(jobs: list[Doomed]) -> None:
+            for job in jobs:
+                if job.waited:
+                    board.queues = board.queues.remove(job.queue, job.uid)
+                else:
+                    self._killer.kill(job.uid)
+
+        try:
+            return [job.id for job in await self._change(change, killed)]
+        except StoreFull:
+            running = acceptance.running(board.store.reader, ids)
+            for uid in running.values():
+                self._killer.kill_unwritten(uid, "killed")
+            if not running:
+                raise
+            return list(running)
+
+    async def pause(self, queue: str | None) -> None:
+        """Start nothing more of it, over restarts, until `resume`. Raises: NotFound."""
+        await self._set_paused(queue, True)
+
+    async def resume(self, queue: str | None) -> None:
+        """Undo `pause`. Raises: NotFound."""
+        await self._set_paused(queue, False)
+
+    def queues(self) -> list[QueueState]:
+        """All queues, that of the jobs without one first."""
+        return [
+            QueueState(
+                name=name,
+                limit=lane.limit,
+                paused=lane.paused,
+                drains=lane.drains,
+                used=name in self._board.used,
+                waiting=len(lane.waiting),
+                running=len(lane.running),
+            )
+            for name, lane in self._board.queues.lanes.items()
+        ]
+
+    def position(self, uid: int) -> int | None:
+        """A job's place in its queue, from 0, running ones first; None: it is not active."""
+        for name in self._board.queues.lanes:
+            place = self._board.queues.position(name, uid)
+            if place is not None:
+                return place
+        return None
+
+    async def _set_paused(self, queue: str | None, paused: bool) -> None:
+        board = self._board
+        if queue not in board.queues.lanes:
+            raise NotFound(f"there is no queue {queue!r}; there are: {self._queue_names()}")
+
+        def change(change: Transaction) -> None:
+            change.db.execute(
+                "INSERT INTO queues (name, paused) VALUES (?, ?)"
+                " ON CONFLICT DO UPDATE SET paused = ?",
+                (queue or "", paused, paused),
+            )
+
+        def done(_: None) -> None:
+            try:
+                board.queues = board.queues.pause(queue, paused)
+            except IllegalMove:
+                # It drained and is gone meanwhile.
+                return
+            board.wake.set()
+
+        await self._change(change, done)
+
+    async def _change(self, change: Callable[[Transaction], T], then: Callable[[T], None]) -> T:
+        """Commit a change; `then` brings the board up to it, whether or not anyone waits."""
+        if self.stopping:
+            raise Stopping("the daemon is going down; ask again when it is back")
+        done = self._board.store.begin_write(change)
+
+        def committed(done: asyncio.Future[T]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                then(done.result())
+
+        done.add_done_callback(committed)
+        return await asyncio.shield(done)
+
+    def _check_queue(self, queue: str | None) -> None:
+        lane = self._board.queues.lanes.get(queue)
+        if lane is None or lane.drains:
+            raise BadRequest(
+                f"queue {queue!r} is not configured; allowed: {self._queue_names()}"
+            )
+
+    def _queue_names(self) -> str:
+        lanes = self._board.queues.lanes.items()
+        names = [name or settings.NO_QUEUE for name, lane in lanes if not lane.drains]
+        return ", ".join(sorted(names))
+
+    async def _remove_orphaned_logs(self) -> None:
+        """Delete what an earlier daemon had no time to: logs of jobs whose records are gone."""
+        board = self._board
+        there = await asyncio.to_thread(logs.uids, board.state_dir)
+        gone = records.unknown(board.store.reader, there)
+        await asyncio.to_thread(logs.remove, board.state_dir, gone)

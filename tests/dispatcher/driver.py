@@ -1,0 +1,90 @@
+"""A daemon with a dispatcher and nothing else: a real process to be killed. Run as a program.
+
+driver.py STATE_DIR [SETTING=VALUE…]: prints `ready`, then answers JSON lines on the socket
+DRIVER_DOOR:
+{"submit": [order, …]}, {"kill": [id, …]}, {"pause": queue}, {"resume": queue}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import sysadmd
+from dispatcher import records
+from dispatcher.commandline import parse_command
+from dispatcher.runner import Dispatcher, Order
+from sysadmd.errors import SysadmdError
+from sysadmd.settings import build_settings
+from sysadmd.store import open_store
+
+
+async def serve(state_dir: Path, values: dict[str, Any]) -> None:
+    settings = build_settings({"dispatcher": values}).dispatcher
+    store = open_store(state_dir / "state.db", {"dispatcher": records.SCHEMA})
+    dispatcher = Dispatcher(store, settings, state_dir)
+    await dispatcher.recover()
+    running = asyncio.ensure_future(dispatcher.run())
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                try:
+                    reply = await obey(dispatcher, json.loads(line))
+                except SysadmdError as error:
+                    reply = {"error": error.code, "text": str(error)}
+                writer.write(json.dumps(reply).encode() + b"\n")
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    door = os.environ["DRIVER_DOOR"]
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(door)  # noqa: PTH108 - nobody waits for this loop
+    server = await asyncio.start_unix_server(answer, door, limit=1 << 22)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    print("ready", flush=True)
+    await asyncio.wait([running])
+    server.close()
+    store.close()
+    if not running.cancelled():
+        running.result()
+
+
+async def obey(dispatcher: Dispatcher, request: dict[str, Any]) -> dict[str, Any]:
+    if "submit" in request:
+        jobs = await dispatcher.submit([order(value) for value in request["submit"]])
+        return {"jobs": [[job.uid, job.id] for job in jobs]}
+    if "kill" in request:
+        return {"killed": await dispatcher.kill(request["kill"])}
+    if "pause" in request:
+        await dispatcher.pause(request["pause"])
+        return {}
+    await dispatcher.resume(request["resume"])
+    return {}
+
+
+def order(value: dict[str, Any]) -> Order:
+    specs = [parse_command(command) for command in value.pop("commands")]
+    return Order(commands=tuple(spec for spec in specs if spec is not None), **value)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # As after an upgrade of the program, when given.
+    sysadmd.__version__ = os.environ["DRIVER_VERSION"] or sysadmd.__version__
+    given = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    asyncio.run(
+        serve(Path(sys.argv[1]), {name: json.loads(value) for name, value in given.items()})
+    )

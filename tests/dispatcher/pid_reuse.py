@@ -1,0 +1,81 @@
+"""A pid that goes to another process while there is no daemon. Runs in its own pid namespace.
+
+unshare --pid --fork --mount-proc python pid_reuse.py STATE_DIR fast|portable
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.dispatcher.harness import Daemon, end, holders, wait_for, writers
+
+# Of this namespace alone, on a kernel that has it so (6.14 and newer).
+PID_MAX = Path("/proc/sys/kernel/pid_max")
+# Pids below are never given out again once they have been passed.
+RESERVED = 300
+
+
+def pass_reserved() -> None:
+    while subprocess.Popen(["true"]).pid <= RESERVED:
+        reap()
+
+
+def reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def take(pid: int) -> None:
+    """Start processes until one has this pid; that one sleeps."""
+    while True:
+        child = os.fork()
+        if child == 0:
+            if os.getpid() == pid:
+                os.execvp("sleep", ["sleep", "300"])
+            os._exit(0)
+        if child == pid:
+            return
+        os.waitpid(child, 0)
+
+
+def main(state_dir: Path, portable: bool) -> None:
+    assert os.getpid() == 1, "not in a pid namespace of its own"
+    PID_MAX.write_text("600")
+    pass_reserved()
+    with Daemon(state_dir, portable=portable, kill_grace=0.2) as daemon:
+        uid = daemon.submit("sleep 299", id="a")
+        ((job),) = wait_for(lambda: writers(state_dir))
+        for role in ("guard", "keeper"):
+            for pid in holders(state_dir, role):
+                end(pid)
+        # Adopted by its identity: known to the daemon by now.
+        wait_for(lambda: len(holders(state_dir, "keeper")) == 1)
+        assert daemon.job(uid).state == "running"
+        daemon.kill()
+        end(job)
+        wait_for(lambda: not writers(state_dir))
+        reap()
+        # The portable way tells starts in seconds.
+        since = time.monotonic()
+        wait_for(lambda: time.monotonic() - since > 2.5)
+        take(job)
+        daemon.start()
+        # To kill what is not the job any more must not harm who has its pid now.
+        daemon.ask({"kill": ["a"]})
+        result = daemon.finished(uid).result
+        assert result in ("lost", "killed"), result
+        assert Path(f"/proc/{job}/cmdline").read_bytes() == b"sleep\x00300\x00"
+        print("proven")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] == "portable")

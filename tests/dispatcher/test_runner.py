@@ -1,0 +1,330 @@
+"""Jobs through the door of the room, with real processes: what becomes of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher import records
+from sysadmd.journal import Transaction
+from sysadmd.settings import Retention
+from tests.dispatcher.harness import Daemon, wait_for
+
+
+def story(daemon: Daemon, uid: int) -> list[tuple[str, int | None]]:
+    """The states that a job was told in, without progress."""
+    return [
+        (body["state"], body.get("command"))
+        for _, body in daemon.events()
+        if body["job"] == uid and "to" not in body
+    ]
+
+
+def test_commands_run_in_order_until_one_fails(daemon: Daemon) -> None:
+    uid = daemon.submit("echo one", "sh -c 'echo two; echo three >&2; exit 3'", "echo never")
+    # The quotes of a shell are none here, so the second one is given as a vector.
+    assert daemon.finished(uid).result == "failed"
+    uid = daemon.submit("echo one", ["sh", "-c", "echo two; echo three >&2; exit 3"], "echo no")
+    job = daemon.finished(uid)
+    assert job.result == "failed"
+    assert [command.state for command in job.commands] == ["finished", "finished", "skipped"]
+    assert [command.return_code for command in job.commands] == [0, 3, None]
+    assert [command.log_size for command in job.commands] == [4, 10, None]
+    assert daemon.log(uid, 0) == b"one\n"
+    assert daemon.log(uid, 1) == b"two\nthree\n"
+    assert story(daemon, uid) == [
+        ("pending", None),
+        ("running", 0),
+        ("running", 1),
+        ("finished", None),
+    ]
+    assert job.created <= (job.started or 0) <= (job.finished or 0)
+
+
+def test_a_job_without_commands_succeeds_at_once(room: Daemon) -> None:
+    uid = room.submit("", " \t")
+    job = room.job(uid)
+    assert (job.state, job.result, job.started, job.commands) == (
+        "finished",
+        "succeeded",
+        None,
+        (),
+    )
+    assert story(room, uid) == [("pending", None), ("finished", None)]
+
+
+def test_what_can_not_start_says_so_in_its_log(room: Daemon, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no program\n")
+    text.chmod(0o755)
+    for command, more, code, said in (
+        ("no-such-program", {}, 127, "no-such-program: command not found"),
+        ("/no/such", {}, 127, "/no/such: No such file or directory"),
+        ([""], {}, 127, "command not found"),
+        ("/etc/passwd", {}, 126, "/etc/passwd: Permission denied"),
+        (str(text), {}, 126, f"{text}: Exec format error"),
+        ("true", {"cwd": "/no/such"}, 126, "/no/such: No such file or directory"),
+    ):
+        uid = room.submit(command, "echo never", **more)
+        job = room.finished(uid)
+        assert job.result == "failed"
+        assert job.commands[0].return_code == code
+        assert said in room.log(uid).decode()
+        assert job.commands[0].log_size == len(room.log(uid))
+
+
+def test_a_signal_is_a_negative_code(room: Daemon) -> None:
+    uid = room.submit(["sh", "-c", "kill -9 $$"])
+    assert room.finished(uid).commands[0].return_code == -9
+
+
+STARTING = """
+import json, os, resource, signal, sys
+print(json.dumps({
+    "env": dict(os.environ),
+    "cwd": os.getcwd(),
+    "umask": os.umask(0),
+    "files": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+    "stdin": os.readlink("/proc/self/fd/0"),
+    "stdout": os.readlink("/proc/self/fd/1"),
+    "stderr": os.readlink("/proc/self/fd/2"),
+    "leads": [os.getpgrp() == os.getpid(), os.getsid(0) == os.getpid()],
+    "signals": [
+        line.split()[1]
+        for line in open("/proc/self/status")
+        if line.startswith(("SigB", "SigI"))
+    ],
+    "limit": resource.getrlimit(resource.RLIMIT_NOFILE),
+}))
+"""
+
+
+def test_a_command_starts_as_promised(daemon: Daemon, tmp_path: Path) -> None:
+    portable = "SYSADMD_PORTABLE" in daemon.environment
+    uid = daemon.submit([sys.executable, "-S", "-c", STARTING], env={"A": "ä"}, cwd="/tmp")
+    job = daemon.finished(uid)
+    assert job.result == "succeeded", daemon.log(uid)
+    found: dict[str, Any] = json.loads(daemon.log(uid))
+    home = found["env"].pop("HOME")
+    assert Path(home).is_dir()
+    # Python itself adds this one.
+    found["env"].pop("LC_CTYPE", None)
+    assert found["env"] == {
+        "PATH": "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin",
+        "LANG": "C.UTF-8",
+        "A": "ä",
+    }
+    assert job.env == ("A",)
+    assert found["cwd"] == "/tmp"
+    assert found["umask"] == 0o022
+    # The last one is the listing itself.
+    assert found["files"] == [0, 1, 2, 3]
+    log = str(tmp_path / "jobs" / str(uid) / "0.log")
+    assert [found["stdin"], found["stdout"], found["stderr"]] == ["/dev/null", log, log]
+    assert found["leads"] == [True, not portable]
+    blocked, ignored = (int(mask, 16) for mask in found["signals"])
+    # Python itself ignores SIGPIPE and SIGXFSZ; 32 and 33 are the C library's own.
+    python_and_libc = 1 << 12 | 1 << 24 | 1 << 31 | 1 << 32
+    assert blocked == 0
+    assert ignored & ~python_and_libc == 0
+    assert tuple(found["limit"]) == resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def test_sigpipe_has_its_default_disposition(room: Daemon) -> None:
+    uid = room.submit(["sh", "-c", "grep SigIgn /proc/self/status"])
+    room.finished(uid)
+    ignored = int(room.log(uid).split()[1], 16)
+    assert ignored & (1 << 12 | 1 << 24 | 1 << 14 | 1) == 0
+
+
+def test_a_waiting_job_is_killed_without_a_start(daemon: Daemon) -> None:
+    first = daemon.submit("sleep 60", id="first", queue="pkg_queue")
+    wait_for(lambda: daemon.job(first).state == "running")
+    second = daemon.submit("echo never", id="second", queue="pkg_queue")
+    assert daemon.ask({"kill": ["second", "unknown"]}) == {"killed": ["second"]}
+    job = daemon.job(second)
+    assert (job.state, job.result, job.started) == ("finished", "killed", None)
+    assert job.commands[0].state == "skipped"
+    assert daemon.ask({"kill": ["first"]}) == {"killed": ["first"]}
+    assert daemon.finished(first).result == "killed"
+    assert daemon.finished(first).commands[0].return_code == -15
+    assert daemon.ask({"kill": ["first"]}) == {"killed": []}
+    third = daemon.submit("echo x", queue="pkg_queue")
+    assert daemon.finished(third).result == "succeeded"
+
+
+def test_a_timeout_ends_the_whole_job(daemon: Daemon) -> None:
+    before = time.monotonic()
+    uid = daemon.submit("echo one", "sleep 60", "echo never", timeout=0.5)
+    job = daemon.finished(uid)
+    assert time.monotonic() - before < 20
+    assert job.result == "timed-out"
+    assert [command.return_code for command in job.commands] == [0, -15, None]
+
+
+def test_a_queue_never_runs_more_than_it_may_and_keeps_the_order(room: Daemon) -> None:
+    orders: list[dict[str, Any]] = [
+        {"commands": [["sh", "-c", f"echo {n} >>order; sleep 0.05; echo {n} >>order"]]}
+        for n in range(8)
+    ]
+    for order in orders:
+        order.update(queue="pkg_queue", cwd=str(room.state_dir))
+    uids = [uid for uid, _ in room.ask({"submit": orders})["jobs"]]
+    for uid in uids:
+        assert room.finished(uid).result == "succeeded"
+    lines = (room.state_dir / "order").read_text().split()
+    assert lines == [str(n) for n in range(8) for _ in range(2)]
+
+
+def test_jobs_without_a_queue_run_at_once_up_to_the_limit(tmp_path: Path) -> None:
+    with Daemon(tmp_path, default_parallel=3, kill_grace=0) as daemon:
+        uids = [daemon.submit("sleep 60", id=f"j{n}") for n in range(5)]
+        wait_for(lambda: all(daemon.job(uid).state == "running" for uid in uids[:3]))
+        assert [daemon.job(uid).state for uid in uids[3:]] == ["pending", "pending"]
+        daemon.ask({"kill": ["j0"]})
+        wait_for(lambda: daemon.job(uids[3]).state == "running")
+        assert daemon.job(uids[4]).state == "pending"
+
+
+def test_the_same_id_and_commands_give_the_same_job_while_it_is_active(room: Daemon) -> None:
+    first = room.submit("sleep 60", "echo x", id="a")
+    assert room.submit(["sleep", "60"], "echo  x", id="a") == first
+    reply = room.ask(
+        {"submit": [{"id": "b", "commands": ["true"]}, {"id": "a", "commands": ["sleep 61"]}]}
+    )
+    assert reply["error"] == "conflict"
+    assert "id 'a' is in use by an active job with other commands" in reply["text"]
+    # All or nothing: the first of the two is not there either.
+    with sqlite3.connect(room.state_dir / "state.db") as db:
+        assert records.newest(db, "b") is None
+    db.close()
+    room.ask({"kill": ["a"]})
+    room.finished(first)
+    assert room.submit("sleep 0", id="a") != first
+
+
+def test_a_key_means_the_same_job_even_when_it_has_finished(room: Daemon) -> None:
+    first = room.submit("echo x", key="k")
+    room.finished(first)
+    assert room.submit("echo x", key="k") == first
+    reply = room.ask({"submit": [{"commands": ["echo y"], "key": "k"}]})
+    assert reply["error"] == "conflict"
+    assert room.log(first) == b"x\n"
+    reply = room.ask({"submit": [{"commands": ["sleep 9"], "id": "i", "key": "l"}]})
+    reply = room.ask({"submit": [{"commands": ["sleep 9"], "id": "i", "key": "m"}]})
+    assert reply["error"] == "conflict"
+
+
+def test_an_unknown_queue_is_refused_with_the_known_ones(room: Daemon) -> None:
+    reply = room.ask({"submit": [{"commands": ["true"], "queue": "nope"}]})
+    assert reply["error"] == "bad-request"
+    assert reply["text"].endswith("allowed: iocage_queue, no_queue, pkg_queue")
+    reply = room.ask({"pause": "nope"})
+    assert reply["error"] == "not-found"
+
+
+def test_progress_is_told_in_ranges_that_join_and_cut_no_character(room: Daemon) -> None:
+    # One byte at a time, so that many looks fall inside a character.
+    script = (
+        "import os, time\n"
+        "for byte in ('äöü€😀' * 30).encode():\n"
+        "    os.write(1, bytes([byte])); time.sleep(0.002)\n"
+    )
+    uid = room.submit([sys.executable, "-S", "-c", script])
+    job = room.finished(uid)
+    data = room.log(uid)
+    assert job.commands[0].log_size == len(data) == 30 * 13
+    at = 0
+    ranges = [body for _, body in room.events() if body["job"] == uid and "to" in body]
+    assert ranges
+    for body in ranges:
+        assert body["from"] == at
+        at = body["to"]
+        data[body["from"] : at].decode()
+    assert at <= len(data)
+
+
+def test_progress_that_is_plainly_not_text_is_told_as_it_is(room: Daemon) -> None:
+    script = "import os, time\nos.write(1, b'\\xff\\x80\\x80\\x80\\x80'); time.sleep(60)"
+    uid = room.submit([sys.executable, "-S", "-c", script], id="a")
+    wait_for(lambda: any(body.get("to") == 5 for _, body in room.events()))
+    room.ask({"kill": ["a"]})
+    assert room.finished(uid).commands[0].log_size == 5
+
+
+def test_progress_comes_at_most_once_in_its_interval(tmp_path: Path) -> None:
+    with Daemon(tmp_path, progress_interval=0.4) as daemon:
+        uid = daemon.submit(["sh", "-c", "for i in $(seq 60); do echo $i; sleep 0.02; done"])
+        daemon.finished(uid)
+        with sqlite3.connect(tmp_path / "state.db") as db:
+            times = [
+                at
+                for at, body in db.execute("SELECT time, body FROM events ORDER BY seq")
+                if json.loads(body)["state"] == "running"
+            ]
+        db.close()
+    assert len(times) >= 2
+    assert all(later - earlier >= 390 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_background_child_does_not_hold_its_job(daemon: Daemon) -> None:
+    script = "(sleep 1; echo late; echo done >late) & echo soon"
+    uid = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
+    job = daemon.finished(uid)
+    assert not (daemon.state_dir / "late").exists()
+    assert (job.result, job.commands[0].log_size) == ("succeeded", 5)
+    # The child was not killed; what it writes is not counted any more.
+    wait_for((daemon.state_dir / "late").exists)
+    assert daemon.log(uid) == b"soon\nlate\n"
+    assert daemon.job(uid) == job
+
+
+def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Daemon) -> None:
+    uids = [room.submit("true") for _ in range(4)]
+    for uid in uids:
+        room.finished(uid)
+    room.stop()
+    with sqlite3.connect(room.state_dir / "state.db", isolation_level=None) as db:
+        ends = [
+            db.execute("SELECT last_seq FROM jobs WHERE uid = ?", (uid,)).fetchone()[0]
+            for uid in uids
+        ]
+        change = Transaction(db)
+        now = time.time()
+        keep_two = Retention(jobs=2)
+        assert records.prune_finished(change, keep_two, min(ends) - 1, now) == []
+        gone = records.prune_finished(change, keep_two, max(ends), now)
+        assert len(gone) == 2
+        kept = [job.uid for job in records.finished_jobs(db, 10)]
+        assert sorted(kept + gone) == sorted(uids)
+        # Newest first, and in pages.
+        first = records.finished_jobs(db, 1)[0]
+        assert records.finished_jobs(db, 1, first.uid)[0].uid == kept[1]
+        assert records.finished_jobs(db, 1, kept[1]) == []
+        later = now + 91 * 86400
+        assert sorted(records.prune_finished(change, Retention(), max(ends), later)) == sorted(
+            kept
+        )
+    db.close()
+    # Nobody deleted their logs: the next start does.
+    room.start()
+    wait_for(lambda: not list((room.state_dir / "jobs").iterdir()))
+
+
+def test_a_state_directory_may_have_a_long_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 60) / ("y" * 60)
+    long.mkdir(parents=True)
+    # As when all of it lies below a long TMPDIR.
+    monkeypatch.setenv("TMPDIR", str(long))
+    with Daemon(long, door=tmp_path / "door") as daemon:
+        assert daemon.finished(daemon.submit("true")).result == "succeeded"
