@@ -1,0 +1,128 @@
+"""Hints that a pool may have changed: only ever a reason to look sooner, never news.
+
+OpenZFS has `zpool events -f`, FreeBSD devd's socket. Neither has to be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+import sh
+
+from collectors.process_slot import Outstanding, ProcessSlot, signing
+from collectors.zpool_query import ENVIRONMENT, search_paths
+
+log = logging.getLogger(__name__)
+
+DEVD_SOCKET: Final = Path("/var/run/devd.seqpacket.pipe")
+# Source: devd(8): a message has at most 8 KiB.
+_MESSAGE: Final = 8192
+
+
+class Hints:
+    """Wakes who waits when the system says that something about a pool happened."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._slot = ProcessSlot(state_dir / "zpool-events.lock")
+        self._hint = asyncio.Event()
+        self._started = False
+        self._follower: sh.RunningCommand | None = None
+        self._devd: socket.socket | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next hint, or after so many seconds."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._hint.wait()
+        except TimeoutError:
+            pass
+        self._hint.clear()
+
+    async def start(self, command: str) -> None:
+        """Listen from here on, once; a source that is not there is done without."""
+        if self._started:
+            return
+        self._started = True
+        if DEVD_SOCKET.exists():
+            self._listen_to_devd()
+        else:
+            await self._follow_events(command)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._follower is not None and self._follower.is_alive():
+            try:
+                self._follower.kill_group()
+            except ProcessLookupError:
+                log.debug("zpool events had ended already")
+        if self._devd is not None:
+            asyncio.get_running_loop().remove_reader(self._devd)
+            self._devd.close()
+        self._follower = self._devd = None
+
+    async def _follow_events(self, command: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def told(line: str) -> None:
+            try:
+                loop.call_soon_threadsafe(self._hint.set)
+            except RuntimeError:
+                return
+
+        def ended(command: sh.RunningCommand, success: bool, status: int) -> None:
+            log.debug("zpool events has ended (%s); pools are polled", status)
+
+        try:
+            lock = await self._slot.take()
+        except (Outstanding, OSError) as error:
+            log.info("no hints from zpool events (%s); pools are polled", error)
+            return
+        try:
+            self._follower = sh.Command(command, search_paths=search_paths())(
+                *("events", "-f", "-H"),
+                _env=ENVIRONMENT,
+                _bg=True,
+                _bg_exc=False,
+                _out=told,
+                _no_out=True,
+                _new_group=True,
+                _pass_fds={lock},
+                _preexec_fn=signing(lock),
+                _done=ended,
+            )
+        except (sh.CommandNotFound, OSError) as error:
+            log.info("no hints from zpool events (%s); pools are polled", error)
+        finally:
+            # The process has its own copy: one follower at a time, whoever started it.
+            os.close(lock)
+
+    def _listen_to_devd(self) -> None:
+        try:
+            self._devd = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._devd.connect(str(DEVD_SOCKET))
+            self._devd.setblocking(False)
+        except OSError as error:
+            log.info("no hints from devd (%s); pools are polled", error)
+            if self._devd is not None:
+                self._devd.close()
+            self._devd = None
+            return
+        asyncio.get_running_loop().add_reader(self._devd, self._from_devd)
+
+    def _from_devd(self) -> None:
+        assert self._devd is not None
+        try:
+            message = self._devd.recv(_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            asyncio.get_running_loop().remove_reader(self._devd)
+        elif b"system=ZFS" in message:
+            self._hint.set()

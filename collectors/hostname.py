@@ -1,0 +1,35 @@
+"""The host name, looked at every few seconds. Source: gethostname(3)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from collectors.status import Status
+from collectors.system_state import SystemState
+from sysadmd.settings import Collectors
+
+
+class HostnameWatcher:
+    """Tells the state what the host is called."""
+
+    name = "hostname"
+
+    def __init__(
+        self, state: SystemState, settings: Callable[[], Collectors], status: Status
+    ) -> None:
+        self._state = state
+        self._settings = settings
+        self._status = status
+
+    async def run(self) -> None:
+        """Look at once, then at every interval; until cancelled."""
+        while True:
+            settings = self._settings().hostname
+            self._status.enabled = settings.enabled
+            if settings.enabled:
+                await self._state.hostname(socket.gethostname())
+                await self._state.trouble(self.name, None)
+                self._status.good()
+            await asyncio.sleep(settings.interval)

@@ -1,0 +1,319 @@
+"""Life Preserver: its log, line by line, as events; and how far a replication is.
+
+The position in the log is committed with the events of the lines before it, so each line gives
+at most one event, exactly once, whenever the daemon dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from collectors.directory_watch import DirectoryWatch
+from collectors.log_tail import CHUNK, Chunk, LogTail, Position
+from collectors.lp_lines import CUT_MARK, Message, classify
+from collectors.lp_progress import Progress
+from collectors.status import Status
+from collectors.system_state import SystemState
+from sysadmd import journal
+from sysadmd.apart import apart
+from sysadmd.journal import Transaction
+from sysadmd.priorities import format_priority
+from sysadmd.settings import Collectors
+from sysadmd.store import Store
+
+log = logging.getLogger(__name__)
+
+# How often the log is looked at whatever the watcher says, while lines come or not; s.
+ACTIVE: Final = 2.0
+# ... and while a rotation is waited out.
+SETTLING: Final = 0.25
+IDLE: Final = 10.0
+# Hints come in swarms where something writes all the time, to the log or beside it: no look
+# sooner than this after the last; s.
+LEAST_PAUSE: Final = 0.025
+# Lines came within this: it is active; s.
+ACTIVE_FOR: Final = 60.0
+# Progress is told at most so often; s.
+PROGRESS: Final = 1.0
+# Read, and committed, at a time; bytes.
+PORTION: Final = 512 * 1024
+# A log on a disk that does not answer for this long is trouble; s.
+PATIENCE: Final = 10.0
+# Of a send log only the end is read: progress that is passed is of no interest.
+SEND_LOG: Final = 64 * 1024
+
+_encode: Final = msgspec.json.Encoder().encode
+T = TypeVar("T")
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What is kept of a log: the position, and the replication that was under way there."""
+
+    position: Position
+    send_log: str | None = None
+    dataset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What some lines of the log say, and the position behind them. lines: there were any."""
+
+    messages: list[Message]
+    position: Position
+    lines: bool
+
+
+class LogWatcher:
+    """Follows the log that the settings name."""
+
+    name = "life_preserver"
+
+    def __init__(
+        self,
+        store: Store,
+        state: SystemState,
+        settings: Callable[[], Collectors],
+        status: Status,
+    ) -> None:
+        self._store = store
+        self._state = state
+        self._settings = settings
+        self._status = status
+        # The trouble that the log has been told of.
+        self._said: str | None = None
+
+    async def run(self) -> None:
+        """Follow the log until cancelled; a changed setting is taken at the next look."""
+        while True:
+            settings = self._settings().life_preserver
+            self._status.enabled = bool(settings.enabled)
+            if settings.enabled:
+                await self._follow(Path(settings.log))
+            else:
+                await self._state.trouble(self.name, None)
+                await asyncio.sleep(ACTIVE)
+
+    async def _follow(self, path: Path) -> None:
+        """Follow one file until the settings name another."""
+        loop = asyncio.get_running_loop()
+        hint = asyncio.Event()
+        stored = _load(self._store, path)
+        tail = LogTail(path, stored.position if stored else None, loop.time)
+        watch = DirectoryWatch(path.parent, lambda: _wake(loop, hint))
+        replication = Replication()
+        if stored is not None:
+            replication.begin(stored.send_log, stored.dataset)
+        busy_until = 0.0
+        before = self._settings().life_preserver
+        try:
+            while self._settings().life_preserver == before:
+                begun = loop.time()
+                hint.clear()
+                watched = await self._patiently(path, watch.check)
+                try:
+                    busy = await self._catch_up(path, tail, replication)
+                    await self._tell_progress(path, replication)
+                except OSError as error:
+                    await self._failed(path, error.strerror or str(error))
+                    busy = False
+                else:
+                    self._said = None
+                    self._status.good()
+                    await self._state.trouble(self.name, None)
+                now = loop.time()
+                busy_until = now + ACTIVE_FOR if busy else busy_until
+                active = now < busy_until or not watched
+                pause = SETTLING if tail.unsettled else ACTIVE if active else IDLE
+                await _wait(hint, min(pause, PROGRESS) if replication.file else pause)
+                await asyncio.sleep(begun + LEAST_PAUSE - loop.time())
+        finally:
+            # It waits for a reading that hangs.
+            apart(tail.close, self.name)
+            watch.close()
+
+    async def _patiently(self, path: Path, work: Callable[[], T]) -> T:
+        """The result of `work`, whose files may not answer: then that is told meanwhile."""
+        answer = apart(work, self.name)
+        while not answer.done():
+            await asyncio.wait({answer}, timeout=PATIENCE)
+            if not answer.done():
+                await self._failed(path, "does not answer")
+        return answer.result()
+
+    async def _catch_up(self, path: Path, tail: LogTail, replication: Replication) -> bool:
+        """Read to the end; True: there were lines."""
+        busy = False
+        while (portion := await self._patiently(path, lambda: _read(tail))) is not None:
+            busy = busy or portion.lines
+            for message in portion.messages:
+                replication.note(message)
+            await self._commit(path, portion.position, portion.messages, replication)
+        return busy
+
+    async def _commit(
+        self, path: Path, position: Position, messages: list[Message], replication: Replication
+    ) -> None:
+        row = _encode(Stored(position, replication.file, replication.dataset))
+        bodies = [_body(message) for message in messages]
+
+        def change(change: Transaction) -> None:
+            change.db.execute(
+                "INSERT OR REPLACE INTO positions VALUES (?, ?)", (os.fspath(path), row)
+            )
+            journal.append_many(change, "life-preserver", bodies, time.time())
+
+        await self._store.write(change)
+
+    async def _tell_progress(self, path: Path, replication: Replication) -> None:
+        now = time.monotonic()
+        if replication.file is None or now < replication.next_look:
+            return
+        text = await self._patiently(path, lambda: replication.look(now))
+        if text is None:
+            return
+        body = _body(Message(text, "replication", 0))
+        await self._store.write(
+            lambda change: journal.append(change, "life-preserver", body, time.time())
+        )
+
+    async def _failed(self, path: Path, reason: str) -> None:
+        self._status.failed()
+        text = f"{path}: {reason}"
+        if text != self._said:
+            self._said = text
+            log.warning("the Life Preserver log can't be read: %s; trying again", text)
+        await self._state.trouble(self.name, text)
+
+
+class Replication:
+    """The replication that is under way, and its send log."""
+
+    def __init__(self) -> None:
+        self.begin(None, "")
+
+    def begin(self, file: str | None, dataset: str) -> None:
+        """A replication begins that writes to this file; None: none is under way."""
+        self.file = file
+        self.dataset = dataset
+        self._offset = 0
+        self._progress = Progress()
+        self._told = ""
+        # Progress is told no sooner.
+        self.next_look = 0.0
+
+    def note(self, message: Message) -> None:
+        """A line of the log may begin or end a replication."""
+        if message.follow is not None:
+            self.begin(message.follow, message.dataset or "")
+        elif message.ends_replication:
+            self.begin(None, "")
+
+    def look(self, now: float) -> str | None:
+        """New progress to be told."""
+        if self.file is None:
+            return None
+        for line in self._new_lines(Path(self.file)):
+            self._progress = self._progress.read(line)
+        text = self._progress.message(self.dataset)
+        if text is None or text == self._told:
+            return None
+        self._told = text
+        self.next_look = now + PROGRESS
+        return text
+
+    def _new_lines(self, path: Path) -> list[str]:
+        """Whole lines that are new; it is cut and begun again for each dataset."""
+        try:
+            if not path.is_file():
+                return []
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < self._offset:
+                    self._offset, self._progress = 0, Progress()
+                file.seek(max(self._offset, size - SEND_LOG))
+                data = file.read(SEND_LOG)
+                end = data.rfind(b"\n") + 1
+                self._offset = file.tell() - len(data) + end
+        except OSError as error:
+            log.debug("the send log %s can't be read: %s", path, error)
+            return []
+        return data[:end].decode("utf-8", "replace").splitlines()
+
+
+def _read(tail: LogTail) -> Portion | None:
+    """The next lines as messages; None: there are none now. Raises: OSError."""
+    lines, size = False, 0
+    messages: list[Message] = []
+    position: Position | None = None
+    while size < PORTION:
+        try:
+            chunk = tail.read()
+        except OSError:
+            # What was read before it counts first; the error comes again.
+            if position is None:
+                raise
+            break
+        if chunk is None:
+            break
+        position = chunk.position
+        lines = lines or bool(chunk.lines)
+        size += CHUNK
+        messages += _messages(chunk)
+    return Portion(messages, position, lines) if position is not None else None
+
+
+def _messages(chunk: Chunk) -> list[Message]:
+    found: list[Message] = []
+    for number, line in enumerate(chunk.lines):
+        text = line.rstrip(b"\r").decode("utf-8", "replace")
+        if chunk.cut and number == len(chunk.lines) - 1:
+            text += CUT_MARK
+        message = classify(text)
+        if message is not None:
+            found.append(message)
+    return found
+
+
+def _body(message: Message) -> bytes:
+    return _encode(
+        {
+            "message": message.text,
+            "priority": format_priority(message.priority),
+            "class": message.kind,
+        }
+    )
+
+
+def _load(store: Store, path: Path) -> Stored | None:
+    row = store.reader.execute(
+        "SELECT value FROM positions WHERE path = ?", (os.fspath(path),)
+    ).fetchone()
+    return msgspec.json.decode(row[0], type=Stored) if row else None
+
+
+def _wake(loop: asyncio.AbstractEventLoop, hint: asyncio.Event) -> None:
+    if hint.is_set():
+        # The look that is due is still to come, and sees this change, too.
+        return
+    try:
+        loop.call_soon_threadsafe(hint.set)
+    except RuntimeError:
+        # The loop is closed: the daemon has stopped, the watcher's thread not yet.
+        return
+
+
+async def _wait(hint: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await hint.wait()
+    except TimeoutError:
+        return

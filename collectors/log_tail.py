@@ -1,0 +1,459 @@
+"""Reads a log file to its end, each line once: across rotation, truncation and restarts.
+
+A position is an inode, an offset and a fingerprint of the bytes before it. The fingerprint
+decides: where it does not fit, the file is not the one that was read. What is left of that one
+is looked for under the names that rotation gives (renamed, copied, compressed); then comes what
+was written next: the oldest rotated file that has not been read, else the log. Reads files;
+stores nothing, knows no message.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import hashlib
+import logging
+import lzma
+import os
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+# Read at a time, and the longest line.
+CHUNK: Final = 64 * 1024
+# Bytes before the offset that the fingerprint is of.
+FINGERPRINT: Final = 1024
+# Bytes of the beginning, which has to fit, too; and by which a file that lost its end is told
+# from one with other content: a line of a log has its moment in it.
+HEAD: Final = 256
+# A renamed file is finished only when nothing has come for this long: who opened it before may
+# still be writing; s.
+ROTATION_GRACE: Final = 1.0
+# bzip2 keeps a file's time in whole seconds; ns.
+ROUNDING: Final = 1_000_000_000
+# Rotated files that are looked at for the place where reading stopped.
+CANDIDATES: Final = 32
+_UNPACKERS: Final[dict[str, Callable[[Path], bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile]]] = {
+    ".bz2": bz2.BZ2File,
+    ".gz": gzip.GzipFile,
+    ".xz": lzma.LZMAFile,
+}
+# What a compressed file raises that is damaged.
+_DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a log has been read. inode 0: nothing of it yet.
+
+    skipping: in the middle of a line that was cut. modified: when the file had been written
+    then, ns since 1970: rotated files that are not older have not been read, but for those in
+    `done`, by inode and time. head: how the file begins.
+    """
+
+    inode: int = 0
+    offset: int = 0
+    fingerprint: str = ""
+    skipping: bool = False
+    modified: int = 0
+    done: tuple[tuple[int, int], ...] = ()
+    head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines without their ends; the position behind them. cut: the last one was cut."""
+
+    lines: list[bytes]
+    position: Position
+    cut: bool = False
+
+
+class _File:
+    """An open log. A compressed one is unpacked, once, into a file without a name."""
+
+    def __init__(self, descriptor: int, packed: os.stat_result | None = None) -> None:
+        self._descriptor = descriptor
+        self._packed = packed
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    @property
+    def info(self) -> os.stat_result:
+        """Of the file that has a name."""
+        return self._packed or os.fstat(self._descriptor)
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most so many bytes from there."""
+        return os.pread(self._descriptor, size, offset)
+
+    def fingerprint(self, offset: int) -> str:
+        """Of the bytes before `offset`."""
+        start = max(0, offset - FINGERPRINT)
+        return _fingerprint(self.read(start, offset - start), offset)
+
+    def next_data(self, offset: int) -> int | None:
+        """Where data goes on behind a hole; None: it is a hole up to the end."""
+        try:
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: nothing but the hole. Anything else: this file system can't tell.
+            return None if error.errno == errno.ENXIO else offset
+
+
+class LogTail:
+    """One log file by its name. Used by one thread at a time."""
+
+    def __init__(
+        self, path: Path, position: Position | None, clock: Callable[[], float]
+    ) -> None:
+        """position: None: never read before; what stands in the file now is passed over."""
+        self.path = path
+        self._clock = clock
+        self._first = position is None
+        self._position = position or Position()
+        self._file: _File | None = None
+        self._quiet_since: float | None = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._take(None)
+
+    @property
+    def unsettled(self) -> bool:
+        """A rotation is being waited out: look again soon."""
+        return self._quiet_since is not None
+
+    def read(self) -> Chunk | None:
+        """The next whole lines; None: there are none now. Raises: OSError.
+
+        A change of place is a chunk of no lines: it has to be kept, too, or a restart would
+        judge anew.
+        """
+        if self._first:
+            return self._pass_over()
+        if self._file is None:
+            kept = self._position
+            if not self._open():
+                return None
+            if self._position is not kept:
+                return Chunk([], self._position)
+        assert self._file is not None
+        if not self._fits(self._file, self._position):
+            self._changed(self._file)
+            return Chunk([], self._position)
+        chunk = self._lines(self._file)
+        if chunk is not None:
+            self._quiet_since = None
+            self._position = chunk.position
+            return chunk
+        if not self._is_over(self._file):
+            return None
+        rest = self._rest(self._file)
+        if not self._go_on(self._file):
+            return None
+        return Chunk([] if rest is None else [rest], self._position)
+
+    # Reading.
+
+    def _pass_over(self) -> Chunk:
+        """The very first look: begin behind what is there."""
+        current = _open_plain(self.path)
+        rotated = [info for info, _ in self._rotated_files()]
+        if current is None:
+            modified = max((info.st_mtime_ns for info in rotated), default=0)
+            position = Position(modified=modified)
+        else:
+            self._take(current)
+            size = current.size
+            tail = current.read(max(0, size - 1), 1)
+            position = self._at(current, size, skipping=bool(size) and tail != b"\n")
+        self._position = msgspec.structs.replace(
+            position, done=_since(position.modified, map(_name, rotated))
+        )
+        self._first = False
+        return Chunk([], self._position)
+
+    def _lines(self, file: _File) -> Chunk | None:
+        at = self._position
+        data = file.read(at.offset, CHUNK)
+        if data[:1] == b"\0":
+            return self._past_zeros(file, data)
+        end = data.rfind(b"\n") + 1
+        if not end:
+            if len(data) < CHUNK:
+                return None
+            # No line end in sight: the line is told as far as it is, the rest passed over.
+            position = self._at(file, at.offset + len(data), skipping=True)
+            return Chunk([] if at.skipping else [data], position, cut=not at.skipping)
+        lines = data[: end - 1].split(b"\n")
+        if at.skipping:
+            del lines[0]
+        return Chunk(lines, self._at(file, at.offset + end))
+
+    def _past_zeros(self, file: _File, data: bytes) -> Chunk | None:
+        """Behind the hole that a log has which was cut while its writer kept its place."""
+        at = self._position
+        zeros = len(data) - len(data.lstrip(b"\0"))
+        offset: int | None = at.offset + zeros
+        if zeros == len(data):
+            # At the end they may be data that has not arrived yet.
+            offset = file.next_data(at.offset + zeros) if zeros == CHUNK else None
+        if offset is None:
+            return None
+        return Chunk([], self._at(file, offset, skipping=at.skipping))
+
+    def _rest(self, file: _File) -> bytes | None:
+        """The last line of a file that is over, if it has no end."""
+        data = file.read(self._position.offset, CHUNK)
+        return None if self._position.skipping or not data else data
+
+    def _at(self, file: _File, offset: int, *, skipping: bool = False) -> Position:
+        at = self._position
+        info = file.info
+        same = at.inode == info.st_ino and len(at.head) == min(offset, HEAD)
+        return Position(
+            info.st_ino,
+            offset,
+            file.fingerprint(offset),
+            skipping,
+            info.st_mtime_ns,
+            _since(info.st_mtime_ns, at.done),
+            at.head if same else file.read(0, min(offset, HEAD)),
+        )
+
+    def _fits(self, file: _File, position: Position) -> bool:
+        head = position.head
+        return (
+            file.fingerprint(position.offset) == position.fingerprint
+            and file.read(0, len(head)) == head
+        )
+
+    def _holds(self, file: _File, position: Position) -> bool:
+        """Is it the file of the position? If nothing of it was read, its inode tells."""
+        if position.offset:
+            return self._fits(file, position)
+        return file.info.st_ino == position.inode
+
+    # Which file.
+
+    def _open(self) -> bool:
+        """Open the file that the position is in, else what was written after it."""
+        at = self._position
+        file = _open_plain(self.path)
+        if file is None or not self._holds(file, at):
+            if file is not None:
+                file.close()
+            file = self._find(at) if at.inode else None
+            if file is None:
+                # It is gone; what was written after it may still be there.
+                return self._begin(at.modified, at.done)
+        self._take(file)
+        return True
+
+    def _take(self, file: _File | None) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+        self._quiet_since = None
+
+    def _changed(self, file: _File) -> None:
+        """The file was cut, or rewritten: what was not read of it may be in a copy."""
+        copy = self._find(self._position)
+        if copy is not None:
+            self._take(copy)
+        else:
+            self._place(file, self._position.modified, self._position.done)
+
+    def _place(self, file: _File, modified: int, done: tuple[tuple[int, int], ...]) -> None:
+        """Begin a file: at its beginning, or behind what has been read of it."""
+        at, size = self._position, file.size
+        self._position = Position(file.info.st_ino, modified=modified, done=done)
+        if at.offset and self._fits(file, at):
+            # A copy of what was read.
+            self._position = self._at(file, at.offset, skipping=at.skipping)
+        elif file.info.st_ino == at.inode and 0 < size < at.offset and _begins(file, at.head):
+            # Only its end is missing: a line that is half there may be written again.
+            start = max(0, size - CHUNK)
+            data = file.read(start, size - start)
+            # A line begins behind another, or behind a hole.
+            end = start + max(data.rfind(b"\n"), data.rfind(b"\0")) + 1
+            self._position = self._at(file, end, skipping=end == start > 0)
+
+    def _is_over(self, file: _File) -> bool:
+        """Has the log gone on in another file, and this one been quiet for long enough?"""
+        try:
+            named = self.path.stat()
+        except FileNotFoundError:
+            # Renamed or deleted, and not there again yet.
+            return False
+        if os.path.samestat(named, file.info):
+            return False
+        now = self._clock()
+        if self._quiet_since is None:
+            self._quiet_since = now
+        return now - self._quiet_since >= ROTATION_GRACE
+
+    def _go_on(self, file: _File) -> bool:
+        """This one is finished: go on with what was written next."""
+        modified = file.info.st_mtime_ns
+        return self._begin(modified, _since(modified, (*self._position.done, _name(file.info))))
+
+    def _begin(self, modified: int, done: tuple[tuple[int, int], ...]) -> bool:
+        """Open what was written next; False: there is nothing yet. Raises: OSError.
+
+        Until it is open nothing changes: who fails looks again from the same place.
+        """
+        file = self._oldest_since(modified, done) or _open_plain(self.path)
+        if file is None:
+            return False
+        self._take(file)
+        self._place(file, modified, done)
+        return True
+
+    def _oldest_since(self, modified: int, done: tuple[tuple[int, int], ...]) -> _File | None:
+        """The first of the rotated files that have not been read."""
+        found = [
+            (info.st_mtime_ns, info.st_ctime_ns, -_number(path), path)
+            for info, path in self._rotated_files()
+            # Who compresses keeps the time but not the inode: at the same moment it is read.
+            if info.st_mtime_ns >= modified + (path.suffix in _UNPACKERS)
+            and _name(info) not in done
+        ]
+        for *_, path in sorted(found):
+            file = _unpack(path) if path.suffix in _UNPACKERS else _open_plain(path)
+            if file is not None:
+                return file
+        return None
+
+    def _find(self, at: Position) -> _File | None:
+        """What holds the position under another name: renamed, copied or compressed."""
+        # The one of the same inode first, then the newest; none that was last written before.
+        found = sorted(
+            (info.st_ino != at.inode, -info.st_mtime_ns, path)
+            for info, path in self._rotated_files()
+            if info.st_ino == at.inode or info.st_mtime_ns > at.modified - ROUNDING
+        )
+        for *_, path in found[:CANDIDATES]:
+            if path.suffix in _UNPACKERS:
+                file = _unpack(path) if _packs(path, at) else None
+            else:
+                file = _open_plain(path)
+            if file is not None and self._holds(file, at):
+                return file
+            if file is not None:
+                file.close()
+        return None
+
+    def _rotated_files(self) -> list[tuple[os.stat_result, Path]]:
+        name = self.path.name
+        try:
+            with os.scandir(self.path.parent) as entries:
+                rotated = {e.name: e for e in entries if e.name.startswith(name)}
+        except FileNotFoundError:
+            return []
+        rotated.pop(name, None)
+        found: list[tuple[os.stat_result, Path]] = []
+        for entry in rotated.values():
+            path = Path(entry.path)
+            # Beside what it is made from it is being written still.
+            unfinished = path.suffix in _UNPACKERS and path.stem in rotated
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                # Rotated on in this moment.
+                continue
+            if stat.S_ISREG(info.st_mode) and not unfinished:
+                found.append((info, path))
+        return found
+
+
+def _name(info: os.stat_result) -> tuple[int, int]:
+    """What a file is known by whatever it is called; an inode alone is soon another's."""
+    return info.st_ino, info.st_mtime_ns
+
+
+def _since(modified: int, files: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Those that could be taken for unread ones."""
+    return tuple(file for file in files if file[1] >= modified)[-CANDIDATES:]
+
+
+def _number(path: Path) -> int:
+    """N of `log.N` and `log.N.gz`: the higher, the older. 0: there is none."""
+    plain = path.with_suffix("") if path.suffix in _UNPACKERS else path
+    digits = plain.suffix[1:]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _open_plain(path: Path) -> _File | None:
+    """The file by its name; None: there is none. A directory or device is not read."""
+    try:
+        # What is no file must neither hold us up nor become our terminal.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(f"{path} is not a regular file")
+    return _File(file)
+
+
+def _unpack(path: Path) -> _File | None:
+    """What a compressed file holds, up to where it is damaged. Raises: OSError: no room."""
+    try:
+        packed = _UNPACKERS[path.suffix](path)
+    except FileNotFoundError:
+        # Rotated on in this moment.
+        return None
+    with packed, tempfile.TemporaryFile() as plain:
+        while True:
+            try:
+                # Not more than is sure: what stands before the damage counts.
+                data = packed.read1(CHUNK)
+            except _DAMAGE as error:
+                log.warning("%s is damaged (%s); the rest of it is lost", path, error)
+                break
+            if not data:
+                break
+            plain.write(data)
+        plain.flush()
+        return _File(os.dup(plain.fileno()), os.fstat(packed.fileno()))
+
+
+def _packs(path: Path, at: Position) -> bool:
+    """Does the compressed file hold the position?"""
+    with suppress(*_DAMAGE), _UNPACKERS[path.suffix](path) as packed:
+        if not at.offset:
+            return os.fstat(packed.fileno()).st_ino == at.inode
+        if packed.read(len(at.head)) != at.head:
+            return False
+        start = max(0, at.offset - FINGERPRINT)
+        packed.seek(start)
+        return _fingerprint(packed.read(at.offset - start), at.offset) == at.fingerprint
+    return False
+
+
+def _begins(file: _File, head: bytes) -> bool:
+    """Does the file begin so, as far as it goes?"""
+    return head.startswith(file.read(0, len(head)))
+
+
+def _fingerprint(data: bytes, offset: int) -> str:
+    """Of the bytes before `offset`; fewer than there should be give another."""
+    if len(data) != min(offset, FINGERPRINT):
+        return "short"
+    return hashlib.sha256(data).hexdigest()[:32] if data else ""

@@ -1,0 +1,247 @@
+"""The system's state: what each watcher last read, and the events that follow from a change.
+
+The readings in the database are what was last told or looked at; a new one is compared with
+them, and stored together with its event in one transaction. A change that happened while the
+daemon was down is therefore found, and told, at its next start. Watches nothing itself.
+
+Source: events.rst "System State"; docs/protocol.md for the additions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from sqlite3 import Connection
+from typing import Any, Final
+
+import msgspec
+
+from collectors import pools
+from collectors.pools import Pools
+from sysadmd import journal
+from sysadmd.journal import Transaction
+from sysadmd.priorities import format_priority
+from sysadmd.store import Store
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE readings (
+        name TEXT PRIMARY KEY,
+        value BLOB NOT NULL             -- JSON
+    );
+    CREATE TABLE positions (            -- how far each log file has been read
+        path TEXT PRIMARY KEY,
+        value BLOB NOT NULL             -- JSON
+    );
+    """,
+)
+
+# A renamed host is worth a warning.
+RENAMED: Final = 3
+# Bytes of an event's args. With more pools than fit, the details go first, then healthy pools
+# from the end of the alphabet; `pools_left_out` says how many.
+ARGS_LIMIT: Final = 400 * 1024
+
+# Health by number, as ZFS exporters have it.
+HEALTH: Final = ("ONLINE", "DEGRADED", "FAULTED", "OFFLINE", "UNAVAIL", "REMOVED", "SUSPENDED")
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def current(db: Connection) -> bytes | None:
+    """`args` of the state as it is, nothing having changed; None before any reading."""
+    hostname = read(db, "hostname")
+    zpools = read(db, "pools")
+    if hostname is None and zpools is None:
+        return None
+    return _args(hostname, zpools or {}, read(db, "trouble") or {}, 0, {})
+
+
+def read(db: Connection, name: str) -> Any:
+    """A stored reading; None: there is none."""
+    row = db.execute("SELECT value FROM readings WHERE name = ?", (name,)).fetchone()
+    return _decode(row[0]) if row else None
+
+
+def write(db: Connection, name: str, value: object) -> None:
+    """Store a reading."""
+    db.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (name, _encode(value)))
+
+
+def figures(pool: Mapping[str, Any]) -> dict[str, float]:
+    """A pool's columns in numbers, by the names that ZFS exporters use."""
+    found: dict[str, float] = {}
+    if pool["health"] in HEALTH:
+        found["health"] = HEALTH.index(pool["health"])
+    for name, column in (("size", "size"), ("allocated", "alloc"), ("free", "free")):
+        value = _bytes(pool[column])
+        if value is not None:
+            found[f"{name}_bytes"] = value
+    for name, column, unit, scale in (
+        ("fragmentation_ratio", "frag", "%", 100),
+        ("deduplication_ratio", "dedup", "x", 1),
+    ):
+        digits = pool[column].removesuffix(unit)
+        if digits.replace(".", "", 1).isdecimal():
+            found[name] = float(digits) / scale
+    return found
+
+
+def _bytes(size: str) -> float | None:
+    """`13.1G` in bytes; None: it is no size."""
+    digits, unit = (size[:-1], size[-1]) if size[-1:].isalpha() else (size, "B")
+    if unit not in "BKMGTPEZ" or not digits.replace(".", "", 1).isdecimal():
+        return None
+    return float(digits) * 1024.0 ** "BKMGTPEZ".index(unit)
+
+
+class SystemState:
+    """Takes readings; stores them and tells what changed."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        # What is known to be stored: a look that finds nothing new costs no disk sync.
+        self._stored: dict[str, Any] = {}
+
+    async def hostname(self, name: str) -> None:
+        """The host name as it is now."""
+        if self._stored.get("hostname") == name:
+            return
+
+        def change(change: Transaction) -> None:
+            old = read(change.db, "hostname")
+            if old == name:
+                return
+            write(change.db, "hostname", name)
+            if old is not None:
+                more = {"hostnamechanged": "true", "previous_hostname": old}
+                self._tell(change, RENAMED, more)
+
+        await self._store.write(change)
+        self._stored["hostname"] = name
+
+    async def pools(self, reading: Pools, trouble: str | None = None) -> None:
+        """All pools as they are now; trouble: what the answer lacks, told by `trouble`."""
+        if self._stored.get("pools") == reading and (trouble or not self._troubled("zpool")):
+            return
+
+        def change(change: Transaction) -> None:
+            news = pools.compare(read(change.db, "pools"), reading)
+            write(change.db, "pools", reading)
+            recovered = trouble is None and self._set_trouble(change.db, "zpool", None)
+            if news.told or recovered:
+                more = {"vanished": list(news.vanished)} if news.vanished else {}
+                self._tell(change, news.priority, more)
+
+        await self._store.write(change)
+        self._stored["pools"] = reading
+        if trouble is None:
+            self._stored["trouble"] = {**self._trouble, "zpool": None}
+
+    async def no_pools(self) -> None:
+        """Pools are not watched any more: what was known of them is forgotten, untold."""
+        if self._stored.get("pools") == () or not self.known_pools():
+            await self.trouble("zpool", None)
+            return
+
+        def change(change: Transaction) -> None:
+            change.db.execute("DELETE FROM readings WHERE name = 'pools'")
+
+        await self._store.write(change)
+        self._stored["pools"] = ()
+        await self.trouble("zpool", None)
+
+    async def trouble(self, collector: str, text: str | None) -> None:
+        """A collector's trouble, or None: it is over. Told once per change."""
+        if self._trouble.get(collector, "") == text:
+            return
+
+        def change(change: Transaction) -> None:
+            if self._set_trouble(change.db, collector, text):
+                self._tell(change, pools.TROUBLE if text else 0, {})
+
+        await self._store.write(change)
+        self._stored["trouble"] = {**self._trouble, collector: text}
+
+    def known_pools(self) -> dict[str, dict[str, Any]]:
+        """The pools as last stored."""
+        known: dict[str, dict[str, Any]] = read(self._store.reader, "pools") or {}
+        return known
+
+    def knows_pools(self) -> bool:
+        """Were pools ever read on this machine?"""
+        return read(self._store.reader, "pools") is not None
+
+    @property
+    def _trouble(self) -> dict[str, str | None]:
+        trouble: dict[str, str | None] = self._stored.get("trouble", {})
+        return trouble
+
+    def _troubled(self, collector: str) -> bool:
+        """May there be stored trouble that a good look has to end?"""
+        return self._trouble.get(collector, "unknown") is not None
+
+    def _set_trouble(self, db: Connection, collector: str, text: str | None) -> bool:
+        """Store a collector's trouble; False: it was so already."""
+        troubles: dict[str, str] = read(db, "trouble") or {}
+        if troubles.get(collector) == text:
+            return False
+        if text is None:
+            del troubles[collector]
+        else:
+            troubles[collector] = text
+        write(db, "trouble", troubles)
+        return True
+
+    def _tell(self, change: Transaction, urgency: int, more: Mapping[str, Any]) -> None:
+        hostname: str | None = read(change.db, "hostname")
+        zpools: dict[str, dict[str, Any]] = read(change.db, "pools") or {}
+        troubles: dict[str, str] = read(change.db, "trouble") or {}
+        body = _args(hostname, zpools, troubles, urgency, more)
+        journal.append(change, "system-state", body, self._clock())
+
+
+def _args(
+    hostname: str | None,
+    zpools: Pools,
+    troubles: Mapping[str, str],
+    urgency: int,
+    more: Mapping[str, Any],
+) -> bytes:
+    """The document's `args`; `urgency` is beside the pools' priorities and any trouble."""
+    worst = max(urgency, pools.highest(zpools), pools.TROUBLE if troubles else 0)
+    args: dict[str, Any] = {
+        "hostname": hostname or "",
+        "hostnamechanged": "false",
+        **more,
+        "zpools": zpools,
+        "priority": format_priority(worst),
+    }
+    if troubles:
+        texts = (text if who == "zpool" else f"{who}: {text}" for who, text in troubles.items())
+        args["error"] = "; ".join(texts)
+    encoded = _encode(args)
+    if len(encoded) > ARGS_LIMIT:
+        encoded = _fit(args)
+    return encoded
+
+
+def _fit(args: dict[str, Any]) -> bytes:
+    """`args` within ARGS_LIMIT: without details, then without healthy pools at the end."""
+    plain = {
+        name: {key: value for key, value in pool.items() if key not in ("vdevs", "scan")}
+        for name, pool in args["zpools"].items()
+    }
+    order = sorted(plain, key=lambda name: (plain[name]["priority"].startswith("0/"), name))
+    left_out = 0
+    while True:
+        kept = {name: plain[name] for name in order[: len(order) - left_out]}
+        fitted = {**args, "zpools": kept}
+        if left_out:
+            fitted["pools_left_out"] = left_out
+        encoded = _encode(fitted)
+        if len(encoded) <= ARGS_LIMIT or left_out >= len(order):
+            return encoded
+        left_out += max(1, len(order) // 20)

@@ -1,0 +1,163 @@
+"""Runs `zpool`, one query at a time, whatever happens to it. Knows no pool.
+
+A `zpool` can sit in the kernel and outlive KILL. Each query therefore runs in a thread that may
+wait for ever, and in a slot: as long as its process is there, in this daemon's life or a later
+one's, nobody starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import sh
+
+from collectors.process_slot import Outstanding, ProcessSlot, signing
+from sysadmd.apart import apart
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Absent", "Hung", "Output", "Outstanding", "Query"]
+
+# Bytes of output that are taken: 500 pools print some 50 KiB, their status some 500.
+OUTPUT_LIMIT: Final = 8 * 1024 * 1024
+# Beside the query's own limit: for KILL to work and for the thread to tell; s.
+GRACE: Final = 2.0
+# A wrapper may ask for colours. Source: ECMA-48, SGR.
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+# So that messages can be recognised, and tools of ports are found.
+ENVIRONMENT: Final = {
+    "LC_ALL": "C",
+    "PATH": "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin",
+}
+
+
+class Absent(Exception):
+    """There is no such command on this machine."""
+
+
+class Hung(Exception):
+    """The query did not answer in time and was killed, if it can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a query gave."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Query:
+    """The one way to ask `zpool`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._slot = ProcessSlot(state_dir / "zpool.lock")
+
+    async def ask(self, command: str, arguments: Sequence[str], limit: float) -> Output:
+        """Run `command arguments`. Raises: Absent, Outstanding, Hung, OSError."""
+        lock = await self._slot.take()
+        try:
+            program = sh.Command(command, search_paths=search_paths())
+        except sh.CommandNotFound as error:
+            os.close(lock)
+            raise Absent(f"{command}: command not found") from error
+
+        def query() -> Output:
+            try:
+                return _run(program, arguments, lock, limit)
+            finally:
+                # Its own copy of the lock goes with the end of the process, not before.
+                os.close(lock)
+
+        answer = apart(query, "zpool")
+        await asyncio.wait({answer}, timeout=limit + GRACE)
+        if not answer.done():
+            raise Hung(f"{command} {arguments[0]} does not answer and can't be killed")
+        return answer.result()
+
+
+class _Printed(io.BytesIO):
+    """What a command prints; one that prints too much is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop: Callable[[], None] = lambda: None
+        self.overrun = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        if self.tell() + len(memoryview(data)) > OUTPUT_LIMIT:
+            self.overrun = True
+            self.stop()
+            return len(memoryview(data))
+        return super().write(data)
+
+    def text(self) -> str:
+        return _COLOUR.sub("", self.getvalue().decode("utf-8", "replace"))
+
+
+def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: float) -> Output:
+    """Run it to its end. Raises: Hung, OSError."""
+    stdout, stderr = _Printed(), _Printed()
+    running: sh.RunningCommand = program(
+        *arguments,
+        _env=ENVIRONMENT,
+        _bg=True,
+        _bg_exc=False,
+        _ok_code=list(range(256)),
+        _out=stdout,
+        _err=stderr,
+        _no_out=True,
+        _no_err=True,
+        # Whatever it starts is killed with it.
+        _new_group=True,
+        _pass_fds={lock},
+        _preexec_fn=signing(lock),
+        _tty_out=False,
+    )
+
+    def stop() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+
+    late = threading.Event()
+
+    def expire() -> None:
+        late.set()
+        stop()
+
+    stdout.stop = stderr.stop = stop
+    clock = threading.Timer(timeout, expire)
+    clock.daemon = True
+    clock.start()
+    try:
+        running.wait()
+    except sh.SignalException as error:
+        name = type(error).__name__.removeprefix("SignalException_")
+        if late.is_set():
+            raise Hung(f"{program} {arguments[0]} did not answer in {timeout:g} s") from None
+        if not (stdout.overrun or stderr.overrun):
+            raise OSError(f"{program} {arguments[0]} was ended by {name}") from error
+    finally:
+        clock.cancel()
+    if stdout.overrun or stderr.overrun:
+        limit = f"{OUTPUT_LIMIT // 1024**2} MiB"
+        raise OSError(f"{program} {arguments[0]} printed over {limit}, which can't be read")
+    return Output(running.exit_code, stdout.text(), stderr.text())
+
+
+def search_paths() -> list[str]:
+    """Where commands are looked for: PATH, then where ports put them."""
+    own = os.environ.get("PATH", "").split(":")
+    return [*own, *(path for path in ENVIRONMENT["PATH"].split(":") if path not in own)]

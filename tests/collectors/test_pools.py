@@ -1,0 +1,136 @@
+"""Readings of pools: what is news between two of them, and how much it weighs."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.pools import combine, compare, highest, priority
+from collectors.zpool_output import COLUMNS, Detail
+
+WELL = dict.fromkeys(COLUMNS, "-") | {"health": "ONLINE", "capacity": "10%"}
+DISK = {"name": "d0", "state": "ONLINE", "read": "0", "write": "0", "cksum": "62"}
+SCRUB = {"function": "scrub", "state": "finished", "ended": "Tue Nov 24", "errors": 0}
+
+
+def pool(
+    health: str = "ONLINE",
+    capacity: str = "10%",
+    vdevs: tuple[dict[str, str], ...] = (),
+    scan: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    columns = {**WELL, "health": health, "capacity": capacity}
+    return combine({"tank": columns}, {"tank": Detail(vdevs, scan)}, 90)["tank"]
+
+
+@pytest.mark.parametrize(
+    ("health", "capacity", "number"),
+    [
+        *[("ONLINE", "0%", 0), ("ONLINE", "90%", 0), ("ONLINE", "91%", 6), ("ONLINE", "-", 0)],
+        *[("DEGRADED", "5%", 9), ("SUSPENDED", "95%", 9), ("FAULTED", "-", 9)],
+        ("SOMETHING", "5%", 9),
+    ],
+)
+def test_a_pool_has_the_documented_priority(health: str, capacity: str, number: int) -> None:
+    assert priority({"health": health, "capacity": capacity}, 90) == number
+
+
+def test_a_healthy_machine_is_no_news_at_the_very_first_look() -> None:
+    assert not compare(None, {}).told
+    assert not compare(None, {"tank": pool(scan=SCRUB)}).told
+
+
+@pytest.mark.parametrize(
+    ("first", "number"),
+    [
+        (pool("DEGRADED"), 9),
+        (pool(capacity="95%"), 6),
+        (pool(vdevs=(DISK,)), 6),
+        (pool(scan={**SCRUB, "errors": 27}), 6),
+    ],
+)
+def test_what_is_not_well_is_told_at_the_very_first_look(
+    first: dict[str, Any], number: int
+) -> None:
+    news = compare(None, {"a": pool(), "tank": first})
+    assert (news.told, news.priority) == (True, number)
+
+
+SICK = {**DISK, "cksum": "0", "state": "OFFLINE"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "number"),
+    [
+        (pool(), pool("DEGRADED"), 9),
+        (pool("DEGRADED"), pool(), 0),
+        (pool("DEGRADED"), pool("FAULTED"), 9),
+        (pool(capacity="90%"), pool(capacity="91%"), 6),
+        (pool(capacity="91%"), pool(capacity="90%"), 0),
+        (pool(), pool(vdevs=(DISK,)), 6),
+        (pool(vdevs=(DISK,)), pool(vdevs=({**DISK, "cksum": "63"},)), 6),
+        (pool(vdevs=(DISK,)), pool(), 0),
+        # A second disk fails in a pool that is degraded already.
+        (
+            pool("DEGRADED", vdevs=(SICK,)),
+            pool("DEGRADED", vdevs=(SICK, {**SICK, "name": "d1"})),
+            9,
+        ),
+        (pool(scan=SCRUB), pool(scan={**SCRUB, "errors": 3}), 6),
+    ],
+)
+def test_a_change_for_worse_or_better_is_told(
+    before: dict[str, Any], after: dict[str, Any], number: int
+) -> None:
+    news = compare({"tank": before}, {"tank": after})
+    assert (news.told, news.priority, news.vanished) == (True, number, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pool(), pool(capacity="11%")),
+        (pool(), pool(scan=SCRUB)),
+        (pool(scan={"function": "scrub", "state": "running"}), pool(scan=SCRUB)),
+        (pool(scan={**SCRUB, "errors": 3}), pool(scan={**SCRUB, "errors": 3})),
+        (pool(vdevs=(DISK,)), pool(vdevs=({**DISK, "note": "12K resilvered"},))),
+    ],
+)
+def test_what_changes_all_the_time_is_no_news(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    assert not compare({"tank": before}, {"tank": after}).told
+
+
+def test_pools_that_come_and_go_are_told() -> None:
+    news = compare({"a": pool(), "b": pool()}, {"b": pool(), "c": pool()})
+    assert (news.told, news.priority, news.vanished) == (True, 6, ("a",))
+    news = compare({}, {"a": pool()})
+    assert (news.told, news.priority, news.vanished) == (True, 0, ())
+
+
+READINGS = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.builds(
+        pool,
+        st.sampled_from(("ONLINE", "DEGRADED", "FAULTED")),
+        st.sampled_from(("5%", "95%", "-")),
+        st.sampled_from(((), (DISK,), (SICK,), (DISK, SICK))),
+        st.sampled_from((None, SCRUB, {**SCRUB, "errors": 1})),
+    ),
+)
+
+
+@given(READINGS, READINGS)
+def test_a_reading_is_news_if_and_only_if_it_says_something_else(
+    old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]
+) -> None:
+    assert not compare(new, new).told
+    news = compare(old, new)
+    assert news.vanished == tuple(sorted(set(old) - set(new)))
+    if set(old) != set(new):
+        assert news.told
+    if highest(new) > highest(old):
+        assert news.told
+        assert news.priority >= highest(new) or news.priority >= 6

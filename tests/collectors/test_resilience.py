@@ -1,0 +1,178 @@
+"""Collectors in trouble: a watcher that dies, a log that can't be read, one that raises."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from watchdog.observers.api import EventEmitter
+
+from collectors.directory_watch import DirectoryWatch
+from collectors.life_preserver import SETTLING
+from collectors.log_tail import ROTATION_GRACE
+from tests.collectors.conftest import Zpool, needed
+from tests.collectors.test_lp_corpus import config
+from tests.collectors.test_real_pools import next_state
+from tests.daemon import Client, Daemon, wait_for
+
+LINE = "Thu Nov 26 18:00:02 UTC 2026: Creating snapshot on tank/{}\n"
+ALL = {"systems": ["life-preserver", "system-state"], "since": "now"}
+
+
+def heard(client: Client, dataset: str) -> None:
+    client.until(lambda f: f["args"].get("message", "").endswith(f"tank/{dataset}"))
+
+
+def looked(daemon: Daemon) -> bool:
+    db = sqlite3.connect(daemon.state_dir / "state.db")
+    found = bool(db.execute("SELECT 1 FROM positions").fetchone())
+    db.close()
+    return found
+
+
+def test_a_watcher_that_died_is_replaced_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = threading.Event()
+    watch = DirectoryWatch(tmp_path, told.set)
+    assert watch.check()
+    for _ in range(2):
+        for thread in threading.enumerate():
+            if isinstance(thread, EventEmitter):
+                thread.stop()
+                thread.join()
+        told.clear()
+        assert watch.check()
+        (tmp_path / "file").write_text(str(time.monotonic()))
+        assert told.wait(10)
+    watch.close()
+    said = [r for r in caplog.records if r.name == "collectors.directory_watch"]
+    assert [record.levelname for record in said] == ["WARNING"]
+    assert "is watched anew" in said[0].getMessage()
+
+
+def test_a_directory_that_was_deleted_is_watched_again(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    told = threading.Event()
+    watch = DirectoryWatch(directory, told.set)
+    assert not watch.check()
+    for _ in range(2):
+        directory.mkdir()
+        assert watch.check()
+        told.clear()
+        (directory / "file").write_text("x")
+        assert told.wait(10)
+        shutil.rmtree(directory)
+        assert not watch.check()
+
+
+def test_without_the_systems_notification_lines_are_found_by_looking(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        needed("unshare")
+    log = tmp_path / "lpreserver.log"
+    log.touch()
+    none_left = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    wrapper = ("unshare", "-U", "-r", "--", "sh", "-c", none_left, "sh")
+    with Daemon(tmp_path / "state", config(log), wrapper=wrapper) as daemon:
+        wait_for(lambda: looked(daemon), "the first look")
+        with daemon.client() as client:
+            client.ask("events", "subscribe", ALL)
+            for dataset in ("a", "b"):
+                with log.open("a") as file:
+                    file.write(LINE.format(dataset))
+                heard(client, dataset)
+        assert daemon.log.read_text().count("can't be watched") == 1
+
+
+def test_a_log_that_can_not_be_read_is_trouble_until_it_can(tmp_path: Path) -> None:
+    log = tmp_path / "log" / "lpreserver.log"
+    log.parent.mkdir()
+    log.write_text(LINE.format("old"))
+    with Daemon(tmp_path / "state", config(log)) as daemon:
+        wait_for(lambda: looked(daemon), "the first look")
+        with daemon.client() as client:
+            client.ask("events", "subscribe", ALL)
+            for dataset in ("a", "b"):
+                log.unlink()
+                log.mkdir()
+                trouble = next_state(client, lambda args: "error" in args)
+                assert trouble["error"].startswith("life_preserver: ")
+                assert trouble["priority"] == "6/Critical"
+                # Long enough for the lines before it to be told again, if they were.
+                time.sleep(ROTATION_GRACE + SETTLING)
+                log.rmdir()
+                log.write_text(LINE.format(dataset))
+                # One event tells the trouble, one its end, whatever the number of looks; the
+                # line may come before or after the end.
+                both = [client.event(), client.event()]
+                (line,) = (f["args"] for f in both if f["name"] == "life_preserver")
+                assert line["message"].endswith(f"tank/{dataset}")
+                (over,) = (f["args"] for f in both if f["name"] == "system_state")
+                assert "error" not in over
+
+
+@pytest.mark.long
+def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
+    zfs_fuse: Zpool, mirror: str, tmp_path: Path
+) -> None:
+    # Not there yet: what is there may be answered for by the kernel alone.
+    log = Path("/", mirror, "lpreserver.log")
+    with Daemon(tmp_path / "state", config(log)) as daemon:
+        wait_for(lambda: looked(daemon), "the first look")
+        (disk,) = (p for p in psutil.process_iter() if p.name() == "zfs-fuse")
+        with daemon.client() as client:
+            client.ask("events", "subscribe", ALL)
+            try:
+                disk.suspend()
+                trouble = next_state(client, lambda args: "error" in args)
+                assert "does not answer" in trouble["error"]
+                job = {"action": "run", "meanwhile": "true"}
+                assert client.ask("rpc", "dispatcher", job)["started"] == ["meanwhile"]
+                begun = time.monotonic()
+                assert daemon.stop() == 0
+                assert time.monotonic() - begun < 20
+            finally:
+                disk.resume()
+        daemon.start()
+        with daemon.client() as client:
+            client.ask("events", "subscribe", {**ALL, "since": "oldest"})
+            assert "error" in next_state(client, lambda args: True)
+            assert "error" not in next_state(client, lambda args: True)
+            with log.open("a") as file:
+                file.write(LINE.format("after"))
+            heard(client, "after")
+
+
+def test_a_collector_that_raises_is_told_started_again_and_alone(tmp_path: Path) -> None:
+    log = tmp_path / "lpreserver.log"
+    log.touch()
+    settings = config(log).replace("enabled = false", "interval = 0.2", 1)
+    with Daemon(tmp_path / "state", settings) as daemon:
+        wait_for(lambda: looked(daemon), "the first look")
+        daemon.stop()
+        db = sqlite3.connect(daemon.state_dir / "state.db")
+        (kept,) = db.execute("SELECT value FROM positions").fetchone()
+        db.execute("UPDATE positions SET value = '{'")
+        db.commit()
+        daemon.start()
+        with daemon.client() as client:
+            client.ask("events", "subscribe", {**ALL, "since": "oldest"})
+            trouble = next_state(client, lambda args: "error" in args)
+            assert trouble["error"].startswith("life_preserver: DecodeError")
+            job = {"action": "run", "meanwhile": "true"}
+            assert client.ask("rpc", "dispatcher", job)["started"] == ["meanwhile"]
+            # Each time it is started it fails, and is told of once.
+            again = "life_preserver failed; it is started again in 2 s"
+            wait_for(lambda: again in daemon.log.read_text(), "the second start")
+            db.execute("UPDATE positions SET value = ?", (kept,))
+            db.commit()
+            db.close()
+            assert "error" not in next_state(client, lambda args: True)
+            with log.open("a") as file:
+                file.write(LINE.format("after"))
+            heard(client, "after")

@@ -1,0 +1,116 @@
+"""Every recorded state of pools, answered by a stand-in `zpool` to the running daemon."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collectors.zpool_output import COLUMNS
+from tests.collectors.corpus import ZPOOL, expected_pools, records
+from tests.collectors.test_real_pools import config
+from tests.daemon import Client, Daemon, wait_for
+
+
+def whole_list(record: dict[str, Any]) -> bool:
+    argv = record["argv"] or ()
+    return len(argv) == 5 and " ".join(argv).startswith("zpool list -H -o name,size,alloc,free")
+
+
+# The other files hold tries of names, options and moments: test_zpool_output reads those.
+STATES = sorted(
+    path.stem
+    for path in ZPOOL.glob("*.jsonl")
+    if any("spawn_error" in r or whole_list(r) for r in records(path.stem))
+)
+FAST = (
+    *("ozfs-several-pools-one-bad", "fuse-capacity-over-90", "fuse-daemon-frozen"),
+    *("ozfs-names-with-spaces", "ozfs-zpool-not-installed"),
+)
+STAND_IN = Path(__file__).with_name("zpool_stand_in.py")
+# Change between two recorded commands.
+LIVE = {"alloc", "free", "frag"}
+
+
+class Machine:
+    """The stand-in, put into one state of the pools after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.command = directory / "zpool"
+
+    def put(self, state: str, phase: int) -> None:
+        """From now on `zpool` answers so."""
+        found = [
+            record
+            for record in records(state)
+            if record.get("argv") and record.get("phase", 1) == phase
+        ]
+        if any("spawn_error" in record for record in found):
+            self.command.unlink(missing_ok=True)
+            return
+        self._replace("records.jsonl", "".join(json.dumps(r) + "\n" for r in found))
+        words = [sys.executable, "-IS", str(STAND_IN), str(self.directory)]
+        self._replace("zpool", f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+
+    def _replace(self, name: str, text: str) -> None:
+        new = self.directory / "new"
+        new.write_text(text)
+        new.chmod(0o755)
+        new.rename(self.directory / name)
+
+
+def shown(client: Client) -> dict[str, Any]:
+    """The state as a subscriber is shown it."""
+    client.ask("events", "subscribe", {"systems": ["system-state"], "snapshot": True})
+    while True:
+        event = client.event()
+        if event["name"] == "snapshot":
+            client.ask("events", "unsubscribe", "system-state")
+            client.events.clear()
+            return event["args"]["system_state"] or {"zpools": {}}
+
+
+def is_right(state: str, phase: int, args: dict[str, Any]) -> bool:
+    wanted = expected_pools(state, phase)
+    if wanted is None:
+        return "error" in args
+    pools = args["zpools"]
+    if "error" in args or set(pools) != set(wanted):
+        return False
+    return all(
+        pools[name]["priority"].split("/")[0] == wanted[name]["priority"]
+        and all(pools[name][c] == wanted[name][c] for c in COLUMNS if c not in LIVE)
+        for name in wanted
+    )
+
+
+def replay(tmp_path: Path, states: list[str]) -> None:
+    machine = Machine(tmp_path)
+    machine.put("ozfs-mirror-healthy", 1)
+    settings = config(str(machine.command)).replace("timeout = 1", "timeout = 4")
+    wrong: dict[str, object] = {}
+    with Daemon(tmp_path / "state", settings) as daemon, daemon.client() as client:
+        wait_for(lambda: shown(client)["zpools"], "the first reading")
+        for state in states:
+            for phase in sorted({record.get("phase", 1) for record in records(state)}):
+                machine.put(state, phase)
+                try:
+                    wait_for(lambda: is_right(state, phase, shown(client)), state)  # noqa: B023
+                except AssertionError:
+                    wrong[f"{state} {phase}"] = shown(client)
+    assert not wrong, json.dumps(wrong)[:4000]
+
+
+def test_a_selection_of_the_recorded_states_is_told_rightly(tmp_path: Path) -> None:
+    replay(tmp_path, list(FAST))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["fuse", "ozfs"])
+def test_every_recorded_state_is_told_rightly(kind: str, tmp_path: Path) -> None:
+    replay(tmp_path, [state for state in STATES if state.startswith(kind)])

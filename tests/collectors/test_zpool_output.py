@@ -1,0 +1,228 @@
+"""What zpool prints, as values: any text gives a value, and no pool is ever made up."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors import pools, zpool_output
+from collectors.zpool_output import COLUMNS, parse_list, parse_status
+from tests.collectors.corpus import ZPOOL, expected_pools, records
+
+NOTHING: frozenset[str] = frozenset()
+# Every zpool knows the health.
+LACKABLE = sorted(set(COLUMNS) - {"health"})
+FULL = ",".join(("name", *COLUMNS))
+
+
+def row(name: str, health: str = "ONLINE", capacity: str = "0%") -> str:
+    return "\t".join((name, "1G", "1M", "1023M", "0%", "-", "1.00x", "-", capacity, health))
+
+
+@given(st.text(), st.frozensets(st.sampled_from(LACKABLE)))
+def test_any_text_is_read_without_an_exception(text: str, lacks: frozenset[str]) -> None:
+    answer = parse_list(text, lacks)
+    for name, pool in answer.pools.items():
+        assert set(pool) == set(COLUMNS)
+        assert any(line.startswith(f"{name}\t") for line in text.split("\n"))
+    parse_status(text)
+    zpool_output.unknown_column(text)
+
+
+@given(st.lists(st.text(alphabet="-\tONLIE0123456789%.GMx \n/", max_size=60)))
+def test_text_that_looks_like_a_list_makes_up_no_pool(lines: list[str]) -> None:
+    good = {"tank": row("tank"), "my pool": row("my pool", "FAULTED", "-")}
+    text = "\n".join([good["tank"], *lines, good["my pool"], ""])
+    found = parse_list(text, NOTHING).pools
+    assert set(good) <= set(found)
+    for name in set(found) - set(good):
+        assert name[:1].isalpha()
+        assert found[name]["health"].isalpha()
+
+
+def test_a_row_of_dashes_is_a_pool_that_went_away_and_not_a_pool() -> None:
+    text = row("tank") + "\n" + "\t".join("-" * 10) + "\n"
+    answer = parse_list(text, NOTHING)
+    assert set(answer.pools) == {"tank"}
+    assert not answer.broken
+
+
+def test_a_broken_row_names_its_pool_and_hides_no_other() -> None:
+    answer = parse_list(f"{row('a')}\nb\tbroken\n{row('c')}\n", NOTHING)
+    assert list(answer.pools) == ["a", "c"]
+    assert list(answer.broken) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["my pool", "a:b-c_d.e", "x" * 255, "Z", "ONLINE"])
+def test_odd_names_are_kept_as_they_are(name: str) -> None:
+    assert list(parse_list(row(name) + "\n", NOTHING).pools) == [name]
+
+
+@pytest.mark.parametrize("state", sorted(path.stem for path in ZPOOL.glob("*.jsonl")))
+def test_every_recorded_list_gives_the_pools_that_were_there(state: str) -> None:
+    for record in records(state):
+        argv: list[str] = record.get("argv") or []
+        if record["rc"] == 0 and argv[1:] == ["list", "-H", "-o", FULL]:
+            wanted = expected_pools(state, record.get("phase", 1))
+            answer = parse_list(record["stdout"], NOTHING)
+            assert not answer.broken
+            assert wanted is not None
+            # A live pool changes by a little between two commands.
+            assert [name for name in answer.pools if name in wanted] == list(wanted)
+            for name, pool in wanted.items():
+                got = pools.combine({name: answer.pools[name]}, {}, 90)[name]
+                assert got["priority"].split("/")[0] == pool["priority"]
+                for column in set(COLUMNS) - {"alloc", "free", "frag"}:
+                    assert got[column] == pool[column]
+
+
+def status_records() -> list[Any]:
+    return [
+        pytest.param(record["stdout"], id=f"{path.stem}-{number}")
+        for path in sorted(ZPOOL.glob("*.jsonl"))
+        for number, record in enumerate(records(path.stem))
+        if record.get("argv") and record["argv"][1:] == ["status"] and record["rc"] == 0
+    ]
+
+
+@pytest.mark.parametrize("text", status_records())
+def test_every_recorded_status_is_read_pool_by_pool(text: str) -> None:
+    found = parse_status(text)
+    names = [line[8:] for line in text.split("\n") if line.startswith("  pool: ")]
+    assert list(found) == names
+    for name, detail in found.items():
+        for vdev in detail.vdevs:
+            assert vdev["name"] in text
+            assert vdev["state"] in zpool_output.STATES
+        if "scan:" in text.split(f"  pool: {name}\n")[1].split("config:")[0]:
+            assert detail.scan is not None
+
+
+def test_devices_that_are_not_well_are_named_with_their_errors() -> None:
+    text = (
+        "  pool: tank\n state: DEGRADED\nconfig:\n\n"
+        "\tNAME             STATE     READ WRITE CKSUM\n"
+        "\ttank             DEGRADED     0     0     0\n"
+        "\t  mirror-0       DEGRADED     0     0     0\n"
+        "\t    my disk 1    FAULTED      3  1.2K     0  too many errors\n"
+        "\t    ONLINE disk  ONLINE       0     0    62\n"
+        "\t    fine         ONLINE       0     0     0  12K resilvered\n"
+        "\tspares\n\t  /dev/sp0       AVAIL   \n\nerrors: No known data errors\n"
+    )
+    vdevs = {vdev["name"]: vdev for vdev in parse_status(text)["tank"].vdevs}
+    assert set(vdevs) == {"mirror-0", "my disk 1", "ONLINE disk"}
+    assert vdevs["my disk 1"]["write"] == "1.2K"
+    assert vdevs["ONLINE disk"]["cksum"] == "62"
+
+
+def test_a_scrub_that_found_errors_says_how_many_and_when() -> None:
+    text = (
+        "  pool: tank\n state: ONLINE\n"
+        "  scan: scrub repaired 4K in 00:00:00 with 27 errors on Tue Nov 24 19:13:09 2026\n"
+        "config:\n\n\tNAME STATE READ WRITE CKSUM\n\ttank ONLINE 0 0 0\n"
+    )
+    assert parse_status(text)["tank"].scan == {
+        "function": "scrub",
+        "state": "finished",
+        "ended": "Tue Nov 24 19:13:09 2026",
+        "errors": 27,
+    }
+
+
+CONFIG = """config:
+
+\tNAME                     STATE     READ WRITE CKSUM
+\ttank                     DEGRADED     0     0     0
+\t  mirror-0               DEGRADED     0     0     0
+\t    replacing-0          DEGRADED     0     0     3
+\t      8371824839/old     UNAVAIL      0     0     0  was /dev/sdb1
+\t      sdc                ONLINE       0     0     0  (resilvering)
+\t    spare-1              ONLINE       0     0     0
+\t      sdd                ONLINE       0     0     0  repaired
+\t  a device by a path so long that it leaves its column  FAULTED      1    2K     3  gone
+\t  sdx                    SPLINTERED   0     0     0
+\tspecial\t
+\t  mirror-1               ONLINE       0     0     0
+\tdedup
+\t  sdz                    ONLINE       0     0     1
+\tlogs
+\t  sdl                    ONLINE       0     0     0
+\tcache
+\t  sdg                    UNAVAIL      0     0     0  cannot open
+\tspares
+\t  sde                    INUSE     currently in use
+\t  sdh                    UNAVAIL   cannot open
+
+errors: List of errors unavailable: permission denied
+"""
+
+
+def test_devices_of_every_kind_are_told_when_they_are_not_well() -> None:
+    vdevs = parse_status(f"  pool: tank\n state: DEGRADED\n{CONFIG}")["tank"].vdevs
+    assert [(vdev["name"], vdev["state"]) for vdev in vdevs] == [
+        ("mirror-0", "DEGRADED"),
+        ("replacing-0", "DEGRADED"),
+        ("8371824839/old", "UNAVAIL"),
+        ("a device by a path so long that it leaves its column", "FAULTED"),
+        ("sdx", "SPLINTERED"),
+        ("sdz", "ONLINE"),
+        ("sdg", "UNAVAIL"),
+        ("sdh", "UNAVAIL"),
+    ]
+    assert vdevs[3]["write"] == "2K"
+    assert vdevs[2]["note"] == "was /dev/sdb1"
+
+
+IN_PROGRESS = "in progress since Thu Nov 26 12:00:00 2026"
+ENDED = "on Thu Nov 26 10:00:00 2026"
+
+
+# Source: zpool_main.c of illumos, ZoL 0.8, OpenZFS 2.0 and 2.2; zfs-fuse.
+@pytest.mark.parametrize(
+    ("scan", "wanted"),
+    [
+        (
+            f"scan: resilver {IN_PROGRESS}\n\t1.50T / 5.00T scanned at 1.2G/s,"
+            " 300G / 5.00T issued at 250M/s\n\t60.0G resilvered, 5.86% done, 05:30:12 to go",
+            ("resilver", "running", 5.86),
+        ),
+        (
+            f"scan: resilver {IN_PROGRESS}\n    1.50T scanned out of 5.00T at"
+            " 1.2G/s, 0h12m to go\n        60G resilvered, 5.86% done",
+            ("resilver", "running", 5.86),
+        ),
+        (
+            "scrub: resilver in progress for 0h0m, 12.3% done, 0h1m to go",
+            ("resilver", "running", 12.3),
+        ),
+        (
+            "scan: scrub paused since Thu Nov 26 12:00:00 2026\n\tscrub started on Thu Nov 26"
+            " 11:00:00 2026\n\t1.50T scanned, 300G issued, 5.00T total\n"
+            "\t0B repaired, 6.00% done",
+            ("scrub", "paused", 6.0),
+        ),
+        (
+            f"scan: scrub repaired 0B in 00:00:01 with 0 errors {ENDED}\n"
+            f"  scan: resilver (mirror-0) {IN_PROGRESS}\n\t60G resilvered, 5.86% done",
+            ("resilver", "running", 5.86),
+        ),
+        (
+            f"scan: resilver (mirror-0) {IN_PROGRESS}\n\t60G resilvered, 5.86% done\n"
+            f"  scan: scrub repaired 0B in 00:00:01 with 0 errors {ENDED}",
+            ("resilver", "running", 5.86),
+        ),
+        (
+            f"scan: scrub {IN_PROGRESS}\n\t1T scanned\nremove: Evacuation of sda in progress\n"
+            "\t10G copied out of 20G at 1G/s, 50.00% done, 0h1m to go",
+            ("scrub", "running", None),
+        ),
+        (f"scan: scrub canceled {ENDED}", ("scrub", "canceled", None)),
+    ],
+)
+def test_a_scan_is_read_whatever_zpool_tells_it(
+    scan: str, wanted: tuple[str, str, float | None]
+) -> None:
+    found = parse_status(f"  pool: tank\n state: ONLINE\n  {scan}\n{CONFIG}")["tank"].scan
+    assert found is not None
+    assert (found["function"], found["state"], found.get("percent")) == wanted
