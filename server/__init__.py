@@ -1,0 +1,1 @@
+"""The outside: protocol, sockets, sessions, subscriptions, the composition of the daemon."""

@@ -1,0 +1,278 @@
+"""rpc/dispatcher: jobs as clients ask for them. Wire words in, the dispatcher's values out.
+
+Source: docs/protocol.md, "Jobs"; `run`, `list` and `kill` after the original server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, cast
+
+import msgspec
+
+from dispatcher import logs, records
+from dispatcher.commandline import Spec, parse_command
+from dispatcher.orders import Order
+from dispatcher.records import Job
+from dispatcher.runner import Dispatcher
+from server.audit import Audit
+from server.job_values import job_value, queue_name
+from server.paging import REPLY_SIZE, first_page, number_of, paging
+from server.protocol import Reply, Request
+from server.roles import Role
+from server.session import Session
+from server.text import whole_characters
+from sysadmd.errors import StoreFull
+from sysadmd.settings import NO_QUEUE
+
+log = logging.getLogger(__name__)
+
+READING: Final = frozenset({"list", "history", "show", "log"})
+# Bytes of a log in one reply: as JSON they may grow sixfold, and must fit into a frame.
+MAX_LOG: Final = 80 * 1024
+DEFAULT_LOG: Final = 64 * 1024
+
+_Handler = Callable[[Session, Request, dict[str, Any]], Coroutine[Any, Any, Reply]]
+
+
+class DispatcherClass:
+    """Answers rpc/dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher, audit: Audit) -> None:
+        self._dispatcher = dispatcher
+        self._audit = audit
+        self._actions: Mapping[str, _Handler] = {
+            "run": self._run,
+            "submit": self._submit,
+            "kill": self._kill,
+            "pause": self._pause,
+            "resume": self._resume,
+            "list": self._list,
+            "history": self._history,
+            "show": self._show,
+            "log": self._log,
+        }
+
+    def role(self, request: Request) -> Role | None:
+        return Role.READ if request.action() in READING else Role.FULL
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        handler = self._actions.get(request.action())
+        if handler is None:
+            raise request.refuse(
+                404, f"rpc/dispatcher knows the actions {', '.join(self._actions)}"
+            )
+        return await handler(session, request, request.fields())
+
+    # Changing.
+
+    async def _run(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        orders: list[Order] = []
+        for id, value in args.items():
+            if id == "action":
+                continue
+            texts: object = [value] if isinstance(value, str) else value
+            if not isinstance(texts, list):
+                raise request.refuse(400, f"args.{id} must be a command or a list of commands")
+            several = cast("list[object]", texts)
+            commands = _commands(request, f"args.{id}", several, vectors=False)
+            orders.append(Order(id=id, commands=commands))
+        if not orders:
+            raise request.refuse(400, "name at least one job: args.<job id> = its commands")
+        _few_enough(request, [order.id for order in orders])
+        await self._note(session, "run " + ", ".join(order.id or "" for order in orders))
+        jobs = await self._dispatcher.submit(orders)
+        return Reply({"started": [job.id for job in jobs]})
+
+    async def _submit(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        order = _order(request, args.get("job"))
+        await self._note(session, f"submit {order.id or 'a job'} to {queue_name(order.queue)}")
+        job = (await self._dispatcher.submit([order]))[0]
+        value = {
+            "id": job.id,
+            "state": job.state,
+            "queue": queue_name(job.queue),
+            "position": self._dispatcher.position(job.uid),
+        }
+        return Reply({"job": value})
+
+    async def _kill(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        ids = args.get("job_id")
+        ids = [ids] if isinstance(ids, str) else ids
+        if not isinstance(ids, list) or not all(
+            isinstance(id, str) for id in cast("list[object]", ids)
+        ):
+            raise request.refuse(400, "args.job_id must be a job's id or a list of them")
+        wanted = cast("list[str]", ids)
+        _few_enough(request, wanted)
+        try:
+            await self._note(session, "kill " + ", ".join(wanted))
+        except StoreFull as error:
+            # The job may be what fills the disk.
+            log.error("%s: a kill was not written down: %s", session.address, error)
+        return Reply({"killed": {"jobs": await self._dispatcher.kill(wanted)}})
+
+    async def _pause(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        name = _string(request, args, "queue")
+        await self._note(session, f"pause {name}")
+        await self._dispatcher.pause(_queue(name))
+        return Reply({"paused": name})
+
+    async def _resume(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        name = _string(request, args, "queue")
+        await self._note(session, f"resume {name}")
+        await self._dispatcher.resume(_queue(name))
+        return Reply({"resumed": name})
+
+    async def _note(self, session: Session, action: str) -> None:
+        assert session.login is not None
+        await self._audit.note(session.login.account, session.address, action)
+
+    # Reading.
+
+    async def _list(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        limit, after = paging(request, args)
+        queues: dict[str, dict[str, Any]] = {
+            queue_name(queue.name): {} for queue in self._dispatcher.queues() if queue.used
+        }
+        jobs = records.active_jobs(session.desk.store.reader, limit + 1, after)
+        page, more = first_page(((job.uid, self._active(job)) for job in jobs), limit)
+        for queue, id, value in page:
+            queues.setdefault(queue, {})[id] = value
+        return Reply({"jobs": queues, **more})
+
+    def _active(self, job: Job) -> tuple[str, str, dict[str, Any]]:
+        """(queue, id, value) in `list`."""
+        value: dict[str, Any] = {
+            "commands": [command.text for command in job.commands],
+            "state": job.state,
+        }
+        position = self._dispatcher.position(job.uid)
+        if job.queue is not None and position is not None:
+            value["queue_position"] = str(position)
+        return queue_name(job.queue), job.id, value
+
+    async def _history(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        limit, after = paging(request, args)
+        jobs = records.finished_jobs(session.desk.store.reader, limit + 1, after)
+        page, more = first_page(((job.uid, job_value(job)) for job in jobs), limit)
+        return Reply({"jobs": page, **more})
+
+    async def _show(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        job = _find(session, request, args)
+        position = self._dispatcher.position(job.uid)
+        return Reply({"job": {**job_value(job), "position": position}})
+
+    async def _log(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        job = _find(session, request, args)
+        number = number_of(request, args, "command", 0, 0, 1_000_000)
+        if number >= len(job.commands):
+            raise request.refuse(
+                404, f"job {job.id!r} has {len(job.commands)} commands, counted from 0"
+            )
+        offset = number_of(request, args, "offset", 0, 0, 2**62)
+        limit = number_of(request, args, "limit", DEFAULT_LOG, 1, MAX_LOG)
+        command = job.commands[number]
+        path = logs.path(session.desk.state_dir, job.uid, number)
+        ended = command.state in ("finished", "skipped")
+        size = command.log_size or 0 if ended else logs.size(path)
+        data = logs.read(path, offset, max(0, min(limit, size - offset)))
+        if offset + len(data) < size or not ended:
+            # The rest of a character comes with the next portion.
+            data = whole_characters(data, from_end=False) or data
+        following = offset + len(data)
+        complete = ended and (following >= size or not data)
+        return Reply(
+            {
+                "text": data.decode("utf-8", "replace"),
+                "offset": offset,
+                "next": following,
+                "size": size,
+                "complete": complete,
+            }
+        )
+
+
+def _commands(
+    request: Request, field: str, values: object, *, vectors: bool
+) -> tuple[Spec, ...]:
+    """Commands: text or, with `vectors`, lists of arguments. Blank text is dropped."""
+    allowed = "text or a list of arguments" if vectors else "text"
+    if not isinstance(values, list):
+        raise request.refuse(400, f"{field} must be a list; each command is {allowed}")
+    specs: list[Spec] = []
+    for number, value in enumerate(cast("list[object]", values)):
+        vector = vectors and isinstance(value, list)
+        if not (isinstance(value, str) or (vector and _all_text(cast("list[object]", value)))):
+            raise request.refuse(400, f"{field}[{number}] must be {allowed}")
+        spec = parse_command(cast("str | list[str]", value), f"{field}[{number}]")
+        if spec is not None:
+            specs.append(spec)
+    return tuple(specs)
+
+
+def _few_enough(request: Request, ids: Sequence[str | None]) -> None:
+    """The reply names them all again. Raises: ProtocolError 400."""
+    if len(msgspec.json.encode(ids)) > REPLY_SIZE:
+        raise request.refuse(
+            400, f"the jobs' ids have more than {REPLY_SIZE} bytes; name fewer at a time"
+        )
+
+
+def _all_text(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _order(request: Request, value: object) -> Order:
+    """The order in `submit`'s `job`. Raises: ProtocolError 400, BadRequest."""
+    keys = ("id", "commands", "queue", "timeout", "env", "cwd", "key")
+    if not isinstance(value, dict):
+        raise request.refuse(400, f"args.job must be an object with some of {', '.join(keys)}")
+    job = cast("dict[str, object]", value)
+    for key in job:
+        if key not in keys:
+            raise request.refuse(400, f"args.job.{key} is unknown; known are {', '.join(keys)}")
+    for key in ("id", "queue", "cwd", "key"):
+        if not isinstance(job.get(key), str | None):
+            raise request.refuse(400, f"args.job.{key} must be a string")
+    timeout = job.get("timeout")
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, int | float)
+    ):
+        raise request.refuse(400, "args.job.timeout must be a number of seconds above 0")
+    env = job.get("env", {})
+    if not isinstance(env, dict) or not _all_text(
+        list(cast("dict[str, object]", env).values())
+    ):
+        raise request.refuse(400, "args.job.env must be an object of strings")
+    queue = cast("str | None", job.get("queue"))
+    return Order(
+        id=cast("str | None", job.get("id")),
+        commands=_commands(request, "args.job.commands", job.get("commands"), vectors=True),
+        queue=None if queue is None else _queue(queue),
+        timeout=None if timeout is None else float(cast("float", timeout)),
+        env=cast("dict[str, str]", env),
+        cwd=cast("str | None", job.get("cwd")),
+        key=cast("str | None", job.get("key")),
+    )
+
+
+def _find(session: Session, request: Request, args: dict[str, Any]) -> Job:
+    """The newest job of the id that was asked for. Raises: ProtocolError 400, 404."""
+    id = _string(request, args, "job_id")
+    job = records.newest(session.desk.store.reader, id)
+    if job is None:
+        raise request.refuse(404, f"there is no job {id!r}; list and history name them")
+    return job
+
+
+def _string(request: Request, args: dict[str, Any], key: str) -> str:
+    value = args.get(key)
+    if not isinstance(value, str):
+        raise request.refuse(400, f"args.{key} must be a string")
+    return value
+
+
+def _queue(name: str) -> str | None:
+    return None if name == NO_QUEUE else name

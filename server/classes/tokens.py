@@ -1,0 +1,101 @@
+"""rpc/tokens: named tokens, for `sysadmd token`. An addition to the original's classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server import tokens
+from server.audit import Audit
+from server.paging import first_page, paging
+from server.protocol import Reply, Request
+from server.roles import Role, parse_role
+from server.session import Session
+from server.timestamps import rfc3339
+from sysadmd.settings import parse_duration
+
+
+class Tokens:
+    """`add`, `list`, `revoke`."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    def role(self, request: Request) -> Role | None:
+        # Whoever has a token may end it: `answer` looks whose it is.
+        return Role.READ if request.action() == "revoke" else Role.FULL
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        action, args = request.action(), request.fields()
+        if action == "list":
+            limit, after = paging(request, args)
+            listed = tokens.listed(session.desk.store.reader, limit + 1, after or 0)
+            entries = ((token.id, token_value(token)) for token in listed)
+            page, more = first_page(entries, limit)
+            return Reply({"tokens": page, **more})
+        if action not in ("add", "revoke"):
+            raise request.refuse(404, "rpc/tokens knows the actions add, list, revoke")
+        name = args.get("name")
+        if not isinstance(name, str) or not name.isprintable():
+            raise request.refuse(400, "args.name must be a printable string")
+        if action == "add":
+            return await self._add(session, request, name, args)
+        return await self._revoke(session, request, name)
+
+    async def _revoke(self, session: Session, request: Request, name: str) -> Reply:
+        desk, login = session.desk, session.require(request, Role.READ)
+        number = tokens.named(desk.store.reader, name)
+        if number != login.token:
+            session.require(request, Role.FULL)
+        await self._audit.note(login.account, session.address, f"token revoke {name}")
+        await desk.write(lambda change: tokens.revoke(change, number))
+        for other, login in desk.logins():
+            if login.token == number:
+                # Behind the reply: it may be the own one.
+                desk.loop.call_soon(other.connection.close, 4401, "the token was revoked")
+        return Reply({"revoked": name})
+
+    async def _add(
+        self, session: Session, request: Request, name: str, args: dict[str, Any]
+    ) -> Reply:
+        try:
+            role, seconds = parse_new_token(name, args.get("role"), args.get("expires"))
+        except ValueError as error:
+            raise request.refuse(400, f"args: {error}") from error
+        account = session.require(request, Role.FULL).account
+        await self._audit.note(account, session.address, f"token add {name}")
+        secret = tokens.make_secret()
+        await session.desk.write(
+            lambda change: tokens.add(
+                change,
+                secret,
+                account=name,
+                role=role,
+                name=name,
+                seconds=seconds,
+                renewed=False,
+            )
+        )
+        return Reply({"token": secret, "name": name, "role": role.word})
+
+
+def parse_new_token(name: str, role: object, expires: object) -> tuple[Role, int | None]:
+    """Role and seconds of a token to be made. Raises: ValueError saying what is allowed."""
+    if not 1 <= len(name) <= tokens.NAME_LENGTH:
+        raise ValueError(f"name must have 1 to {tokens.NAME_LENGTH} characters")
+    if not isinstance(role, str):
+        raise ValueError("role must be read, limited or full")  # noqa: TRY004 - bad input
+    if expires is None:
+        return parse_role(role), None
+    return parse_role(role), int(parse_duration(str(expires)))
+
+
+def token_value(token: tokens.Token) -> dict[str, Any]:
+    """A token as `list` shows it."""
+    return {
+        "name": token.name,
+        "account": token.account,
+        "role": token.role.word,
+        "created": rfc3339(token.created),
+        "used": rfc3339(token.used),
+        "expires": None if token.expires is None else rfc3339(token.expires),
+    }

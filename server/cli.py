@@ -1,0 +1,187 @@
+"""`sysadmd`: the daemon's command line. Parses, calls, exits; does nothing itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from server import own_log
+from sysadmd import __version__
+from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
+from sysadmd.paths import default_config, default_state_dir
+from sysadmd.settings import Address, Settings, read_settings
+
+
+def find_config(named: str | None) -> Path | None:
+    """The configuration file: the option, SYSADMD_CONFIG, or the default if it is there."""
+    named = named or os.environ.get("SYSADMD_CONFIG") or None
+    if named is not None:
+        return Path(named).absolute()
+    return default_config() if default_config().exists() else None
+
+
+def load(path: Path | None) -> Settings:
+    """The settings of a file, or the defaults. Raises: SettingsInvalid."""
+    if path is None:
+        return Settings()
+    try:
+        return read_settings(path)
+    except OSError as error:
+        raise SettingsInvalid([f"{path}: can't be read: {error.strerror}"]) from error
+
+
+class _Listen(click.ParamType[Address]):
+    name = "address:port"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        try:
+            return Address(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not {error}", param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sysadmd", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Watch this machine, run its jobs, and tell every subscribed admin what happens."""
+
+
+_config = click.option(
+    "--config", metavar="FILE", help="Configuration file; SYSADMD_CONFIG otherwise."
+)
+_state_dir = click.option(
+    "--state-dir", metavar="DIR", help="State directory; SYSADMD_STATE_DIR otherwise."
+)
+
+
+@cli.command()
+@_config
+@_state_dir
+@click.option(
+    "--listen", multiple=True, type=_Listen(), metavar="ADDRESS:PORT", help="May be repeated."
+)
+@click.option(
+    "--log-level", type=click.Choice(own_log.LEVELS), help="The file's log_level otherwise."
+)
+@click.option(
+    "--log-format", type=click.Choice(("text", "json")), default="text", show_default=True
+)
+def serve(
+    config: str | None,
+    state_dir: str | None,
+    listen: tuple[Address, ...],
+    log_level: str | None,
+    log_format: str,
+) -> None:
+    """Run the daemon in the foreground."""
+    from server.daemon import Options, run
+
+    options = Options(
+        config=find_config(config),
+        state_dir=state_dir or os.environ.get("SYSADMD_STATE_DIR") or None,
+        listen=listen,
+        log_level=log_level,
+    )
+    settings = load(options.config)
+    own_log.set_up(log_level or settings.log_level, log_format)
+    sys.exit(run(options, settings))
+
+
+@cli.command("check-config")
+@_config
+def check_config(config: str | None) -> None:
+    """Name every mistake in the configuration file."""
+    path = find_config(config)
+    load(path)
+    click.echo(f"{path or default_config()}: ok")
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Leave the daemon running until Ctrl-C.")
+def demo(keep: bool) -> None:
+    """Show a job, the machine's state and a log event, live, on this machine."""
+    from server.demo import run_demo
+
+    sys.exit(run_demo(keep))
+
+
+@cli.group()
+def token() -> None:
+    """Manage named tokens, in the running daemon or in its state directory."""
+
+
+def _state_dir_of(config: str | None, state_dir: str | None) -> Path:
+    named = state_dir or os.environ.get("SYSADMD_STATE_DIR")
+    return Path(named or load(find_config(config)).state_dir or default_state_dir()).absolute()
+
+
+@token.command("add")
+@click.argument("name")
+@click.option("--role", required=True, type=click.Choice(("full", "limited", "read")))
+@click.option("--expires", metavar="TIME", help='Such as "90d"; never otherwise.')
+@_config
+@_state_dir
+def token_add(
+    name: str, role: str, expires: str | None, config: str | None, state_dir: str | None
+) -> None:
+    """Make a token and print it, this once."""
+    from server import token_cli
+
+    click.echo(token_cli.add(_state_dir_of(config, state_dir), name, role, expires))
+
+
+@token.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_config
+@_state_dir
+def token_list(as_json: bool, config: str | None, state_dir: str | None) -> None:
+    """Show the named tokens that are valid."""
+    from server import token_cli
+
+    values = token_cli.listed(_state_dir_of(config, state_dir))
+    if values:
+        click.echo(token_cli.lines(values) if as_json else token_cli.table(values))
+
+
+@token.command("revoke")
+@click.argument("name")
+@_config
+@_state_dir
+def token_revoke(name: str, config: str | None, state_dir: str | None) -> None:
+    """End a token and every connection that is logged in by it."""
+    from server import token_cli
+
+    token_cli.revoke(_state_dir_of(config, state_dir), name)
+    click.echo(f"revoked {name}")
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        return 130
+    except OSError as error:
+        # Nobody reads our output, or there is no room for it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        click.echo(f"sysadmd: {error}", err=True)
+        return 1
+    except SettingsInvalid as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        return 2
+    except CannotStart as error:
+        click.echo(f"sysadmd: {error}", err=True)
+        return 1
+    except SysadmdError as error:
+        click.echo(f"sysadmd: {error}", err=True)
+        return 1
+    return 0

@@ -1,0 +1,462 @@
+"""One client's socket: TLS, WebSocket framing, bounded output. Knows no request and no event.
+
+The socket is non-blocking and ours; `websockets` parses and frames (its Sans-I/O layer). What
+a connection means is the business of its `peer`: it gets requests and texts, and hands out
+output when the socket takes more. Nothing is queued per connection but replies, and reading
+stops while those wait; a client that does not read costs a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Protocol, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from server.websocket import text_frame
+
+log = logging.getLogger(__name__)
+
+# Read, and worked at, in one turn of the loop: it never spends long on one client. 4 KiB may be
+# 700 pings, which cost some 10 us each.
+READ_SIZE: Final = 4 * 1024
+SLICE: Final = 0.001
+# Messages above these close the connection (1009): before login, and after.
+STRANGER_MESSAGE: Final = 8 * 1024
+MEMBER_MESSAGE: Final = 1024 * 1024
+# Of the HTTP request: a browser sends all cookies of the host, whatever their port.
+HTTP_REQUEST: Final = 16 * 1024
+# Frames of any kind before login, which takes two: a flood has to pay for handshakes.
+STRANGER_FRAMES: Final = 256
+# Frames behind our goodbye that are parsed to find the client's.
+LATE_FRAMES: Final = 256
+# Fragments of a message: empty ones cost us time and the sender next to nothing.
+FRAGMENTS: Final = 1024
+# Replies that wait for the socket. Above, reading stops until the client has taken them.
+OUTPUT_HIGH: Final = 256 * 1024
+STRANGER_OUTPUT_HIGH: Final = 16 * 1024
+# After this long without receiving anything a ping is sent; s.
+PING_AFTER: Final = 20.0
+# With neither a byte in nor a byte taken for this long the client is gone; s.
+SILENT_AFTER: Final = 60.0
+# How long a closing handshake, and then the last bytes in flight, may take; s.
+CLOSE_TIMEOUT: Final = 5.0
+LINGER: Final = 2.0
+
+_QUIET = logging.getLogger("server.connection.websockets")
+_QUIET.setLevel(logging.CRITICAL)
+
+
+class Peer(Protocol):
+    """Who uses a connection: a session."""
+
+    @property
+    def member(self) -> bool: ...
+    def http(self, request: Request, accept: Callable[[], Response]) -> Response: ...
+    def text(self, text: str) -> None: ...
+    def output(self) -> bytes | None: ...
+    def tick(self, now: float) -> None: ...
+    def lost(self) -> None: ...
+
+
+class Phase(Enum):
+    HANDSHAKE = "TLS handshake"
+    HTTP = "waiting for the HTTP request"
+    OPEN = "open"
+    CLOSING = "closing"
+    LINGERING = "all said, reading what is in flight"
+    GONE = "gone"
+
+
+class Connection:
+    """A client's connection from accept to its end."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: ssl.SSLSocket,
+        address: str,
+        group: str,
+        handshake_timeout: float,
+        gone: Callable[[Connection], None],
+    ) -> None:
+        self.address = address
+        # What limits by address count by, and whether this one still counts as a stranger.
+        self.group = group
+        self.stranger = True
+        self.peer: Peer | None = None
+        self.phase = Phase.HANDSHAKE
+        self._loop = loop
+        self._socket = sock
+        self._file = sock.fileno()
+        self._gone = gone
+        self._protocol = ServerProtocol(max_size=MEMBER_MESSAGE, logger=_QUIET)
+        # A message that comes in fragments: what there is of it, and in how many.
+        self._message = bytearray()
+        self._fragments = 0
+        self._unparsed = 0
+        self._stranger_frames = 0
+        self._late_frames = 0
+        self._inbox: deque[str] = deque()
+        self._replies: deque[bytes] = deque()
+        self._replies_size = 0
+        self._rest: memoryview | None = None
+        self._room = asyncio.Event()
+        self._finish = False
+        self._writing = False
+        self._reading = True
+        self._paused = False
+        now = loop.time()
+        self._deadline = now + handshake_timeout
+        self._received = now
+        self._taken = now
+        self._pinged = False
+
+    def begin(self, peer: Peer) -> None:
+        """Read from here on, for this peer."""
+        self.peer = peer
+        self._loop.add_reader(self._file, self._readable)
+        self._readable()
+
+    # What a session calls.
+
+    def send(self, text: bytes) -> None:
+        """Queue a reply (JSON text) and write what the socket takes."""
+        if self.phase is Phase.OPEN:
+            self._queue(text_frame(text))
+            self.write()
+
+    def offer(self, data: bytes) -> None:
+        """Write a portion of output now; only while nothing is `waiting`."""
+        if self.phase is Phase.OPEN:
+            self._rest = memoryview(data)
+            self.write()
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake, behind what is being written."""
+        if self.phase is Phase.OPEN:
+            # The parser may have begun to close by itself, further on in what came.
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(code, reason[:120])
+            self._begin_closing()
+            self._collect()
+            self.write()
+        elif self.phase in (Phase.HANDSHAKE, Phase.HTTP):
+            self.abort()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self.phase is Phase.GONE:
+            return
+        self.phase = Phase.GONE
+        self._loop.remove_reader(self._file)
+        self._loop.remove_writer(self._file)
+        self._socket.close()
+        self._replies.clear()
+        self._rest = None
+        self._room.set()
+        if self.peer is not None:
+            self.peer.lost()
+        self._gone(self)
+
+    def hold(self, held: bool) -> None:
+        """While held, nothing more is read or handed out: what came must be answered first."""
+        released = self._paused and not held
+        self._paused = held
+        if released:
+            self._hand_out()
+
+    def certificate_subject(self) -> str | None:
+        """The common name of the client's verified certificate, if it showed one."""
+        subject = (self._socket.getpeercert() or {}).get("subject", ())
+        for part in cast("tuple[tuple[tuple[str, str], ...], ...]", subject):
+            for key, value in part:
+                if key == "commonName":
+                    return value
+        return None
+
+    async def room(self) -> None:
+        """Return when what waits for the client is little enough to add a reply to it."""
+        while self.phase is Phase.OPEN and self.buffered > self._high:
+            self._room.clear()
+            await self._room.wait()
+
+    @property
+    def waiting(self) -> bool:
+        """Output waits for the client to take it."""
+        return self._rest is not None or bool(self._replies)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held for the client."""
+        return self._replies_size + (len(self._rest) if self._rest is not None else 0)
+
+    def tick(self, now: float) -> None:
+        """Called every second: what is due by the clock."""
+        if self.phase is not Phase.OPEN:
+            if now >= self._deadline:
+                self.abort()
+            return
+        if self.peer is not None:
+            self.peer.tick(now)
+        if self.phase is not Phase.OPEN:
+            return
+        if now - max(self._received, self._taken) >= SILENT_AFTER:
+            if self.waiting:
+                self.close(4408, "output waits and nothing of it was taken for 60 s")
+            else:
+                self.close(1011, "no sign of life for 60 s")
+        elif now - self._received >= PING_AFTER and not self._pinged:
+            self._pinged = True
+            self._protocol.send_ping(b"")
+            self._collect()
+            self.write()
+
+    # Reading.
+
+    def _readable(self) -> None:
+        try:
+            if self.phase is Phase.HANDSHAKE:
+                self._socket.do_handshake()
+                self.phase = Phase.HTTP
+                self._loop.remove_writer(self._file)
+            self._receive()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            self._loop.add_writer(self._file, self._readable_again)
+        except OSError as error:
+            log.debug("%s: connection lost (%s)", self.address, error)
+            self.abort()
+
+    def _readable_again(self) -> None:
+        """A read had to wait until TLS could write."""
+        self._loop.remove_writer(self._file)
+        self._writing = False
+        self._readable()
+        if self.phase is Phase.OPEN:
+            self.write()
+
+    def _receive(self) -> None:
+        if not self._reading:
+            return
+        data = self._socket.recv(READ_SIZE)
+        self._received = self._loop.time()
+        self._pinged = False
+        if self.phase is Phase.LINGERING or self._finish:
+            # Nothing that comes now matters.
+            if data:
+                self._look_again()
+            else:
+                self.abort()
+            return
+        if data:
+            self._protocol.receive_data(data)
+            self._unparsed += len(data)
+        else:
+            self._protocol.receive_eof()
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._unparsed = 0
+                self._answer_http(event)
+            elif isinstance(event, Frame):
+                self._frame(event)
+        self._after_parsing()
+        if data:
+            self._hand_out()
+            self.write()
+            self._look_again()
+        else:
+            self.abort()
+
+    def _look_again(self) -> None:
+        """Bytes that TLS has decrypted already do not wake the selector."""
+        if self.phase is not Phase.GONE and self._socket.pending():
+            self._loop.call_soon(self._pending)
+
+    def _pending(self) -> None:
+        if self.phase not in (Phase.GONE, Phase.HANDSHAKE):
+            self._readable()
+
+    def _after_parsing(self) -> None:
+        self._collect()
+        if self.phase is Phase.HTTP:
+            if self._unparsed > HTTP_REQUEST:
+                text = f"A request has at most {HTTP_REQUEST} bytes.\n"
+                self._protocol.send_response(self._protocol.reject(431, text))
+                self._collect()
+                self._begin_closing()
+            elif self._protocol.handshake_exc is not None:
+                self._begin_closing()
+        elif self.phase is Phase.OPEN:
+            if self._protocol.state is not State.OPEN:
+                self._begin_closing()
+            elif not self._is_member and self._unparsed > STRANGER_MESSAGE + 14:
+                self.close(1009, "before login a message has at most 8 KiB")
+
+    @property
+    def _is_member(self) -> bool:
+        return self.peer is not None and self.peer.member
+
+    @property
+    def _high(self) -> int:
+        return OUTPUT_HIGH if self._is_member else STRANGER_OUTPUT_HIGH
+
+    def _answer_http(self, request: Request) -> None:
+        if self.peer is None:
+            self.abort()
+            return
+        response = self.peer.http(request, lambda: self._protocol.accept(request))
+        self._protocol.send_response(response)
+        if self._protocol.state is State.OPEN:
+            self.phase = Phase.OPEN
+        else:
+            self._begin_closing()
+
+    def _frame(self, frame: Frame) -> None:
+        self._unparsed -= min(self._unparsed, len(frame.data) + 6)
+        if self.phase is not Phase.OPEN:
+            self._late_frames += 1
+            self._finish = self._finish or self._late_frames > LATE_FRAMES
+            return
+        self._stranger_frames = 0 if self._is_member else self._stranger_frames + 1
+        if self._stranger_frames > STRANGER_FRAMES:
+            self.close(4401, f"log in first; {STRANGER_FRAMES} frames came without")
+        elif frame.opcode is Opcode.BINARY:
+            self.close(1003, "only text frames are understood")
+        elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            self._message += frame.data
+            self._fragments += 1
+            if not self._is_member and len(self._message) > STRANGER_MESSAGE:
+                self.close(1009, "before login a message has at most 8 KiB")
+            elif self._fragments > FRAGMENTS:
+                self.close(1009, f"a message has at most {FRAGMENTS} fragments")
+            elif frame.fin:
+                self._unparsed = self._fragments = 0
+                message = bytes(self._message)
+                self._message.clear()
+                try:
+                    self._inbox.append(message.decode())
+                except UnicodeDecodeError:
+                    self.close(1007, "a text frame must be UTF-8")
+
+    def _hand_out(self) -> None:
+        """Texts to the session, until it holds us or the replies pile up."""
+        end = self._loop.time() + SLICE
+        while self._inbox and self.phase is Phase.OPEN and self.peer is not None:
+            if self._paused or self._replies_size > self._high:
+                break
+            if self._loop.time() > end:
+                self._loop.call_soon(self._hand_out)
+                break
+            self.peer.text(self._inbox.popleft())
+        free = not self._inbox and not self._paused
+        self._set_reading(free and self._replies_size <= self._high)
+
+    def _set_reading(self, reading: bool) -> None:
+        if reading == self._reading or self.phase is Phase.GONE:
+            return
+        self._reading = reading
+        if reading:
+            self._loop.add_reader(self._file, self._readable)
+            # What came while nobody looked may lie decrypted in TLS.
+            self._loop.call_soon(self._pending)
+        else:
+            self._loop.remove_reader(self._file)
+
+    # Writing.
+
+    def _queue(self, data: bytes) -> None:
+        self._replies.append(data)
+        self._replies_size += len(data)
+
+    def _collect(self) -> None:
+        """What the protocol wants to say: handshake, pong, close; b"" is the end."""
+        for data in self._protocol.data_to_send():
+            if data:
+                self._queue(data)
+            else:
+                self._finish = True
+
+    def write(self) -> bool:
+        """Write until nothing is left or the socket takes no more; False: it takes no more.
+
+        Replies go first; then the session is asked for output, one portion at a time.
+        """
+        while self.phase not in (Phase.GONE, Phase.HANDSHAKE, Phase.LINGERING):
+            if self._rest is None:
+                if self._replies:
+                    self._rest = memoryview(b"".join(self._replies))
+                    self._replies.clear()
+                    self._replies_size = 0
+                elif self._finish:
+                    self._linger()
+                    return True
+                else:
+                    output = (
+                        self.peer.output() if self.peer and self.phase is Phase.OPEN else None
+                    )
+                    if output is None:
+                        self._wait_for_room(False)
+                        if not self._reading:
+                            # Whoever wrote the last of it; not here, it may be within a text.
+                            self._loop.call_soon(self._hand_out)
+                        return True
+                    self._rest = memoryview(output)
+            if not self._write_rest():
+                return False
+        return True
+
+    def _write_rest(self) -> bool:
+        assert self._rest is not None
+        try:
+            sent = self._socket.send(self._rest)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            # TLS must see the same bytes again; the memoryview is kept as it is.
+            self._wait_for_room(True)
+            return False
+        except OSError as error:
+            log.debug("%s: connection lost (%s)", self.address, error)
+            self.abort()
+            return False
+        self._taken = self._loop.time()
+        self._rest = self._rest[sent:] if sent < len(self._rest) else None
+        self._room.set()
+        return True
+
+    def _wait_for_room(self, wait: bool) -> None:
+        if wait != self._writing and self.phase is not Phase.GONE:
+            self._writing = wait
+            if wait:
+                self._loop.add_writer(self._file, self.write)
+            else:
+                self._loop.remove_writer(self._file)
+
+    # Ending.
+
+    def _begin_closing(self) -> None:
+        self.phase = Phase.CLOSING
+        self._deadline = self._loop.time() + CLOSE_TIMEOUT
+        self._inbox.clear()
+        self._set_reading(True)
+
+    def _linger(self) -> None:
+        """All is said: end our side, then read what is in flight, or the kernel would reset."""
+        self.phase = Phase.LINGERING
+        self._deadline = self._loop.time() + LINGER
+        self._wait_for_room(False)
+        with contextlib.suppress(OSError, ValueError):
+            # Says close_notify, then wants to read the other side's: that is what we do next.
+            self._socket.unwrap()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)

@@ -1,0 +1,348 @@
+"""The composition: ties the rooms together, starts and stops them. The only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from msgspec.structs import replace
+
+from collectors import system_state
+from collectors.supervisor import Collectors
+from dispatcher import records
+from dispatcher.runner import Dispatcher
+from server import audit, listener, own_log, tls, tokens
+from server.accounts import Accounts
+from server.classes.login import Certificates
+from server.connection import Connection
+from server.desk import Desk
+from server.frames import Renderer
+from server.http import Gate
+from server.hub import Hub
+from server.job_events import JobEvents
+from server.listener import Listeners
+from server.metrics import Metrics
+from server.retention import Pruner
+from server.session import Session
+from server.statedir import StateDir
+from server.tail import Pages
+from server.wiring import request_classes
+from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
+from sysadmd.paths import default_config, default_state_dir
+from sysadmd.settings import Address, Settings, read_settings
+from sysadmd.store import Store, open_store
+
+log = logging.getLogger(__name__)
+
+SCHEMAS: Final = {
+    "collectors": system_state.SCHEMA,
+    "dispatcher": records.SCHEMA,
+    "tokens": tokens.SCHEMA,
+    "audit": audit.SCHEMA,
+}
+# Stopping is promised within 20 s, whatever hangs; what is not done by then is left, s.
+STOP_TIMEOUT: Final = 18.0
+# How often the certificate is looked at: a daemon may run for longer than it is valid; s.
+RENEWAL: Final = 86400.0
+# What making and loading one raises.
+_NO_CERTIFICATE: Final = (CannotStart, OSError, subprocess.SubprocessError)
+# How long clients have to take the goodbye; s.
+GOODBYE: Final = 2.0
+# Open files beside one for each client: database, logs, listeners, the watcher's own.
+SPARE_FILES: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line said; it wins over the file.
+
+    config: None: the default one, which was not there at the start.
+    """
+
+    config: Path | None
+    state_dir: str | None
+    listen: tuple[Address, ...]
+    log_level: str | None
+
+
+def run(options: Options, settings: Settings) -> int:
+    """Run the daemon until it is told to stop; returns the exit status."""
+    os.umask(0o077)
+    path = Path(options.state_dir or settings.state_dir or default_state_dir()).absolute()
+    state = StateDir(path)
+    # Unix socket paths are short on FreeBSD: from here on they are relative to the directory.
+    os.chdir(path)
+    limits = _raise_file_limit(settings.server.max_clients)
+    daemon = Daemon(options, settings, state, limits)
+    try:
+        with _runner() as runner:
+            runner.run(daemon.main())
+    except SysadmdError:
+        raise
+    except Exception as error:  # the outer edge: a bug ends the daemon loudly
+        expected = _only_expected(error)
+        if expected is not None:
+            raise expected from error
+        log.critical("stopped by a defect", exc_info=error)
+        return 1
+    return 0
+
+
+def _only_expected(error: BaseException) -> SysadmdError | None:
+    """The expected error in a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        several = cast("BaseExceptionGroup[BaseException]", error)
+        inner = [_only_expected(one) for one in several.exceptions]
+        return inner[0] if all(inner) else None
+    return error if isinstance(error, SysadmdError) else None
+
+
+def _runner() -> asyncio.Runner:
+    try:
+        # The extra `fast`.
+        uvloop: Any = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def _raise_file_limit(clients: int) -> dict[int, tuple[int, int]]:
+    """Raise the limit of open files to fit; returns the limits that jobs get: those before."""
+    before = {
+        number: resource.getrlimit(number)
+        for name, number in vars(resource).items()
+        if name.startswith("RLIMIT_")
+    }
+    soft, hard = before[resource.RLIMIT_NOFILE]
+    needed = clients + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        try:
+            most = needed if hard == resource.RLIM_INFINITY else max(hard, needed)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+        except (ValueError, OSError) as error:
+            raise CannotStart(
+                f"server.max_clients = {clients} needs {needed} open files, the limit is"
+                f" {hard}; raise it (ulimit -Hn {needed}) or lower server.max_clients to"
+                f" {max(1, hard - SPARE_FILES)}"
+            ) from error
+    return before
+
+
+class Daemon:
+    """The running daemon."""
+
+    def __init__(
+        self,
+        options: Options,
+        settings: Settings,
+        state: StateDir,
+        limits: dict[int, tuple[int, int]],
+    ) -> None:
+        self.options = options
+        self.settings = settings
+        self.state = state
+        self.limits = limits
+        self._stop = asyncio.Event()
+
+    async def main(self) -> None:
+        """Everything from the first listener to the last goodbye."""
+        pair = tls.prepare(self.settings.server, self.state.tls)
+        context = tls.context(pair, self.settings.server.client_ca)
+        admin_token = self.state.admin_token()
+        sockets = [
+            listener.bind(address)
+            for address in self.options.listen or self.settings.server.listen
+        ]
+        store = open_store(self.state.database, SCHEMAS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._serve(group, store, context, admin_token, sockets, pair)
+        finally:
+            store.close()
+            self.state.remove_endpoint()
+
+    async def _serve(
+        self,
+        group: asyncio.TaskGroup,
+        store: Store,
+        context: Any,
+        admin_token: str,
+        sockets: list[socket.socket],
+        pair: tls.Pair,
+    ) -> None:
+        path = self.state.path
+        jobs = JobEvents(store, path, self.settings.dispatcher.event_log_limit)
+        renderer = Renderer(jobs)
+        hub = Hub(store, renderer)
+        store.publish = hub.publish
+        dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
+        collectors = Collectors(store, self.settings.collectors, path)
+        pruner = Pruner(store, path, self.settings.retention)
+        desk = Desk(
+            settings=self.settings,
+            state_dir=path,
+            store=store,
+            hub=hub,
+            pages=Pages(store, renderer),
+            renderer=renderer,
+            spawn=group.create_task,
+        )
+        trail = audit.Audit(store)
+        accounts = Accounts(self.settings.auth)
+        desk.classes = request_classes(dispatcher, accounts, trail, admin_token)
+        listeners = Listeners(
+            sockets,
+            context,
+            self.settings.server,
+            lambda connection: _welcome(desk, connection),
+        )
+        desk.http = Gate(
+            lambda: desk.settings.server.origins,
+            lambda: listeners.crowded,
+            lambda: store.trouble,
+            Metrics(desk, dispatcher, collectors, admin_token),
+        )
+        desk.certificate_login = Certificates(trail, accounts).login
+        desk.on_login = lambda session: listeners.known(session.connection)
+        self._signals(desk, dispatcher, collectors, pruner, listeners, jobs)
+        await dispatcher.recover()
+        parts: list[Coroutine[Any, Any, None]] = [
+            dispatcher.run(),
+            collectors.run(),
+            pruner.run(),
+            listeners.tick(),
+            self._keep_certificate(listeners),
+        ]
+        running = [group.create_task(part) for part in parts]
+        url = listener.url(sockets[0])
+        self.state.write_endpoint(url, pair.certificate)
+        _say_ready(url)
+        await self._stop.wait()
+        await _say_goodbye(listeners, dispatcher)
+        for task in running:
+            task.cancel()
+
+    async def _keep_certificate(self, listeners: Listeners) -> None:
+        """Renew the own certificate when that is due; runs until cancelled."""
+        while True:
+            await asyncio.sleep(RENEWAL)
+            settings = self.settings.server
+            try:
+                if await asyncio.to_thread(tls.renewal_due, settings, self.state.tls):
+                    pair = await asyncio.to_thread(tls.prepare, settings, self.state.tls)
+                    listeners.context = tls.context(pair, settings.client_ca)
+                    log.info("the certificate was renewed; its key is the same")
+            except _NO_CERTIFICATE as error:
+                log.error("the certificate could not be renewed: %s", error)
+
+    def _signals(
+        self,
+        desk: Desk,
+        dispatcher: Dispatcher,
+        collectors: Collectors,
+        pruner: Pruner,
+        listeners: Listeners,
+        jobs: JobEvents,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+        def reload() -> None:
+            settings = self._reread()
+            if settings is None:
+                return
+            try:
+                pair = tls.prepare(settings.server, self.state.tls)
+                context = tls.context(pair, settings.server.client_ca)
+            except _NO_CERTIFICATE as error:
+                log.error("reload refused, the old configuration stays: %s", error)
+                return
+            self.settings = desk.settings = settings
+            # Clients that are connected keep theirs.
+            listeners.context = context
+            listeners.settings = settings.server
+            own_log.set_level(self.options.log_level or settings.log_level)
+            jobs.log_limit = settings.dispatcher.event_log_limit
+            pruner.settings = settings.retention
+            dispatcher.reconfigure(settings.dispatcher)
+            collectors.reconfigure(settings.collectors)
+            log.info("configuration reloaded")
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
+    def _reread(self) -> Settings | None:
+        """The new settings, or None if there are none to be had: the old ones stay."""
+        path = self.options.config or default_config()
+        if self.options.config is None and not path.exists():
+            log.info("reload: there is no configuration file %s; nothing changed", path)
+            return None
+        try:
+            settings = read_settings(path)
+        except (SettingsInvalid, OSError) as error:
+            log.error("reload refused, the old configuration stays: %s", error)
+            return None
+        for name, old, new in (
+            ("state_dir", self.settings.state_dir, settings.state_dir),
+            ("server.listen", self.settings.server.listen, settings.server.listen),
+        ):
+            if old != new:
+                log.warning("%s has changed; that needs a restart and is not in force", name)
+        return self._with_files(settings)
+
+    def _with_files(self, settings: Settings) -> Settings:
+        """The new settings with as many clients as there can be open files for."""
+        try:
+            _raise_file_limit(settings.server.max_clients)
+        except CannotStart as error:
+            kept = self.settings.server.max_clients
+            log.error("server.max_clients stays %d: %s", kept, error)
+            return replace(settings, server=replace(settings.server, max_clients=kept))
+        return settings
+
+
+def _welcome(desk: Desk, connection: Connection) -> Session:
+    session = Session(desk, connection.address)
+    session.connected(connection)
+    desk.sessions[session] = None
+    return session
+
+
+def _say_ready(url: str) -> None:
+    log.info("ready on %s", url)
+    # Who started us may not read our output, or have closed it; that stops nothing.
+    with contextlib.suppress(OSError):
+        print(f"sysadmd ready on {url}", flush=True)
+
+
+async def _say_goodbye(listeners: Listeners, dispatcher: Dispatcher) -> None:
+    log.info("stopping: told to; running jobs go on and are adopted at the next start")
+    _exit_in_time()
+    listeners.stop_accepting()
+    dispatcher.stopping = True
+    await listeners.close(1001, "the daemon stops", GOODBYE)
+
+
+def _exit_in_time() -> None:
+    """Whatever hangs from here on (a disk that does not answer): end in time all the same."""
+
+    def give_up() -> None:
+        sys.stderr.write("sysadmd: something hangs; ending without waiting for it\n")
+        os._exit(0)
+
+    timer = threading.Timer(STOP_TIMEOUT, give_up)
+    timer.daemon = True
+    timer.start()

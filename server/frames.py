@@ -1,0 +1,142 @@
+"""Events as the bytes of WebSocket frames, in every form that clients ask for. No socket.
+
+Source: events.rst (dialect `documented`); docs/protocol.md for the extension and for the
+dialect of the original Qt client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from server.forms import Dialect, Form
+from server.job_events import JobEvents
+from server.timestamps import rfc3339
+from server.websocket import text_frame
+from sysadmd.journal import SYSTEMS, Event
+
+# No frame from the server is longer. Clients' libraries refuse messages above 1 MiB by default;
+# half of it leaves room for all that counts differently.
+FRAME_LIMIT: Final = 512 * 1024
+# Of a frame, what is not `args`: names, cursors, time.
+_ENVELOPE: Final = 1024
+
+_NAMES: Final[dict[Dialect, tuple[str, ...]]] = {
+    "documented": tuple(system.replace("-", "_") for system in SYSTEMS),
+    "sysadm-client": SYSTEMS,
+}
+_IDS: Final[dict[Dialect, str]] = {"documented": "none", "sysadm-client": ""}
+
+
+class Renderer:
+    """Makes frames of events."""
+
+    def __init__(self, jobs: JobEvents) -> None:
+        self._jobs = jobs
+        # The newest event's `args`: each channel of a dialect wants the same text.
+        self._made: tuple[Event, Dialect, int, bytes] | None = None
+        self._heads = {
+            dialect: tuple(
+                b'{"namespace":"events","name":"%s","id":"%s","args":'
+                % (name.encode(), _IDS[dialect].encode())
+                for name in names
+            )
+            for dialect, names in _NAMES.items()
+        }
+
+    def frame(self, event: Event, form: Form, prev: str, *, merged: int = 1) -> bytes:
+        """One event's frame; b"" for one that the dialect does not have.
+
+        prev: the cursor of the event before it in this form.
+        """
+        head = self._heads[form.dialect][event.system]
+        args = self.args(event, form.dialect)
+        if not args:
+            return b""
+        if not form.extended:
+            return text_frame(head + args + b"}")
+        cursor = f"{self._jobs.epoch}:{event.place}"
+        more = f',"merged":{merged}' if merged > 1 else ""
+        tail = f',"cursor":"{cursor}","prev":"{prev}","time":"{rfc3339(event.time)}"{more}}}'
+        return text_frame(head + args + tail.encode())
+
+    def args(
+        self, event: Event, dialect: Dialect, limit: int = FRAME_LIMIT - _ENVELOPE
+    ) -> bytes:
+        """The JSON text of an event's `args`; a job's has at most `limit` bytes."""
+        made = self._made
+        if made is not None and made[0] is event and made[1:3] == (dialect, limit):
+            return made[3]
+        if SYSTEMS[event.system] == "dispatcher":
+            args = self._jobs.args(event, dialect, limit)
+        elif dialect == "documented":
+            args = event.body
+        else:
+            args = _original(event.body)
+        self._made = (event, dialect, limit, args)
+        return args
+
+    def notable(self, event: Event, *, finished: bool) -> bool:
+        """Does the log of dispatcher events name it? finished: only the ends of jobs."""
+        return self._jobs.notable(event, finished=finished)
+
+    def prepare(self, events: Sequence[Event]) -> None:
+        """Read at once what the frames of these events need."""
+        self._jobs.prepare(events)
+
+    def mergeable(self, events: Sequence[Event], at: int) -> int:
+        """How many events from `at` on may be told as one: progress of one command in a row."""
+        return self._jobs.mergeable(events, at)
+
+    def merge(self, events: Sequence[Event]) -> Event:
+        """One event that stands for several mergeable ones."""
+        return events[0] if len(events) == 1 else self._jobs.merge(events)
+
+    def current(self, form: Form, system: str, body: bytes) -> bytes:
+        """The JSON text that tells what is so now, in the form of an event."""
+        number = SYSTEMS.index(system)
+        args = body if form.dialect == "documented" else _original(body)
+        return self._heads[form.dialect][number] + args + b"}"
+
+    def gap(self, form: Form, start: str, end: str, lost: int) -> bytes:
+        """The frame that says how many events of these systems are gone for good."""
+        args = {"from": start, "to": end, "count": lost, "reason": "retention"}
+        return text_frame(self._note("gap", form, args, cursor=end, prev=start))
+
+    def heartbeat(self, form: Form, cursor: str, prev: str) -> bytes:
+        """The JSON text that says: alive, and nothing new up to `cursor`."""
+        return self._note("heartbeat", form, {"cursor": cursor, "prev": prev}, cursor, prev)
+
+    def _note(
+        self, name: str, form: Form, args: dict[str, Any], cursor: str, prev: str
+    ) -> bytes:
+        return msgspec.json.encode(
+            {
+                "namespace": "events",
+                "name": name,
+                "id": _IDS[form.dialect],
+                "args": args,
+                "cursor": cursor,
+                "prev": prev,
+                "time": rfc3339(round(time.time() * 1000)),
+            }
+        )
+
+
+def _original(body: bytes) -> bytes:
+    """`args` as the original server wrote them: the priority as `9 - Urgent`."""
+    args: dict[str, Any] = msgspec.json.decode(body)
+    _original_priorities(args)
+    return msgspec.json.encode(args)
+
+
+def _original_priorities(args: dict[str, Any]) -> None:
+    for key, value in args.items():
+        if key == "priority" and isinstance(value, str):
+            args[key] = value.replace("/", " - ", 1)
+        elif key == "zpools":
+            for pool in value.values():
+                _original_priorities(pool)

@@ -1,0 +1,61 @@
+"""Plain HTTP on the WebSocket's port: the upgrade, /healthz, /metrics. No socket."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Callable
+from email.utils import formatdate
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from server.session import Session
+
+
+def respond(status: int, text: str, *, kind: str = "text/plain; charset=utf-8") -> Response:
+    """A whole HTTP response that ends the connection."""
+    body = text.encode()
+    headers = Headers(
+        [
+            ("Date", formatdate(usegmt=True)),
+            ("Connection", "close"),
+            ("Content-Length", str(len(body))),
+            ("Content-Type", kind),
+        ]
+    )
+    return Response(status, http.HTTPStatus(status).phrase, headers, body)
+
+
+class Gate:
+    """Answers the HTTP request with which every connection begins."""
+
+    def __init__(
+        self,
+        origins: Callable[[], tuple[str, ...]],
+        crowded: Callable[[], bool],
+        health: Callable[[], str | None],
+        metrics: Callable[[Session, Request], Response],
+    ) -> None:
+        self._origins = origins
+        self._crowded = crowded
+        self._health = health
+        self._metrics = metrics
+
+    def __call__(
+        self, session: Session, request: Request, accept: Callable[[], Response]
+    ) -> Response:
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            trouble = self._health()
+            return respond(200, "ok\n") if trouble is None else respond(503, trouble + "\n")
+        if path == "/metrics":
+            return self._metrics(session, request)
+        if path != "/":
+            return respond(404, "There is /, a WebSocket, and /healthz and /metrics.\n")
+        # A web page in an admin's browser must not ride on what the browser knows.
+        origins = request.headers.get_all("Origin")
+        if any(origin not in self._origins() for origin in origins):
+            return respond(403, "This origin is not in server.origins of the configuration.\n")
+        if self._crowded():
+            return respond(503, "The daemon has server.max_clients clients; try again later.\n")
+        return accept()

@@ -1,0 +1,130 @@
+"""Live events to everybody who keeps up: one frame per form, in a bounded ring. No socket.
+
+Subscribers that want the same bytes (same dialect, extension and systems) form a channel. An
+event becomes one JSON text and one frame per channel, kept in the channel's ring. Subscribers
+hold a position in the ring; who falls out of it goes on from the journal (server/tail.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from server.forms import Form
+from server.frames import Renderer
+from sysadmd import journal
+from sysadmd.journal import SYSTEMS, Event, Place, parse_place
+from sysadmd.store import Store
+
+# Bytes of frames that a channel keeps for its subscribers. A client slower than this is served
+# from the journal. There are at most 28 channels: 2 dialects, with extension or not, 7 sets.
+RING_SIZE: Final = 512 * 1024
+# What a frame costs beside its bytes: a dialect that lacks an event keeps an empty one.
+FRAME_COST: Final = 256
+# Turns of the loop between a commit and its telling: those who waited for the commit need them
+# to answer, and who asked should hear the reply before the event.
+REPLY_TURNS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event as bytes on the wire."""
+
+    place: str
+    data: bytes
+
+
+class Channel:
+    """The live frames of one form, newest last; and who is to be told of new ones."""
+
+    def __init__(self, form: Form, prev: str) -> None:
+        self.form = form
+        # The cursor of the newest event of these systems; the index behind the newest frame.
+        self.prev = prev
+        self.end = 0
+        self.subscribers: dict[Callable[[], object], None] = {}
+        self._frames: deque[Frame] = deque()
+        self._size = 0
+        # The join of the frames behind one position: all who keep up ask for the same.
+        self._joined: tuple[int, int, bytes] = (0, 0, b"")
+
+    def add(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self._size += len(frame.data) + FRAME_COST
+        self.end += 1
+        while self._size > RING_SIZE and len(self._frames) > 1:
+            self._size -= len(self._frames.popleft().data) + FRAME_COST
+
+    @property
+    def start(self) -> int:
+        """The index of the oldest frame that is still here."""
+        return self.end - len(self._frames)
+
+    def since(self, index: int) -> tuple[bytes, str]:
+        """Frames from `index` on, joined, and the place of the last; start <= index < end."""
+        if self._joined[:2] != (index, self.end):
+            skip = index - self.start
+            data = b"".join(f.data for i, f in enumerate(self._frames) if i >= skip)
+            self._joined = (index, self.end, data)
+        return self._joined[2], self._frames[-1].place
+
+
+class Hub:
+    """Takes committed events in order and hands them to the channels."""
+
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        self._store = store
+        self._renderer = renderer
+        self._loop = asyncio.get_running_loop()
+        self._flushing = False
+        self._channels: dict[Form, Channel] = {}
+        # The newest event that has been told; readers of the journal go no further.
+        self.head: Place = journal.head(store.reader)
+
+    def channel(self, form: Form) -> Channel:
+        """The channel of a form, made when it is first wanted."""
+        channel = self._channels.get(form)
+        if channel is None:
+            last = journal.last_before(self._store.reader, form.systems, self.head.seq)
+            prev = journal.format_cursor(self._store.epoch, str(last)) if last else ""
+            channel = self._channels[form] = Channel(form, prev)
+        return channel
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Tell committed events; called in the journal's order."""
+        used = {
+            form: channel for form, channel in self._channels.items() if channel.subscribers
+        }
+        for unused in self._channels.keys() - used.keys():
+            del self._channels[unused]
+        for event in events:
+            for form, channel in used.items():
+                if event.system in form.systems:
+                    data = self._renderer.frame(event, form, channel.prev)
+                    channel.add(Frame(event.place, data))
+                    channel.prev = journal.format_cursor(self._store.epoch, event.place)
+        self.head = parse_place(events[-1].place)
+        if used and not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush, REPLY_TURNS)
+
+    def telling(self) -> bool:
+        """Events have been published that subscribers are not told of yet."""
+        return self._flushing
+
+    def _flush(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._flush, turns - 1)
+            return
+        self._flushing = False
+        for channel in self._channels.values():
+            for tell in tuple(channel.subscribers):
+                tell()
+
+
+def system_numbers(names: Sequence[str]) -> frozenset[int]:
+    """The numbers of systems. Raises: ValueError for an unknown name."""
+    return frozenset(SYSTEMS.index(name) for name in names)

@@ -1,0 +1,158 @@
+"""/metrics: the daemon's figures as OpenMetrics. Collected when asked for; no socket.
+
+Pool figures have the names that ZFS exporters use, so that their dashboards fit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import cast
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from websockets.http11 import Request, Response
+
+from collectors.supervisor import Collectors
+from dispatcher import records
+from dispatcher.runner import Dispatcher
+from server import tokens
+from server.desk import Desk
+from server.http import respond
+from server.job_values import queue_name
+from server.session import Session
+from sysadmd import __version__, journal
+from sysadmd.journal import SYSTEMS
+
+# The library has no types for it.
+_generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_latest)  # pyright: ignore[reportUnknownMemberType]
+
+
+class Metrics(Collector):
+    """Answers GET /metrics: for a token, or from loopback."""
+
+    def __init__(
+        self, desk: Desk, dispatcher: Dispatcher, collectors: Collectors, admin_token: str
+    ) -> None:
+        self._desk = desk
+        self._dispatcher = dispatcher
+        self._collectors = collectors
+        self._admin_token = admin_token
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def __call__(self, session: Session, request: Request) -> Response:
+        if not self._permitted(session, request):
+            return respond(401, "A token is needed: Authorization: Bearer TOKEN.\n")
+        text = _generate(self._registry)
+        return respond(200, text.decode(), kind=CONTENT_TYPE_LATEST)
+
+    def _permitted(self, session: Session, request: Request) -> bool:
+        if ipaddress.ip_address(session.address.partition("%")[0]).is_loopback:
+            return True
+        for value in request.headers.get_all("Authorization"):
+            scheme, _, secret = value.partition(" ")
+            if scheme.lower() == "bearer" and (
+                tokens.is_admin(secret, self._admin_token)
+                or tokens.find(self._desk.store.reader, secret) is not None
+            ):
+                return True
+        return False
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("sysadmd_build", "The running version.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        yield from self._jobs()
+        yield from self._journal()
+        yield from self._machine()
+
+    def _jobs(self) -> Iterator[Metric]:
+        finished = GaugeMetricFamily(
+            "sysadmd_jobs_finished", "Finished jobs that are kept.", labels=["result"]
+        )
+        for result, count in records.results(self._desk.store.reader).items():
+            finished.add_metric([result], count)
+        yield finished
+        waiting = GaugeMetricFamily(
+            "sysadmd_queue_jobs", "Jobs in a queue.", labels=["queue", "state"]
+        )
+        paused = GaugeMetricFamily(
+            "sysadmd_queue_paused", "1: the queue is paused.", labels=["queue"]
+        )
+        for queue in self._dispatcher.queues():
+            name = queue_name(queue.name)
+            waiting.add_metric([name, "pending"], queue.waiting)
+            waiting.add_metric([name, "running"], queue.running)
+            paused.add_metric([name], int(queue.paused))
+        yield waiting
+        yield paused
+
+    def _journal(self) -> Iterator[Metric]:
+        desk = self._desk
+        connections = len(desk.sessions)
+        yield GaugeMetricFamily("sysadmd_connections", "Open connections.", connections)
+        logins = len(desk.logins())
+        yield GaugeMetricFamily("sysadmd_clients", "Clients that are logged in.", logins)
+        head, gone = journal.head(desk.store.reader), journal.pruned(desk.store.reader)
+        told = CounterMetricFamily(
+            "sysadmd_events", "Events since the journal began.", labels=["system"]
+        )
+        kept = GaugeMetricFamily("sysadmd_events_kept", "Events kept.", labels=["system"])
+        for number, system in enumerate(SYSTEMS):
+            told.add_metric([system], head.counts[number])
+            kept.add_metric([system], head.counts[number] - gone.counts[number])
+        yield told
+        yield kept
+        yield GaugeMetricFamily("sysadmd_journal_head", "Newest event's seq.", head.seq)
+        yield GaugeMetricFamily(
+            "sysadmd_journal_lag",
+            "Events committed, not yet told.",
+            head.seq - desk.hub.head.seq,
+        )
+        ledger = GaugeMetricFamily(
+            "sysadmd_ledger_events",
+            "Events of subscriptions: published = delivered + merged + gapped + owed.",
+            labels=["account"],
+        )
+        for account, count in asdict(desk.ledger).items():
+            ledger.add_metric([account], count)
+        yield ledger
+
+    def _machine(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "sysadmd_collector_age_seconds", "Since the last good look.", labels=["collector"]
+        )
+        failures = CounterMetricFamily(
+            "sysadmd_collector_failures", "Looks that failed.", labels=["collector"]
+        )
+        for status in self._collectors.status():
+            if status.age is not None:
+                age.add_metric([status.name], status.age)
+            failures.add_metric([status.name], status.failures)
+        yield age
+        yield failures
+        figures = {
+            name: GaugeMetricFamily(f"zfs_pool_{name}", text, labels=["pool"])
+            for name, text in (
+                ("size_bytes", "Size of the pool."),
+                ("allocated_bytes", "Space in use."),
+                ("free_bytes", "Space free."),
+                ("fragmentation_ratio", "Fragmentation of the free space."),
+                ("deduplication_ratio", "Deduplication."),
+                ("health", "0 ONLINE, 1 DEGRADED, 2 FAULTED, 3 OFFLINE, 4 UNAVAIL, 5 REMOVED,"
+                 " 6 SUSPENDED"),
+            )
+        }  # fmt: skip
+        for pool, values in self._collectors.pool_figures().items():
+            for name, value in values.items():
+                if name in figures:
+                    figures[name].add_metric([pool], value)
+        yield from figures.values()

@@ -1,0 +1,53 @@
+"""Turns for readers that are behind: one page each, round and round, in small slices of time.
+
+However many clients read back history, the event loop is theirs for a millisecond at a time, so
+a live event or a request never waits for more than one slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+# The longest a slice lasts before the loop looks at its sockets again; s.
+SLICE: Final = 0.001
+
+
+class Reader(Protocol):
+    """Who is behind."""
+
+    def feed(self) -> bool: ...
+
+
+class Pump:
+    """A round of readers that are behind and whose sockets have room.
+
+    telling: are new events about to be told? They go first: it is a matter of a few turns.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, telling: Callable[[], bool]) -> None:
+        self._loop = loop
+        self._telling = telling
+        self._round: dict[Reader, None] = {}
+        self._running = False
+
+    def add(self, reader: Reader) -> None:
+        """Take a reader into the round; it leaves by itself when it has no more or no room."""
+        self._round[reader] = None
+        if not self._running:
+            self._running = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        end = self._loop.time() + SLICE
+        while self._round and not self._telling():
+            reader = next(iter(self._round))
+            del self._round[reader]
+            if reader.feed():
+                self._round[reader] = None
+            if self._loop.time() >= end:
+                break
+        self._running = bool(self._round)
+        if self._running:
+            self._loop.call_soon(self._turn)

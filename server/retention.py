@@ -1,0 +1,94 @@
+"""What is kept how long: takes old events, and finished jobs that no event speaks of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from dispatcher import records
+from server import audit
+from sysadmd import journal
+from sysadmd.errors import StoreFull
+from sysadmd.journal import Transaction
+from sysadmd.settings import Retention
+from sysadmd.store import Store
+
+log = logging.getLogger(__name__)
+
+# How often retention is applied; s. The contract promises 60.
+INTERVAL: Final = 30.0
+# Events taken, or sizes read, in one transaction: others get the writer in between.
+STEP: Final = 2000
+
+
+class Pruner:
+    """Applies retention in small steps."""
+
+    def __init__(self, store: Store, state_dir: Path, settings: Retention) -> None:
+        self.settings = settings
+        self._store = store
+        self._state_dir = state_dir
+        # Up to which seq sizes were added up: the journal grows at one end only.
+        self._measured = 0
+        self._size = 0
+
+    async def run(self) -> None:
+        """At once, then at every interval; until cancelled."""
+        while True:
+            try:
+                await self.apply()
+            except StoreFull as error:
+                # It is what would make room; it is tried again, and the others go on.
+                log.error("retention could not be applied: %s", error)
+            await asyncio.sleep(INTERVAL)
+
+    async def apply(self) -> None:
+        """Take what is too old or too much."""
+        await self._measure()
+        taken = 0
+        while upto := self._next_step():
+            taken += await self._prune(upto[0])
+            self._size -= upto[1]
+        if taken:
+            log.info("retention took %d events; %d KiB are kept", taken, self._size // 1024)
+        await self._finished_jobs()
+        oldest = round((time.time() - self.settings.jobs_days * 86400) * 1000)
+        await self._store.write(lambda change: audit.prune(change, oldest))
+
+    async def _prune(self, upto: int) -> int:
+        return await self._store.write(lambda change: journal.prune(change.db, upto))
+
+    async def _measure(self) -> None:
+        while True:
+            count = 0
+            for seq, _, size in journal.sizes(self._store.reader, self._measured, STEP):
+                self._measured, count = seq, count + 1
+                self._size += size
+            if count < STEP:
+                return
+            await asyncio.sleep(0)
+
+    def _next_step(self) -> tuple[int, int] | None:
+        """Up to which seq to prune next, and how many bytes that is; None: nothing to do."""
+        excess = self._size - self.settings.events_size
+        oldest = (time.time() - self.settings.events_days * 86400) * 1000
+        upto = taken = 0
+        for seq, at, size in journal.sizes(self._store.reader, 0, STEP):
+            if at >= oldest and taken >= excess:
+                break
+            upto, taken = seq, taken + size
+        return (upto, taken) if upto else None
+
+    async def _finished_jobs(self) -> None:
+        settings = self.settings
+
+        def change(change: Transaction) -> list[int]:
+            gone = journal.pruned(change.db).seq
+            return records.prune_finished(change, settings, gone, time.time())
+
+        while uids := await self._store.write(change):
+            await asyncio.to_thread(records.remove_logs, self._state_dir, uids)
+            log.info("retention took the records and logs of %d finished jobs", len(uids))

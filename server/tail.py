@@ -1,0 +1,253 @@
+"""One subscription: a reader of the journal with a position. No socket, no request.
+
+There is one way to read: from a position towards the head. A reader that has reached the head
+takes new frames from its channel's ring; one that has not, or fell out of the ring, reads pages
+of the journal. Both give the same bytes, so the change-over has no seam.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from server.forms import Form
+from server.frames import Renderer
+from server.hub import Channel, Hub
+from server.websocket import text_frame
+from sysadmd import journal
+from sysadmd.journal import Event, Place, parse_place
+from sysadmd.store import Store
+
+# Events of one page: what is rendered in one go without letting others wait.
+PAGE_EVENTS: Final = 64
+# A page ends once it has this many bytes; one more event of up to 512 KiB may be in it.
+PAGE_SIZE: Final = 64 * 1024
+# Whole pages kept for other readers at the same position: 200 clients that all start at the
+# oldest event read and render each page once.
+PAGES_KEPT: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some events in a row as bytes. `end`, `prev`: the position behind them.
+
+    delivered, merged: events that are frames of their own here, and those inside another's.
+    """
+
+    data: bytes
+    end: str
+    prev: str
+    delivered: int
+    merged: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the events of one subscription's systems."""
+
+    published: int = 0
+    delivered: int = 0
+    merged: int = 0
+    gapped: int = 0
+    owed: int = 0
+
+    def add(self, other: Ledger) -> None:
+        self.published += other.published
+        self.delivered += other.delivered
+        self.merged += other.merged
+        self.gapped += other.gapped
+        self.owed += other.owed
+
+
+class EventsLost(Exception):
+    """Retention has passed a reader that can't be told in its protocol."""
+
+
+class Pages:
+    """Reads and renders pages of the journal; keeps the newest whole ones for other readers."""
+
+    def __init__(self, store: Store, renderer: Renderer) -> None:
+        self._store = store
+        self._renderer = renderer
+        self._kept: OrderedDict[tuple[Form, int, str], Page] = OrderedDict()
+
+    def read(self, form: Form, seq: int, prev: str, upto: int) -> Page | None:
+        """The page behind `seq`, up to `upto`; None: nothing of these systems is there."""
+        key = (form, seq, prev)
+        page = self._kept.get(key)
+        if page is not None:
+            self._kept.move_to_end(key)
+            return page
+        events = journal.read_after(self._store.reader, form.systems, seq, upto, PAGE_EVENTS)
+        if not events:
+            return None
+        page, whole = self._render(form, events, prev)
+        if whole:
+            self._kept[key] = page
+            if len(self._kept) > PAGES_KEPT:
+                self._kept.popitem(last=False)
+        return page
+
+    def _render(self, form: Form, events: list[Event], prev: str) -> tuple[Page, bool]:
+        frames: list[bytes] = []
+        size = merged = at = 0
+        place = ""
+        self._renderer.prepare(events)
+        while at < len(events) and size < PAGE_SIZE:
+            run = self._renderer.mergeable(events, at) if form.extended else 1
+            event = self._renderer.merge(events[at : at + run])
+            data = self._renderer.frame(event, form, prev, merged=run)
+            frames.append(data)
+            size += len(data)
+            merged += run - 1
+            at += run
+            place = event.place
+            prev = journal.format_cursor(self._store.epoch, place)
+        # The last run of a page may go on in the next one; a whole page is the same for all.
+        whole = at < len(events) or len(events) == PAGE_EVENTS
+        return Page(b"".join(frames), place, prev, len(frames), merged), whole
+
+
+class Tail:
+    """A subscription's position and what it has seen."""
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        pages: Pages,
+        renderer: Renderer,
+        form: Form,
+        start: Place,
+        prev: str,
+        opening: Iterator[bytes],
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._pages = pages
+        self._renderer = renderer
+        self._channel: Channel | None = None
+        self._tell: Callable[[], object] | None = None
+        self._index = 0
+        # Frames before the first event, one at a time as the socket takes them.
+        self.opening = opening
+        self.form = form
+        self._start = start
+        # The last event given out (or passed), and its cursor as these systems' chain has it.
+        self._place = start
+        self.prev = prev
+        self._delivered = self._merged = self._gapped = 0
+
+    @property
+    def place(self) -> Place:
+        """The last event that was given out or passed."""
+        return self._place
+
+    def widened(self, form: Form, prev: str) -> Tail:
+        """A tail for other systems that goes on here."""
+        return Tail(
+            self._store,
+            self._hub,
+            self._pages,
+            self._renderer,
+            form,
+            self._place,
+            prev,
+            self.opening,
+        )
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account as of now; published is what the hub has told since the start."""
+        systems = self.form.systems
+        owed = self._hub.head.count(systems) - self._place.count(systems)
+        published = self._hub.head.count(systems) - self._start.count(systems)
+        return Ledger(published, self._delivered, self._merged, self._gapped, max(0, owed))
+
+    def live(self) -> bytes | None:
+        """New frames from the ring; None: there are none, or `behind` says so."""
+        channel = self._channel
+        if channel is None or self._index == channel.end or self.behind:
+            return None
+        data, place = channel.since(self._index)
+        self._delivered += channel.end - self._index
+        self._index = channel.end
+        self._place = parse_place(place)
+        self.prev = channel.prev
+        return data or None
+
+    @property
+    def current(self) -> bool:
+        """Everything that was told has been given out."""
+        return self._channel is not None and self._index == self._channel.end
+
+    @property
+    def behind(self) -> bool:
+        """The ring has not, or no longer, what comes next: read the journal."""
+        if self._channel is not None and self._index < self._channel.start:
+            self.leave()
+        return self._channel is None
+
+    def page(self) -> bytes | None:
+        """The next portion: the opening, then the journal; None: at the head, live from here.
+
+        Raises: EventsLost for a plain client that retention has passed.
+        """
+        opening = next(self.opening, None)
+        if opening is not None:
+            return text_frame(opening)
+        db = self._store.reader
+        db.execute("BEGIN")
+        try:
+            gone = journal.pruned(db)
+            if gone.seq > self._place.seq:
+                gap = self._pass(gone)
+                if gap is not None:
+                    return gap
+            page = self._pages.read(self.form, self._place.seq, self.prev, self._hub.head.seq)
+        finally:
+            db.execute("COMMIT")
+        if page is None:
+            self._join()
+            return None
+        self._place = parse_place(page.end)
+        self.prev = page.prev
+        self._delivered += page.delivered
+        self._merged += page.merged
+        return page.data
+
+    def _pass(self, gone: Place) -> bytes | None:
+        """Move over what retention took; the gap frame if any of it was ours."""
+        systems = self.form.systems
+        lost = gone.count(systems) - self._place.count(systems)
+        self._place = gone
+        if lost == 0:
+            return None
+        if not self.form.extended:
+            raise EventsLost(f"{lost} events were removed by retention before they were taken")
+        last = journal.last_before(self._store.reader, systems, gone.seq)
+        to = journal.format_cursor(self._store.epoch, str(last or gone))
+        frame = self._renderer.gap(self.form, self.prev, to, lost)
+        self._gapped += lost
+        self.prev = to
+        return frame
+
+    def _join(self) -> None:
+        """At the head: from here on the ring has what comes."""
+        self._channel = self._hub.channel(self.form)
+        self._index = self._channel.end
+        self._place = self._hub.head
+
+    def follow(self, tell: Callable[[], object]) -> None:
+        """Be told of new frames in the ring, once `page` has led there."""
+        if self._channel is not None:
+            self._channel.subscribers[tell] = None
+            self._tell = tell
+
+    def leave(self) -> None:
+        """Be told no more."""
+        if self._channel is not None and self._tell is not None:
+            self._channel.subscribers.pop(self._tell, None)
+        self._channel = self._tell = None

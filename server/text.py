@@ -1,0 +1,84 @@
+"""Log bytes as text that fits: clipping, markers, sizes counted as JSON. No file, no wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+
+
+def marker(left_out: int) -> str:
+    """The line that stands where bytes of a log are left out."""
+    return f"[... {left_out} bytes left out ...]\n"
+
+
+def cost(text: str) -> int:
+    """Bytes of this text inside a JSON string, escapes included, quotes not."""
+    return len(_encode(text)) - 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a log as they are in one event: from both ends of a range of `size` bytes.
+
+    head and tail do not overlap. When they do not make up the whole range, or bytes of the
+    file are gone, the difference is said in a marker between them.
+    """
+
+    head: bytes
+    tail: bytes
+    size: int
+
+
+def clip(piece: Piece, limit: int) -> str:
+    """The text of a piece, at most `limit` bytes as JSON: head, marker line, tail.
+
+    Bytes that are not UTF-8 are replaced; a character is never cut.
+    """
+    if len(piece.head) + len(piece.tail) == piece.size:
+        whole = (piece.head + piece.tail).decode("utf-8", "replace")
+        if cost(whole) <= limit:
+            return whole
+    # One line end before the marker, two bytes as JSON.
+    room = max(0, limit - cost(marker(piece.size)) - 2)
+    head = _fit(piece.head, room // 2)
+    tail = _fit(piece.tail or piece.head[len(head) :], room - room // 2, from_end=True)
+    left_out = piece.size - len(head) - len(tail)
+    # The marker is a line of its own.
+    line = marker(left_out) if head[-1:] in (b"", b"\n") else "\n" + marker(left_out)
+    return head.decode("utf-8", "replace") + line + tail.decode("utf-8", "replace")
+
+
+def _fit(data: bytes, room: int, *, from_end: bool = False) -> bytes:
+    """As much of one end of `data` as costs at most `room`, cut between characters."""
+    low, high = 0, min(len(data), room)
+    best = b""
+    while low <= high:
+        size = (low + high) // 2
+        part = data[len(data) - size :] if from_end else data[:size]
+        part = whole_characters(part, from_end=from_end)
+        if cost(part.decode("utf-8", "replace")) <= room:
+            best, low = part, size + 1
+            if size == high:
+                break
+        else:
+            high = size - 1
+    return best
+
+
+def whole_characters(data: bytes, *, from_end: bool) -> bytes:
+    """Without the halves of a UTF-8 character at the cut end; other bytes stay."""
+    if from_end:
+        start = 0
+        while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
+            start += 1
+        return data[start:]
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        needed = 2 if byte >> 5 == 6 else 3 if byte >> 4 == 14 else 4 if byte >> 3 == 30 else 1
+        return data[:-back] if needed > back else data
+    return data

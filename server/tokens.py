@@ -1,0 +1,167 @@
+"""Tokens: made, found, renewed, revoked. Only their hashes are kept; no password, no wire.
+
+A token is 256 random bits. It is looked up by its SHA-256, so neither the time of a look-up nor
+a stolen database says anything about a token that someone holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from sqlite3 import Connection
+from typing import Final
+
+from server.roles import Login, Role
+from sysadmd.errors import Conflict, NotFound
+from sysadmd.journal import Transaction
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE tokens (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        hash BLOB NOT NULL UNIQUE,
+        name TEXT UNIQUE,               -- NULL: of one login, ended by time
+        account TEXT NOT NULL,
+        role INTEGER NOT NULL,
+        created INTEGER NOT NULL,       -- ms since 1970
+        used INTEGER NOT NULL,
+        expires INTEGER,                -- NULL: never
+        lifetime INTEGER                -- s; NULL: use does not renew it
+    );
+    CREATE INDEX tokens_by_expiry ON tokens (expires);
+    """,
+)
+
+# Use renews a token at most this often; a write for each request would be one disk sync each.
+RENEW_AFTER: Final = 0.1
+# Names are shown in tables and logs.
+NAME_LENGTH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A kept token as `token list` shows it; times in ms since 1970."""
+
+    id: int
+    name: str | None
+    account: str
+    role: Role
+    created: int
+    used: int
+    expires: int | None
+    lifetime: int | None
+
+
+def make_secret() -> str:
+    """A new token's text."""
+    return secrets.token_urlsafe(32)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def add(
+    change: Transaction,
+    secret: str,
+    *,
+    account: str,
+    role: Role,
+    name: str | None = None,
+    seconds: int | None,
+    renewed: bool,
+) -> Login:
+    """Keep a token. seconds: how long it lives; None: for ever.
+
+    Raises: Conflict if the name is taken.
+    """
+    now = _now()
+    expires = None if seconds is None else now + seconds * 1000
+    change.db.execute("DELETE FROM tokens WHERE expires <= ?", (now,))
+    if name is not None and _number(change.db, name) is not None:
+        raise Conflict(
+            f"a token named {name!r} exists; end it first, by `sysadmctl logout` where it is"
+            " kept or `sysadmd token revoke`, or take another name"
+        )
+    lifetime = seconds if renewed else None
+    row = change.db.execute(
+        "INSERT INTO tokens (hash, name, account, role, created, used, expires, lifetime)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        (_digest(secret), name, account, int(role), now, now, expires, lifetime),
+    ).fetchone()
+    return Login(account, role, row[0], expires, lifetime)
+
+
+def find(db: Connection, secret: str) -> Login | None:
+    """The login that a token stands for; None: unknown, revoked or expired."""
+    row = db.execute(
+        "SELECT account, role, id, expires, lifetime FROM tokens"
+        " WHERE hash = ? AND (expires IS NULL OR expires > ?)",
+        (_digest(secret), _now()),
+    ).fetchone()
+    return Login(row[0], Role(row[1]), *row[2:]) if row else None
+
+
+def is_admin(secret: str, admin: str) -> bool:
+    """Is this the admin token? In constant time."""
+    return hmac.compare_digest(_digest(secret), _digest(admin))
+
+
+def renewal_due(login: Login) -> bool:
+    """Has so much of the token's lifetime passed that use should renew it?"""
+    if login.lifetime is None or login.expires is None:
+        return False
+    left = (login.expires - _now()) / 1000
+    return left < login.lifetime * (1 - RENEW_AFTER)
+
+
+def renewed(login: Login) -> Login:
+    """The login as it will be once `renew` is committed."""
+    assert login.lifetime is not None
+    return Login(
+        login.account, login.role, login.token, _now() + login.lifetime * 1000, login.lifetime
+    )
+
+
+def renew(change: Transaction, login: Login) -> None:
+    """Write down a renewed login's new end."""
+    change.db.execute(
+        "UPDATE tokens SET expires = ?, used = ? WHERE id = ?",
+        (login.expires, _now(), login.token),
+    )
+
+
+def listed(db: Connection, limit: int = -1, after: int = 0) -> list[Token]:
+    """The named tokens that are valid, oldest first; `after`: the id of the last one seen."""
+    rows = db.execute(
+        "SELECT id, name, account, role, created, used, expires, lifetime FROM tokens"
+        " WHERE name IS NOT NULL AND (expires IS NULL OR expires > ?) AND id > ?"
+        " ORDER BY id LIMIT ?",
+        (_now(), after, limit),
+    )
+    return [Token(row[0], row[1], row[2], Role(row[3]), *row[4:]) for row in rows]
+
+
+def named(db: Connection, name: str) -> int:
+    """The id of a named token. Raises: NotFound."""
+    found = _number(db, name)
+    if found is None:
+        raise NotFound(f"there is no token named {name!r}; `sysadmd token list` shows them")
+    return found
+
+
+def revoke(change: Transaction, number: int) -> None:
+    """Forget a token."""
+    change.db.execute("DELETE FROM tokens WHERE id = ?", (number,))
+
+
+def _number(db: Connection, name: str) -> int | None:
+    row = db.execute("SELECT id FROM tokens WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def _now() -> int:
+    return round(time.time() * 1000)

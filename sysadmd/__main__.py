@@ -1,0 +1,45 @@
+"""The door: every program starts here. Imports upwards inside its functions only."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+# In a wheel the other rooms lie inside the package; in a checkout, beside it.
+_ROOMS = _HERE / "_app" if (_HERE / "_app").is_dir() else _HERE.parent
+if sys.path[:1] != [str(_ROOMS)]:
+    sys.path.insert(0, str(_ROOMS))
+
+
+def main() -> None:
+    """`sysadmd`: hands over to the keeper or to the command line."""
+    if sys.argv[1:2] == ["keeper"]:
+        # Before anything heavy is imported: the keeper must stay small.
+        from dispatcher.keeper import main as keeper_main
+
+        sys.exit(keeper_main(sys.argv[2:]))
+    if sys.argv[1:2] == ["serve"]:
+        _take_signals()
+    from server.cli import main as cli_main
+
+    sys.exit(cli_main())
+
+
+def _take_signals() -> None:
+    """Until the daemon acts on them: there is nothing to reload yet, the others end it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    signal.signal(signal.SIGHUP, _pass_over)
+
+
+def _pass_over(number: int, frame: object) -> None: ...
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

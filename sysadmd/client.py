@@ -1,0 +1,487 @@
+"""The client library: requests, and events that survive everything. Prints and decides nothing.
+
+    async with connect(Target.local(Path("/var/db/sysadmd"))) as client:
+        await client.request("rpc", "dispatcher", {"action": "list"})
+    async for event in events(target, ["dispatcher"], since="oldest"):
+        ...
+
+`events` reconnects by itself, resumes where it was, and checks that nothing is missing: each
+event names the one before it. Source: docs/protocol.md, "Resume".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import random
+import ssl
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
+
+from sysadmd.errors import BadRequest, SysadmdError
+
+# The server sends a heartbeat after 20 s without an event: with three missing it is gone; s.
+SILENCE: Final = 60.0
+# How long opening a connection, and a reply, may take; s.
+OPEN_TIMEOUT: Final = 15.0
+REPLY_TIMEOUT: Final = 60.0
+# Pauses between attempts to reconnect: the first, and the longest; s. Half to all of it is
+# waited, so that clients of a daemon that was restarted do not come back in one moment.
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 15.0
+# No frame of the server is longer than 512 KiB.
+FRAME_LIMIT: Final = 1024 * 1024
+# Events that wait for who reads them; above, the socket is not read, and the server waits. A
+# reply waits behind them: who asks and listens on one connection must go on reading.
+EVENTS_WAITING: Final = 64
+# What reading a frame raises that has not the form of the protocol.
+GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# Refusals that pass: too many logins, and a daemon that stops.
+PASSING: Final = (429, 503)
+
+
+class Unreachable(SysadmdError):
+    """No server answers there, or it is not the one that is trusted."""
+
+    code = "unreachable"
+
+
+class Refused(SysadmdError):
+    """The server answered with an error. number: 400, 404 and so on."""
+
+    code = "refused"
+
+    def __init__(self, number: int, message: str, detail: str) -> None:
+        super().__init__(detail or message)
+        self.number = number
+        self.message = message
+        self.detail = detail
+
+
+class NotPermitted(Refused):
+    """Not logged in, or the role does not allow it."""
+
+    code = "not-permitted"
+
+
+class ChainBroken(SysadmdError):
+    """An event does not follow the one before it: something is missing."""
+
+    code = "chain-broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a server is, how it is known, and who we are.
+
+    cafile: the PEM that verifies it, the system's authorities otherwise; pin: SHA-256 of its
+    public key in base64, which is then all that counts, whatever names and dates say; an empty
+    one takes whoever answers. state_dir: the daemon of this directory, looked up anew for each
+    connection: it may have another port after a restart. token: None: that daemon's own; an
+    empty one does not log in.
+    Raises: BadRequest for a URL that is none.
+    """
+
+    url: str = ""
+    token: str | None = field(default=None, repr=False)
+    cafile: Path | None = None
+    pin: str | None = None
+    state_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            valid = parts.scheme == "wss" and parts.hostname and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid and self.state_dir is None:
+            raise BadRequest(f"{self.url!r} is not an address; allowed: wss://HOST:PORT")
+
+    @staticmethod
+    def local(state_dir: Path) -> Target:
+        """The daemon of a state directory, whenever it runs."""
+        return Target(state_dir=state_dir)
+
+    def resolved(self) -> Target:
+        """With the URL and token of a local daemon. Raises: Unreachable."""
+        state_dir = self.state_dir
+        if state_dir is None:
+            return self
+        try:
+            endpoint = json.loads((state_dir / "endpoint.json").read_text(encoding="utf-8"))
+            token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
+            # Known by its key: an address of this machine need not stand in the certificate.
+            pin = file_pin(Path(endpoint["certificate"]))
+            token = token if self.token is None else self.token
+            return Target(str(endpoint["url"]), token, pin=pin)
+        except FileNotFoundError as error:
+            raise Unreachable(
+                f"no daemon runs with the state directory {state_dir}; start one with"
+                " `sysadmd serve`, or name another with --state-dir or --url"
+            ) from error
+        except PermissionError as error:
+            raise Unreachable(
+                f"the state directory {state_dir} is not yours to read; use"
+                " `sysadmctl login wss://127.0.0.1:12150`"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, BadRequest) as error:
+            raise Unreachable(f"{state_dir}/endpoint.json can't be used: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One frame of a subscription.
+
+    name: dispatcher, life_preserver, system_state, gap or snapshot. cursor: resume from here.
+    merged: how many events it stands for. frame: as it came; of a snapshot, its last part.
+    """
+
+    name: str
+    args: dict[str, Any]
+    cursor: str
+    time: str
+    merged: int = 1
+    frame: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+
+class Client:
+    """A connection that is logged in. Made by `connect`."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._frames: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(EVENTS_WAITING)
+        self._gone: str | None = None
+
+    @property
+    def pin(self) -> str:
+        """The SHA-256 of the server's public key (SPKI) in base64."""
+        return peer_pin(self._socket)
+
+    async def request(self, namespace: str, name: str, args: object = None) -> Any:
+        """The reply's `args`.
+
+        Raises: Refused, NotPermitted, Unreachable; BadRequest if `args` is not UTF-8 text.
+        """
+        if self._gone is not None:
+            raise Unreachable(self._gone)
+        id = f"r{next(self._numbers)}"
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        request: dict[str, object] = {
+            "namespace": namespace,
+            "name": name,
+            "id": id,
+            "args": {} if args is None else args,
+        }
+        text = json.dumps(request, ensure_ascii=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequest("only UTF-8 text can be sent to a server") from error
+        self._replies[id] = reply
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                await self._socket.send(text)
+                frame = await reply
+        except (WebSocketException, OSError, TimeoutError) as error:
+            raise Unreachable(f"the connection was lost: {_reason(error)}") from error
+        finally:
+            del self._replies[id]
+        with _understanding():
+            refusal = _refusal(frame)
+            args = frame["args"]
+        if refusal is not None:
+            raise refusal
+        return args
+
+    async def frames(self) -> AsyncIterator[dict[str, Any]]:
+        """Frames of the subscription as they come.
+
+        Raises: Unreachable at the connection's end, or when nothing came for a minute.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE):
+                    frame = await self._frames.get()
+            except TimeoutError:
+                raise Unreachable(f"nothing was heard for {SILENCE:g} s") from None
+            if frame is None:
+                raise Unreachable(self._gone or "the connection was lost")
+            yield frame
+
+    async def read(self) -> None:
+        """Sort what comes in until the connection ends; `connect` runs it."""
+        gone = "the server ended the connection"
+        try:
+            async for text in self._socket:
+                await self._sort(cast("dict[str, Any]", json.loads(text)))
+        except (WebSocketException, OSError) as error:
+            gone = f"the connection was lost: {_reason(error)}"
+        except GARBLED as error:
+            gone = no_sysadmd(error)
+        self._gone = gone
+        for waiting in self._replies.values():
+            if not waiting.done():
+                waiting.set_exception(Unreachable(gone))
+                # Who asked may have been cancelled meanwhile.
+                waiting.exception()
+        await self._frames.put(None)
+
+    async def _sort(self, frame: dict[str, Any]) -> None:
+        waiting = self._replies.get(frame["id"])
+        if frame["id"] == "" and frame["name"] == "error" and len(self._replies) == 1:
+            # A request that the server could not read far enough to find its id.
+            waiting = next(iter(self._replies.values()))
+        if waiting is not None and frame["name"] in ("response", "error"):
+            if not waiting.done():
+                waiting.set_result(frame)
+        elif frame["namespace"] == "events":
+            await self._frames.put(frame)
+
+
+@contextlib.asynccontextmanager
+async def connect(target: Target) -> AsyncGenerator[Client, None]:
+    """Connect and, with a token, log in.
+
+    Raises: Unreachable, NotPermitted, Refused; BadRequest if the cafile can't be used.
+    """
+    target = target.resolved()
+    context = _context(target)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            socket = await stack.enter_async_context(
+                open_websocket(
+                    target.url,
+                    ssl=context,
+                    proxy=None,
+                    compression=None,
+                    max_size=FRAME_LIMIT,
+                    open_timeout=OPEN_TIMEOUT,
+                    close_timeout=1,
+                )
+            )
+        except (OSError, InvalidHandshake, InvalidURI, TimeoutError, UnicodeError) as error:
+            # A name that can't be one of a machine is a UnicodeError.
+            raise Unreachable(f"{target.url}: {_reason(error)}") from error
+        # An empty pin: whoever answers, to be asked for its pin.
+        if target.pin and peer_pin(socket) != target.pin:
+            raise Unreachable(
+                f"{target.url} has another key than the one that was pinned; if that is right,"
+                " log in again"
+            )
+        client = Client(socket)
+        reader = asyncio.create_task(client.read())
+        try:
+            if target.token:
+                await client.request("rpc", "auth_token", {"token": target.token})
+            yield client
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+
+async def events(
+    target: Target,
+    systems: Sequence[str],
+    *,
+    since: str = "now",
+    snapshot: bool = False,
+    lost: Callable[[SysadmdError, float], None] = lambda error, pause: None,
+    again: Callable[[], None] = lambda: None,
+) -> AsyncGenerator[Event, None]:
+    """Events of these systems, each once and in order, for ever.
+
+    since: a cursor, "oldest" or "now". snapshot: begin with the truth as it is, once. lost and
+    again are told when the connection is lost (and how long until the next attempt) and when
+    it is there again.
+    Raises: Refused, NotPermitted, ChainBroken; Unreachable at the first attempt.
+    """
+    place = _Place(since, snapshot)
+    waits = pauses()
+    begun = False
+    while True:
+        try:
+            async with connect(target) as client:
+                reply = await client.request("events", "subscribe", place.ask(systems))
+                with _understanding():
+                    place.begin(reply)
+                if begun:
+                    again()
+                begun, waits = True, pauses()
+                async for frame in client.frames():
+                    with _understanding():
+                        event = place.take(frame)
+                    if event is not None:
+                        yield event
+        except (Unreachable, Refused) as error:
+            if not begun or (isinstance(error, Refused) and error.number not in PASSING):
+                raise
+            wait = next(waits)
+            lost(error, wait)
+            await asyncio.sleep(wait)
+
+
+def pauses() -> Iterator[float]:
+    """How long to wait before each attempt to connect again; s."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+class _Place:
+    """Where a subscription is: what to ask for, and which event the next one must follow."""
+
+    def __init__(self, since: str, snapshot: bool) -> None:
+        self._since = since
+        # Still to come whole; until then nothing was told, and we may begin anew.
+        self._snapshot = snapshot
+        self._start = since
+        self._prev: str | None = None
+        self._jobs: list[Any] = []
+        self._states: dict[str, Any] = {}
+
+    def ask(self, systems: Sequence[str]) -> dict[str, Any]:
+        """The arguments of the request that goes on from here."""
+        self._jobs, self._states = [], {}
+        return {"systems": list(systems), "since": self._since, "snapshot": self._snapshot}
+
+    def begin(self, reply: dict[str, Any]) -> None:
+        """Go on from the reply. Raises: ChainBroken."""
+        prev = str(reply["prev"])
+        # The event itself may be gone with retention: its place then stands for it.
+        if self._prev is not None and prev not in (self._prev, self._since):
+            raise ChainBroken(f"the server goes on behind {prev!r}, not {self._prev!r}")
+        self._start = str(reply["cursor"])
+        if not self._snapshot:
+            self._since, self._prev = self._start, prev
+        else:
+            self._states["prev"] = prev
+
+    def take(self, frame: dict[str, Any]) -> Event | None:
+        """The event that a frame completes. Raises: ChainBroken."""
+        name, args = frame["name"], frame["args"]
+        if name == "snapshot":
+            return self._part(frame, args)
+        prev = args["prev"] if name == "heartbeat" else frame["prev"]
+        if prev != self._prev:
+            raise ChainBroken(f"{name} follows {prev!r}, the last event was {self._prev!r}")
+        if name == "heartbeat":
+            return None
+        self._since = self._prev = str(frame["cursor"])
+        return _event(frame, args)
+
+    def _part(self, frame: dict[str, Any], args: dict[str, Any]) -> Event | None:
+        self._states.update(args)
+        self._jobs += args["jobs"]
+        if frame.get("more"):
+            return None
+        self._snapshot, self._since = False, self._start
+        self._prev = self._states.pop("prev")
+        return _event(frame, {**self._states, "jobs": self._jobs})
+
+
+def key_pin(certificate: bytes) -> str:
+    """The SHA-256 of a certificate's public key (SPKI) in base64. certificate: DER.
+
+    Raises: ValueError if it is none. Source: RFC 5280, 4.1; RFC 7469, 2.4.
+    """
+    from Crypto.Util.asn1 import DerSequence
+
+    try:
+        signed: Any = DerSequence().decode(certificate)
+        fields: Any = DerSequence().decode(signed[0])
+        # Version (left out in version 1), serial, algorithm, issuer, validity, subject, key.
+        versioned = isinstance(fields[0], bytes) and fields[0][:1] == b"\xa0"
+        key: bytes = fields[6 if versioned else 5]
+        return base64.b64encode(hashlib.sha256(key).digest()).decode()
+    except (IndexError, TypeError) as error:
+        raise ValueError(f"not a certificate: {error}") from error
+
+
+def file_pin(path: Path) -> str:
+    """The pin of the first certificate in a PEM file. Raises: OSError, ValueError."""
+    _, begin, rest = path.read_text("utf-8", "replace").partition(ssl.PEM_HEADER)
+    body, end, _ = rest.partition(ssl.PEM_FOOTER)
+    if not end:
+        raise ValueError(f"{path} has no certificate in it")
+    return key_pin(ssl.PEM_cert_to_DER_cert(f"{begin}{body}{end}\n"))
+
+
+def peer_pin(socket: ClientConnection) -> str:
+    """The pin of the server that answered. Raises: Unreachable if it has no usable key."""
+    secure = socket.transport.get_extra_info("ssl_object")
+    try:
+        return key_pin(secure.getpeercert(True))
+    except ValueError as error:
+        raise Unreachable(f"the server's certificate can't be read: {error}") from error
+
+
+def _context(target: Target) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=target.cafile)
+    except OSError as error:
+        raise BadRequest(f"{target.cafile} has no certificates in it: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if target.pin is not None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _event(frame: dict[str, Any], args: dict[str, Any]) -> Event:
+    return Event(
+        name=frame["name"],
+        args=args,
+        cursor=frame["cursor"],
+        time=frame["time"],
+        merged=frame.get("merged", 1),
+        frame=frame,
+    )
+
+
+def _refusal(frame: dict[str, Any]) -> Refused | None:
+    """What an error frame says; None for a reply."""
+    if frame["name"] != "error":
+        return None
+    said = frame["args"]
+    number = int(said["code"])
+    kind = NotPermitted if number in (401, 403) else Refused
+    return kind(number, str(said["message"]), str(said.get("detail", "")))
+
+
+@contextlib.contextmanager
+def _understanding() -> Generator[None]:
+    """Reading what a server sent. Raises: Unreachable if it makes no sense."""
+    try:
+        yield
+    except GARBLED as error:
+        raise Unreachable(no_sysadmd(error)) from error
+
+
+def no_sysadmd(error: BaseException) -> str:
+    """What is to be said when a reply has not the form of the protocol."""
+    return f"what answers there is no sysadmd, or too new: {error!r}"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,104 @@
+"""`sysadmctl login`, `logout`, `identify`: who is there, and being known to it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import secrets
+import socket
+from dataclasses import replace
+
+import click
+
+from sysadmd.client import Target, connect
+from sysadmd.ctl import profile
+from sysadmd.ctl.output import Printer
+from sysadmd.errors import SysadmdError
+
+
+def log_in(printer: Printer, url: str, user: str | None, name: str | None) -> int:
+    """Ask for user and password, pin the key, keep the token.
+
+    Questions are asked outside of any event loop, which would keep Ctrl-C from ending them.
+    """
+    kept = profile.load()
+    known = kept.pin if kept is not None and kept.url == url else None
+    pin = asyncio.run(server_pin(url))
+    if pin != known and not _agreed(url, pin, known):
+        printer.note("not logged in: the key was not accepted")
+        return 1
+    user = user or click.prompt("User", default=_own_name(), err=True)
+    password = click.prompt("Password", hide_input=True, err=True)
+    # Names are unique there; the end tells one login of this machine from the next.
+    label = name or f"{_own_name()}@{socket.gethostname()} {secrets.token_hex(2)}"
+    args = {"username": user, "password": password, "lifetime": "client", "name": label}
+    token, seconds = asyncio.run(_exchange(Target(url, pin=pin), args))
+    try:
+        profile.save(profile.Profile(url, token, pin, label))
+    except OSError as error:
+        raise SysadmdError(f"{profile.path()} can't be written: {error.strerror}") from error
+    if printer.as_json:
+        printer.value({"url": url, "name": label, "pin": pin, "seconds": seconds})
+    else:
+        printer.line(
+            f"logged in to {url} as {user}, for {seconds // 86400} days; token {label!r}"
+        )
+    return 0
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # An account that this machine has no name for.
+        return str(os.geteuid())
+
+
+async def _exchange(target: Target, args: dict[str, str]) -> tuple[str, int]:
+    """A token and for how many seconds it is valid."""
+    async with connect(target) as client:
+        token, seconds = await client.request("rpc", "auth", args)
+    return str(token), int(seconds)
+
+
+async def server_pin(url: str) -> str:
+    """The pin of whatever server answers there; nothing is trusted to it."""
+    async with connect(Target(url, pin="")) as client:
+        return client.pin
+
+
+def _agreed(url: str, pin: str, known: str | None) -> bool:
+    click.echo(f"The SHA-256 of the public key of {url} is\n  {pin}", err=True)
+    if known is not None:
+        click.echo(f"It was\n  {known}\nbefore: somebody may be in between.", err=True)
+    return click.confirm("Is that right?", err=True)
+
+
+async def log_out(printer: Printer) -> int:
+    """Forget the profile, and let the server forget its token if it can be reached."""
+    kept = profile.load()
+    if kept is None:
+        printer.note("not logged in anywhere")
+        return 1
+    profile.remove()
+    try:
+        async with connect(kept.target()) as client:
+            await client.request("rpc", "tokens", {"action": "revoke", "name": kept.name})
+    except SysadmdError as error:
+        printer.note(f"the token {kept.name!r} may live on at {kept.url}: {error}")
+    return 0
+
+
+async def identify_server(target: Target, printer: Printer) -> int:
+    """What the server says it is, and the pin of its key."""
+    async with connect(replace(target, token="")) as client:
+        reply = await client.request("rpc", "identify")
+        # The type first: what has none is no server of ours.
+        values = {"type": reply["type"], **reply, "pin": client.pin}
+    if printer.as_json:
+        printer.value(values)
+        return 0
+    for key, value in values.items():
+        printer.line(f"{key:9} {value}")
+    return 0

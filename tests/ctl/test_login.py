@@ -1,0 +1,179 @@
+"""`sysadmctl login`, `logout`, and the profile: through the machine's own PAM."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sysadmd.client import file_pin
+from tests.conftest import QUIET
+from tests.ctl.conftest import MAIN, Ctl, lines
+from tests.daemon import DEADLINE, ROOT, Daemon, wait_for
+
+USER, PASSWORD, SERVICE = "sysadmd-ctl", "correct horse 8", "sysadmd-ctl-tests"
+CONFIG = f'{QUIET}[auth]\npam_service = "{SERVICE}"\nfull = ["{USER}"]\n'
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[None]:
+    """An account of this machine that may do everything."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None or not Path("/etc/pam.d").is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("root, useradd and PAM are needed here")
+        pytest.skip("root, useradd and PAM are needed")
+    service = Path("/etc/pam.d") / SERVICE
+    try:
+        subprocess.run(["useradd", "-M", "-N", "-s", "/bin/sh", USER], check=True)
+        subprocess.run(["chpasswd"], input=f"{USER}:{PASSWORD}".encode(), check=True)
+        service.write_text((ROOT / "rc.d/pam.d/sysadmd.linux").read_text())
+        yield
+    finally:
+        service.unlink(missing_ok=True)
+        subprocess.run(["userdel", "-f", USER], capture_output=True, check=False)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, account: None) -> Iterator[Daemon]:
+    with Daemon(tmp_path / "state", CONFIG) as daemon:
+        yield daemon
+
+
+def test_login_shows_the_key_pins_it_and_keeps_a_token(guarded: Daemon, ctl: Ctl) -> None:
+    pin = file_pin(guarded.state_dir / "tls" / "certificate.pem")
+    no = ctl("login", guarded.url, "--user", USER, text="n\n")
+    assert no.returncode == 1
+    assert not (ctl.home / ".config").exists()
+    wrong = ctl("login", guarded.url, "--user", USER, text="y\nwrong\n")
+    assert wrong.returncode == 77
+    done = ctl("login", guarded.url, text=f"y\n{USER}\n{PASSWORD}\n")
+    assert done.returncode == 0, done.stderr
+    assert pin in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    profile = ctl.home / ".config" / "sysadmd" / "profile.json"
+    assert profile.stat().st_mode & 0o777 == 0o600
+    # From here on nothing need be said, and nothing is asked.
+    assert lines(ctl("identify", "--json"))[0]["pin"] == pin
+    assert ctl("run", "--", "echo", "by profile").stdout == "by profile\n"
+    again = ctl("login", guarded.url, "--user", USER, text=f"{PASSWORD}\n")
+    assert again.returncode == 0, again.stderr
+    names = [token["name"] for token in guarded_tokens(guarded)]
+    assert len(names) == 2
+    logout = ctl("logout")
+    assert (logout.returncode, logout.stderr) == (0, "")
+    assert not profile.exists()
+    assert [token["name"] for token in guarded_tokens(guarded)] == names[:1]
+    assert ctl("logout").returncode == 1
+
+
+@pytest.mark.parametrize("role", ["limited", "full"])
+def test_logout_ends_the_token_whatever_the_role(
+    tmp_path: Path, account: None, ctl: Ctl, role: str
+) -> None:
+    config = CONFIG.replace("full = ", "full = []\nlimited = ") if role == "limited" else CONFIG
+    with Daemon(tmp_path / "state", config) as daemon:
+        login = ("login", daemon.url, "--user", USER, "--name", "laptop")
+        assert ctl(*login, text=f"y\n{PASSWORD}\n").returncode == 0
+        taken = ctl(*login, text=f"{PASSWORD}\n")
+        assert taken.returncode == 1
+        assert "sysadmctl logout" in taken.stderr
+        assert len(guarded_tokens(daemon)) == 1
+        done = ctl("logout")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert guarded_tokens(daemon) == []
+        assert ctl(*login, text=f"y\n{PASSWORD}\n").returncode == 0
+
+
+def guarded_tokens(daemon: Daemon) -> list[dict[str, str]]:
+    with daemon.client() as client:
+        found: list[dict[str, str]] = client.ask("rpc", "tokens", {"action": "list"})["tokens"]
+        return found
+
+
+def test_an_input_that_ends_before_the_answer_is_said(guarded: Daemon, ctl: Ctl) -> None:
+    done = ctl("login", guarded.url, "--user", USER)
+    assert done.returncode == 1
+    assert "the input ended" in done.stderr
+
+
+def test_a_revoked_token_is_not_permitted(guarded: Daemon, ctl: Ctl) -> None:
+    assert ctl("login", guarded.url, "--user", USER, text=f"y\n{PASSWORD}\n").returncode == 0
+    (token,) = guarded_tokens(guarded)
+    with guarded.client() as client:
+        client.ask("rpc", "tokens", {"action": "revoke", "name": token["name"]})
+    assert ctl("jobs").returncode == 77
+    assert ctl("run", "--", "true").returncode == 77
+    # Who is there may be asked all the same; and another token may be named.
+    assert ctl("identify").returncode == 0
+    assert ctl("jobs", SYSADMCTL_TOKEN=guarded.token).returncode == 0
+
+
+def test_a_server_with_another_key_gets_no_token(guarded: Daemon, ctl: Ctl) -> None:
+    assert ctl("login", guarded.url, "--user", USER, text=f"y\n{PASSWORD}\n").returncode == 0
+    url = guarded.url
+    guarded.stop()
+    shutil.rmtree(guarded.state_dir / "tls")
+    guarded.options = ["--listen", url.removeprefix("wss://")]
+    guarded.start()
+    refused = ctl("jobs", "--url", url)
+    assert refused.returncode == 69
+    assert "another key" in refused.stderr
+    warned = ctl("login", url, "--user", USER, text="n\n")
+    assert warned.returncode == 1
+    assert "somebody may be in between" in warned.stderr
+
+
+@pytest.mark.parametrize("role", ["read", "limited"])
+def test_what_a_role_does_not_allow_exits_with_77(daemon: Daemon, ctl: Ctl, role: str) -> None:
+    with daemon.client() as client:
+        add = {"action": "add", "name": role, "role": role}
+        token = client.ask("rpc", "tokens", add)["token"]
+    cafile = str(daemon.state_dir / "tls" / "certificate.pem")
+    where = ["--url", daemon.url, "--token", token, "--cafile", cafile]
+    assert ctl(*where, "jobs").returncode == 0
+    assert ctl(*where, "state").returncode == 0
+    for words in (["run", "--", "true"], ["kill", "x"], ["queue", "pause", "q"], ["audit"]):
+        refused = ctl(*where, *words)
+        assert refused.returncode == 77, words
+        assert refused.stdout == ""
+        assert refused.stderr.startswith("sysadmctl: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_read_the_state_directory_is_told_to_log_in(
+    daemon: Daemon, ctl: Ctl
+) -> None:
+    nobody = "import os, sysadmd.ctl.jobs; os.seteuid(65534); "
+    refused = ctl("--state-dir", str(daemon.state_dir), "jobs", before=nobody)
+    assert refused.returncode == 69
+    assert "sysadmctl login" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_ctrl_c_ends_a_question_at_once(daemon: Daemon, ctl: Ctl) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "login", daemon.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ctl.environment({}),
+        start_new_session=True,
+    ) as asking:
+        assert asking.stderr is not None
+        shown = ""
+        while not shown.endswith("[y/N]: "):
+            character = asking.stderr.read(1)
+            assert character, shown
+            shown += character
+        # A signal just before the read would wait for the next line of input.
+        process = psutil.Process(asking.pid)
+        wait_for(lambda: process.status() == psutil.STATUS_SLEEPING, "the question to wait")
+        asking.send_signal(signal.SIGINT)
+        # No second Ctrl-C, and no answer.
+        assert asking.wait(DEADLINE) == 130

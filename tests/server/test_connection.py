@@ -1,0 +1,157 @@
+"""A connection on real sockets and TLS, with the clock and the moment of each write chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+
+from bench.wire import RawClient
+from server import tls
+from server.connection import LATE_FRAMES, OUTPUT_HIGH, Connection, Phase
+from sysadmd.settings import Server
+
+
+class Echo:
+    """Answers a text at once with one that is much longer, or takes seconds for it."""
+
+    member = True
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.connection: Connection | None = None
+        self.seconds = seconds
+        self.texts: list[str] = []
+
+    def http(self, request: Request, accept: Callable[[], Response]) -> Response:
+        return accept()
+
+    def text(self, text: str) -> None:
+        assert self.connection is not None
+        self.texts.append(text)
+        if self.seconds:
+            time.sleep(self.seconds)
+            return
+        self.connection.send(b'"' + b"x" * (OUTPUT_HIGH // 2) + b'"')
+
+    def output(self) -> bytes | None:
+        return None
+
+    def tick(self, now: float) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+
+async def pair(directory: Path, seconds: float = 0.0) -> tuple[Connection, Echo, RawClient]:
+    """A connection that is open, its peer, and the client at its other end."""
+    made = tls.prepare(Server(), directory)
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    ours.setblocking(False)
+    server = tls.context(made, "").wrap_socket(
+        ours, server_side=True, do_handshake_on_connect=False
+    )
+    loop, echo = asyncio.get_running_loop(), Echo(seconds)
+    connection = Connection(loop, server, "127.0.0.1", "127.0.0.1", 10, lambda _: None)
+    echo.connection = connection
+    connection.begin(echo)
+    context = ssl.create_default_context(cafile=made.certificate)
+    client = await asyncio.to_thread(open_client, context, theirs)
+    return connection, echo, client
+
+
+def open_client(context: ssl.SSLContext, sock: socket.socket) -> RawClient:
+    client = RawClient.of(context.wrap_socket(sock, server_hostname="localhost"))
+    client.socket.sendall(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += client.socket.recv(1)
+    return client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - it is turns of the loop that are waited for
+            await asyncio.sleep(0)
+
+
+def drain(client: RawClient) -> None:
+    """Take what has come."""
+    client.socket.setblocking(False)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        while client.socket.recv(65536):
+            pass
+    client.socket.setblocking(True)
+
+
+async def is_read_on(directory: Path) -> None:
+    connection, echo, client = await pair(directory)
+    await until(lambda: connection.phase is Phase.OPEN)
+    for number in range(8):
+        client.send_text(b"%d" % number)
+    # More waits for the client than may: the rest of what it asks is not handed out.
+    await until(lambda: connection.buffered > OUTPUT_HIGH)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(echo.texts) < 8
+    # No turn of the loop, which would do it: a ping, a heartbeat finds that there is room.
+    while connection.buffered:
+        drain(client)
+        connection.write()
+    while len(echo.texts) < 8:
+        drain(client)
+        await asyncio.sleep(0)
+    connection.abort()
+    client.close()
+
+
+def test_reading_goes_on_whoever_wrote_the_last_of_what_waited(tmp_path: Path) -> None:
+    asyncio.run(asyncio.wait_for(is_read_on(tmp_path), 20))
+
+
+async def longest_turn(directory: Path) -> float:
+    connection, echo, client = await pair(directory, 0.002)
+    await until(lambda: connection.phase is Phase.OPEN)
+    text = Frame(Opcode.TEXT, b"{}").serialize(mask=True)
+    client.socket.sendall(text * 200)
+    longest, begun = 0.0, time.monotonic()
+    while len(echo.texts) < 200:
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        longest, begun = max(longest, now - begun), now
+    connection.abort()
+    client.close()
+    return longest
+
+
+def test_many_requests_in_one_piece_leave_others_their_turns(tmp_path: Path) -> None:
+    assert asyncio.run(asyncio.wait_for(longest_turn(tmp_path), 20)) < 0.1
+
+
+async def ends(directory: Path) -> bytes:
+    connection, _, client = await pair(directory)
+    await until(lambda: connection.phase is Phase.OPEN)
+    connection.close(4401, "enough")
+    client.socket.sendall(Frame(Opcode.PING, b"").serialize(mask=True) * 2 * LATE_FRAMES)
+    await until(lambda: connection.phase is Phase.LINGERING)
+    said = client.socket.recv(65536)
+    connection.abort()
+    client.close()
+    return said
+
+
+def test_who_goes_on_talking_behind_our_goodbye_is_parsed_no_more(tmp_path: Path) -> None:
+    said = asyncio.run(asyncio.wait_for(ends(tmp_path), 20))
+    assert (4401).to_bytes(2, "big") + b"enough" in said

@@ -1,0 +1,159 @@
+"""What befalls a daemon: its state file locked or moved away, its disk full of a job's log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUIET
+from tests.daemon import Client, Daemon, wait_for
+from tests.small_disk import fill, small_disk
+
+# It is under way, and known to be, before it fills the disk.
+FULL = 'sh -c "sleep 2; yes | head -c 20000000; exec sleep 77"'
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    """A file system of six mebibytes."""
+    with small_disk(tmp_path / "mount", 6) as where:
+        yield where
+
+
+def job(client: Client, id: str) -> dict[str, str]:
+    args = {"action": "show", "job_id": id}
+    found: dict[str, str] = client.ask("rpc", "dispatcher", args)["job"]
+    return found
+
+
+def result(client: Client, id: str) -> str | None:
+    return job(client, id).get("result")
+
+
+def is_full(daemon: Daemon) -> bool:
+    room = os.statvfs(daemon.state_dir)
+    return room.f_bavail == 0
+
+
+def test_a_job_that_has_filled_the_disk_can_be_killed_and_times_out(mount: Path) -> None:
+    with Daemon(mount / "state", QUIET) as daemon, daemon.client() as client:
+        for id, more in (("killed", {}), ("late", {"timeout": 5})):
+            order = {"commands": [FULL], "id": id, **more}
+            client.ask("rpc", "dispatcher", {"action": "submit", "job": order})
+        wait_for(lambda: is_full(daemon), "a full disk")
+        killed = client.ask("rpc", "dispatcher", {"action": "kill", "job_id": "killed"})
+        assert killed["killed"]["jobs"] == ["killed"]
+        wait_for(lambda: not sleepers(), "the ends of both")
+        for log in (daemon.state_dir / "jobs").glob("*/*.log"):
+            os.truncate(log, 0)
+        wait_for(lambda: result(client, "killed") == "killed", "the first result")
+        wait_for(lambda: result(client, "late") == "timed-out", "the second")
+
+
+def sleepers() -> list[str]:
+    found = subprocess.run(
+        ["pgrep", "-f", "^sleep 77$"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.split()
+
+
+def test_a_full_disk_that_prevents_a_start_is_named_and_nothing_else_blamed(
+    mount: Path,
+) -> None:
+    with Daemon(mount / "state", QUIET) as daemon:
+        pass
+    fill(mount / "filler")
+    done = subprocess.run(daemon.command(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "free some space" in done.stderr
+    assert "move it away" not in done.stderr
+    (mount / "filler").unlink()
+    with daemon, daemon.client() as client:
+        assert client.ask("rpc", "identify")["type"] == "server"
+
+
+def test_a_state_file_that_another_process_locks_is_waited_for(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        client.ask("rpc", "dispatcher", {"action": "run", "short": "sleep 1"})
+        other = sqlite3.connect(daemon.state_dir / "state.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            refused = client.ask_raw("rpc", "dispatcher", {"action": "run", "x": "true"})
+            assert refused["args"]["code"] == 503
+            assert "locked" in refused["args"]["detail"]
+            wait_for(lambda: "jobs stand still" in daemon.log.read_text(), "the log line")
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+        wait_for(lambda: result(client, "short") == "succeeded", "the job's end")
+
+
+def test_jobs_of_a_state_file_that_was_moved_away_are_taken_for_no_others(
+    daemon: Daemon,
+) -> None:
+    with daemon.client() as client:
+        client.ask("rpc", "dispatcher", {"action": "run", "old": 'sh -c "sleep 3; exit 7"'})
+        wait_for(lambda: job(client, "old")["state"] == "running", "the start")
+        log = next((daemon.state_dir / "jobs").glob("*/0.log"))
+    daemon.kill()
+    for file in daemon.state_dir.glob("state.db*"):
+        file.unlink()
+    with daemon.start(), daemon.client() as client:
+        client.ask("rpc", "dispatcher", {"action": "run", "new": 'sh -c "sleep 5"'})
+        (aside,) = daemon.state_dir.glob("jobs-aside-*")
+        assert (aside / log.relative_to(daemon.state_dir / "jobs")).exists()
+        assert "jobs-aside-" in daemon.log.read_text()
+        begun = time.monotonic()
+        wait_for(lambda: result(client, "new"), "the new job's end")
+        assert result(client, "new") == "succeeded"
+        assert time.monotonic() - begun > 4
+
+
+def test_a_paused_queue_stays_paused_while_it_is_gone_from_the_configuration(
+    tmp_path: Path,
+) -> None:
+    with_queue = f"{QUIET}[dispatcher.queues]\nq = 1\n"
+    with Daemon(tmp_path / "state", with_queue) as daemon, daemon.client() as client:
+        client.ask("rpc", "dispatcher", {"action": "pause", "queue": "q"})
+        for number, config in enumerate((QUIET, with_queue), 1):
+            daemon.config.write_text(config)
+            os.kill(daemon.pid, signal.SIGHUP)
+            said = "configuration reloaded"
+            wait_for(lambda: daemon.log.read_text().count(said) == number, said)  # noqa: B023
+        order = {"commands": ["true"], "id": "w", "queue": "q"}
+        client.ask("rpc", "dispatcher", {"action": "submit", "job": order})
+        client.ask("rpc", "dispatcher", {"action": "run", "other": "true"})
+        wait_for(lambda: result(client, "other") == "succeeded", "another job")
+        assert job(client, "w")["state"] == "pending"
+
+
+def test_a_signal_in_the_first_moments_is_not_the_systems_to_handle(tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("there is no /proc to see who takes signals")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        command = Daemon(tmp_path / "state", QUIET).command()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            wait_for(lambda: takes(process.pid, signal.SIGHUP), "the first moments")  # noqa: B023
+            # The last that it takes care of.
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+        assert process.returncode == 0, errors.decode()
+        assert b"Traceback" not in errors
+
+
+def takes(pid: int, number: signal.Signals) -> bool:
+    """Does the process handle this signal itself? Source: proc_pid_status(5), SigCgt."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)

@@ -1,0 +1,76 @@
+"""`sysadmd token`, with and without a running daemon."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import QUIET
+from tests.daemon import ROOT, Daemon
+
+
+def token(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = str(ROOT / "sysadmd" / "__main__.py")
+    options = ["--state-dir", str(daemon.state_dir)]
+    return subprocess.run(
+        [sys.executable, program, "token", *arguments, *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def works(daemon: Daemon, secret: str) -> bool:
+    with daemon.stranger() as client:
+        name: str = client.ask_raw("rpc", "auth_token", {"token": secret})["name"]
+        return name == "response"
+
+
+def test_tokens_are_made_listed_and_revoked_by_the_daemon_or_without(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "state", QUIET)
+    daemon.start().stop()
+    offline = token(daemon, "add", "offline", "--role", "read").stdout.strip()
+    with daemon:
+        online = token(daemon, "add", "online", "--role", "full", "--expires", "90d")
+        assert online.returncode == 0, online.stderr
+        assert works(daemon, offline)
+        assert works(daemon, online.stdout.strip())
+        listed = token(daemon, "list").stdout
+        assert [line.split()[:2] for line in listed.splitlines()] == [
+            ["offline", "read"],
+            ["online", "full"],
+        ]
+        assert token(daemon, "revoke", "offline").returncode == 0
+        assert not works(daemon, offline)
+        twice = token(daemon, "revoke", "offline")
+        assert twice.returncode == 1
+        assert "no token named" in twice.stderr
+        assert token(daemon, "add", "x", "--role", "god").returncode == 2
+        bad = token(daemon, "add", "x", "--role", "read", "--expires", "soon")
+        assert bad.returncode != 0
+        assert "Traceback" not in bad.stderr
+    assert token(daemon, "revoke", "online").returncode == 0
+    assert token(daemon, "list").stdout == ""
+
+
+def test_a_token_can_be_made_before_the_first_start(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "state", QUIET)
+    assert token(daemon, "list").returncode == 1
+    secret = token(daemon, "add", "first", "--role", "read").stdout.strip()
+    twice = token(daemon, "add", "first", "--role", "full")
+    assert twice.returncode == 1
+    assert "exists" in twice.stderr
+    assert daemon.state_dir.stat().st_mode & 0o077 == 0
+    with daemon, daemon.client() as client:
+        assert works(daemon, secret)
+        trail = client.ask("rpc", "logs", {"action": "read_logs", "logs": ["hostinfo"]})
+        assert any("token add first" in entry for entry in trail["hostinfo"].values())
+
+
+def test_a_daemon_that_hangs_is_not_worked_around(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "state", QUIET) as daemon:
+        (daemon.state_dir / "endpoint.json").unlink()
+        refused = token(daemon, "add", "x", "--role", "read")
+        assert refused.returncode == 1
+        assert f"pid {daemon.pid}" in refused.stderr
+        assert "Traceback" not in refused.stderr
