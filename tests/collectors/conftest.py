@@ -29,9 +29,10 @@ def zpool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["zpool", *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="session")
+# For a file's tests, not a session's: another process may be waiting for its turn.
+@pytest.fixture(scope="module")
 def zfs_fuse() -> Iterator[Zpool]:
-    """`zpool`, with a zfs-fuse that runs; its pools are this test run's alone."""
+    """`zpool`, with a zfs-fuse that runs; until the end its pools are ours alone."""
     program = shutil.which("zfs-fuse")
     if os.geteuid() != 0 or program is None or not Path("/dev/fuse").exists():
         needed("zfs-fuse, root and /dev/fuse")
