@@ -111,27 +111,16 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
         return {"tokens": [token_value(token) for token in tokens.listed(store.reader)]}
     if not name.isprintable():
         raise BadRequest("the name must be printable")
-    account = pwd.getpwuid(os.geteuid()).pw_name
+    account, trail = pwd.getpwuid(os.geteuid()).pw_name, Audit(store)
     if action == "revoke":
         number = tokens.named(store.reader, name)
+        await trail.note(account, "local", f"token revoke {name}")
         await store.write(lambda change: tokens.revoke(change, number))
-        await Audit(store).note(account, "local", f"token revoke {name}")
         return {"revoked": name}
     try:
         role, seconds = parse_new_token(name, args["role"], args.get("expires"))
     except ValueError as error:
         raise BadRequest(str(error)) from error
-    secret = tokens.make_secret()
-    await store.write(
-        lambda change: tokens.add(
-            change,
-            secret,
-            account=name,
-            role=role,
-            name=name,
-            seconds=seconds,
-            renewed=False,
-        )
-    )
-    await Audit(store).note(account, "local", f"token add {name}")
+    await trail.note(account, "local", f"token add {name}")
+    secret = await store.write(lambda change: tokens.add_named(change, name, role, seconds))
     return {"token": secret, "name": name, "role": role.word}

@@ -95,6 +95,13 @@ def add(
     return Login(account, role, row[0], expires, lifetime)
 
 
+def add_named(change: Transaction, name: str, role: Role, seconds: int | None) -> str:
+    """Keep a new token that is an account of its own; returns its text. Raises: Conflict."""
+    secret = make_secret()
+    add(change, secret, account=name, role=role, name=name, seconds=seconds, renewed=False)
+    return secret
+
+
 def find(db: Connection, secret: str) -> Login | None:
     """The login that a token stands for; None: unknown, revoked or expired."""
     row = db.execute(

@@ -63,17 +63,8 @@ class Tokens:
             raise request.refuse(400, f"args: {error}") from error
         account = session.require(request, Role.FULL).account
         await self._audit.note(account, session.address, f"token add {name}")
-        secret = tokens.make_secret()
-        await session.desk.write(
-            lambda change: tokens.add(
-                change,
-                secret,
-                account=name,
-                role=role,
-                name=name,
-                seconds=seconds,
-                renewed=False,
-            )
+        secret = await session.desk.write(
+            lambda change: tokens.add_named(change, name, role, seconds)
         )
         return Reply({"token": secret, "name": name, "role": role.word})
 
