@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # 700 pings, which cost some 10 us each.
 READ_SIZE: Final = 4 * 1024
 SLICE: Final = 0.001
+# Given to TLS at once: it takes all of it or says nothing, and a client that takes so much in a
+# minute is alive, however slow.
+SEND_SIZE: Final = 32 * 1024
 # Messages above these close the connection (1009): before login, and after.
 STRANGER_MESSAGE: Final = 8 * 1024
 MEMBER_MESSAGE: Final = 1024 * 1024
@@ -420,9 +423,9 @@ class Connection:
     def _write_rest(self) -> bool:
         assert self._rest is not None
         try:
-            sent = self._socket.send(self._rest)
+            sent = self._socket.send(self._rest[:SEND_SIZE])
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            # TLS must see the same bytes again; the memoryview is kept as it is.
+            # TLS must see the same bytes again: the rest is kept as it is.
             self._wait_for_room(True)
             return False
         except OSError as error:

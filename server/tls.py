@@ -60,10 +60,10 @@ def context(pair: Pair, client_ca: str) -> ssl.SSLContext:
     """A server's context: TLS 1.2 or newer. Raises: CannotStart naming the file."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A write never has to wait for a read: the connection relies on it.
     # Connections live for months: tickets to resume a session are bytes and work for nothing,
     # and clients that read and write in two threads can trip over them as they come.
     made.num_tickets = 0
+    # A write never has to wait for a read: the connection relies on it.
     made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:
         made.load_cert_chain(pair.certificate, pair.key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl
 import time
@@ -15,7 +16,7 @@ from websockets.http11 import Request, Response
 
 from bench.wire import RawClient
 from server import tls
-from server.connection import LATE_FRAMES, OUTPUT_HIGH, Connection, Phase
+from server.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, Connection, Phase
 from sysadmd.settings import Server
 
 
@@ -119,6 +120,28 @@ async def is_read_on(directory: Path) -> None:
 
 def test_reading_goes_on_whoever_wrote_the_last_of_what_waited(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(is_read_on(tmp_path), 20))
+
+
+async def steps(directory: Path) -> list[int]:
+    """How much still waits while a client takes one long portion, bit by bit."""
+    connection, _, client = await pair(directory)
+    await until(lambda: connection.phase is Phase.OPEN)
+    connection.offer(b"x" * 512 * 1024)
+    seen = [connection.buffered]
+    while connection.buffered:
+        drain(client)
+        await asyncio.sleep(0)
+        if connection.buffered < seen[-1]:
+            seen.append(connection.buffered)
+    connection.abort()
+    client.close()
+    return seen
+
+
+def test_a_slow_client_is_seen_to_take_a_long_portion(tmp_path: Path) -> None:
+    """OpenSSL says that bytes were taken only when all of them were that it was given."""
+    seen = asyncio.run(asyncio.wait_for(steps(tmp_path), 20))
+    assert max(more - less for more, less in itertools.pairwise(seen)) <= SEND_SIZE
 
 
 async def longest_turn(directory: Path) -> float:
