@@ -220,6 +220,7 @@ class Daemon:
         self._signals(desk, dispatcher, collectors, pruner, listeners, jobs)
         await dispatcher.recover()
         parts: list[Coroutine[Any, Any, None]] = [
+            store.watch(),
             dispatcher.run(),
             collectors.run(),
             pruner.run(),

@@ -117,6 +117,10 @@ class Session:
         except EventsLost as error:
             connection.close(4410, str(error))
             return False
+        except Exception:  # the outer edge: what can't be read for one stops no other
+            log.exception("%s: what it has missed can't be read", self.address)
+            connection.close(1011, "the journal can't be read on; see the server's log")
+            return False
         if page is None:
             tail.follow(self.told)
             return False

@@ -59,6 +59,8 @@ class Store:
         self.reader.execute("PRAGMA query_only = ON")
         # Why changes can't be kept at the moment; None: they can.
         self.trouble: str | None = None
+        # The defect that ends it.
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer = writer
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -81,6 +83,13 @@ class Store:
         self._changes.put(_Change(change, done))
         return done
 
+    async def watch(self) -> None:
+        """Return never. Raises: whatever defect has ended the writing, or the telling.
+
+        Who has heard of it must end: what comes next would be lost, a new start loses nothing.
+        """
+        await self._broken
+
     def close(self) -> None:
         """Commit what is queued, then close the file. Blocks for the last disk sync."""
         self._changes.put(None)
@@ -88,16 +97,21 @@ class Store:
         self.reader.close()
 
     def _write_all(self) -> None:
-        while (change := self._changes.get()) is not None:
-            group = [change]
-            while len(group) < GROUP and not self._changes.empty():
-                following = self._changes.get()
-                if following is None:
-                    self._changes.put(None)
-                    break
-                group.append(following)
-            self._commit(group)
-        self._writer.close()
+        group: list[_Change] = []
+        try:
+            while (change := self._changes.get()) is not None:
+                group = [change]
+                while len(group) < GROUP and not self._changes.empty():
+                    following = self._changes.get()
+                    if following is None:
+                        self._changes.put(None)
+                        break
+                    group.append(following)
+                self._commit(group)
+        except BaseException as error:  # noqa: BLE001 - handed to `watch`
+            self._loop.call_soon_threadsafe(self._break, error, group)
+        finally:
+            self._writer.close()
 
     def _commit(self, group: list[_Change]) -> None:
         """One transaction for the whole group, then one call into the event loop."""
@@ -145,7 +159,18 @@ class Store:
             else:
                 change.done.set_exception(error)
         if events:
-            self.publish(events)
+            try:
+                self.publish(events)
+            except Exception as error:  # noqa: BLE001 - handed to `watch`
+                self._break(error, ())
+
+    def _break(self, error: BaseException, group: Sequence[_Change]) -> None:
+        self.trouble = f"a defect: {error!r}"
+        for change in group:
+            if not change.done.done():
+                change.done.set_exception(error)
+        if not self._broken.done():
+            self._broken.set_exception(error)
 
 
 def open_store(path: Path, schemas: Mapping[str, Sequence[str]]) -> Store:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from bench.wire import RawClient
 from sysadmd import journal
@@ -57,6 +58,21 @@ def stored(tmp_path: Path) -> Daemon:
     daemon.start().stop()
     fill(daemon.state_dir, 999)
     return daemon
+
+
+def test_a_reader_for_whom_the_journal_is_damaged_stops_no_other(stored: Daemon) -> None:
+    db = sqlite3.connect(stored.state_dir / "state.db")
+    journal.append(Transaction(db), "dispatcher", b'{"job":', time.time())
+    db.commit()
+    db.close()
+    with stored, stored.client() as client, stored.client() as other:
+        subscribe(client, ["dispatcher"], "oldest")
+        with pytest.raises(ConnectionClosed) as closed:
+            client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        subscribe(other, ["system-state"], "oldest")
+        chain("", [other.event() for _ in range(333)])
 
 
 @pytest.mark.parametrize("systems", [ALL, ["life-preserver"], ["system-state", "dispatcher"]])

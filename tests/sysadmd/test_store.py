@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -124,6 +124,39 @@ def test_a_cursor_is_taken_back_and_no_other(tmp_path: Path) -> None:
                     journal.parse_cursor(store.reader, store.epoch, bad)
 
     asyncio.run(body())
+
+
+def test_a_defect_of_writing_or_telling_is_raised_and_leaves_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    def end_all(change: Transaction) -> None:
+        # As SQLite does it by itself when it has no memory.
+        change.db.execute("ROLLBACK")
+        raise MemoryError("planted")
+
+    def refuse(events: list[Event]) -> None:
+        raise LookupError("planted")
+
+    async def writing(store: Store) -> None:
+        with pytest.raises(MemoryError, match="planted"):
+            await store.write(end_all)
+        with pytest.raises(MemoryError, match="planted"):
+            await store.watch()
+
+    async def telling(store: Store) -> None:
+        store.publish = refuse
+        assert await store.write(adding(1)) == 1
+        with pytest.raises(LookupError, match="planted"):
+            await store.watch()
+
+    async def body(breaks: Callable[[Store], Awaitable[None]], name: str) -> None:
+        async with opened(tmp_path / name) as (store, _):
+            await asyncio.wait_for(breaks(store), 20)
+            assert store.trouble is not None
+            assert "planted" in store.trouble
+
+    asyncio.run(body(writing, "writing.db"))
+    asyncio.run(body(telling, "telling.db"))
 
 
 def test_a_foreign_damaged_or_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
