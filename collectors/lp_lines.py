@@ -12,8 +12,6 @@ from typing import Final, Literal
 
 Kind = Literal["snapshot", "replication"]
 
-# A line is cut here; none that Life Preserver writes comes near it.
-LINE_LIMIT: Final = 64 * 1024
 CUT_MARK: Final = " [... cut]"
 
 # A date is short in every locale: a long line of digits costs no more than that.

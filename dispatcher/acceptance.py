@@ -17,10 +17,9 @@ from sysadmd.journal import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job that an order led to. new: it was not there before; waits: it is to be queued."""
+    """A job that an order led to. waits: it is new, and to be queued."""
 
     job: Job
-    new: bool
     waits: bool
 
 
@@ -44,15 +43,15 @@ def _accept(change: Transaction, now: Now, order: Order) -> Accepted:
     if there is not None:
         job = records.job(change.db, there)
         assert job is not None
-        return Accepted(job, new=False, waits=False)
+        return Accepted(job, waits=False)
     job = _insert(change.db, now, order)
     transitions.tell(change, now, job.uid, "pending")
     if order.commands:
-        return Accepted(job, new=True, waits=True)
+        return Accepted(job, waits=True)
     transitions.finish_job(change, now, job.uid, "succeeded")
     finished = records.job(change.db, job.uid)
     assert finished is not None
-    return Accepted(finished, new=True, waits=False)
+    return Accepted(finished, waits=False)
 
 
 def _same(db: Connection, order: Order) -> int | None:

@@ -115,19 +115,12 @@ class Queues:
     def adopt(
         self, queue: str | None, waiting: Iterable[int], running: Iterable[int]
     ) -> Queues:
-        """With jobs of an earlier life; a queue that is not configured any more drains."""
+        """With accepted jobs; a queue that is not configured any more drains."""
         lane = self.lanes.get(queue, Lane(1, drains=True))
         line = lane.waiting.join(waiting)
         return self._with(
             queue, replace(lane, waiting=line, running=lane.running | set(running))
         )
-
-    def add(self, queue: str | None, uids: Iterable[int]) -> Queues:
-        """With accepted jobs. Raises: IllegalMove if there is no such queue or it drains."""
-        lane = self.lanes.get(queue)
-        if lane is None or lane.drains:
-            raise IllegalMove(f"there is no queue {queue}")
-        return self._with(queue, replace(lane, waiting=lane.waiting.join(uids)))
 
     def remove(self, queue: str | None, uid: int) -> Queues:
         """Without a job that waited. Raises: IllegalMove if it does not."""

@@ -55,8 +55,6 @@ def save(profile: Profile) -> None:
     new.replace(file)
 
 
-def remove() -> bool:
-    """Forget it; False: there was none."""
-    existed = path().exists()
+def remove() -> None:
+    """Forget it, if there is one."""
     path().unlink(missing_ok=True)
-    return existed
