@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,13 @@ import sh
 
 from collectors.process_slot import Outstanding, ProcessSlot, signing
 from collectors.zpool_query import ENVIRONMENT, search_paths
+from sysadmd.apart import apart
 
 log = logging.getLogger(__name__)
 
 DEVD_SOCKET: Final = Path("/var/run/devd.seqpacket.pipe")
+# A follower that ended sooner is not started again: this zpool can't follow; s.
+WORKING: Final = 60.0
 # Source: devd(8): a message has at most 8 KiB.
 _MESSAGE: Final = 8192
 
@@ -44,7 +48,10 @@ class Hints:
         self._hint.clear()
 
     async def start(self, command: str) -> None:
-        """Listen from here on, once; a source that is not there is done without."""
+        """Listen, unless we do; a source that is not there is done without.
+
+        One that has ended is asked for again: called whenever zpool has answered.
+        """
         if self._started:
             return
         self._started = True
@@ -64,9 +71,11 @@ class Hints:
             asyncio.get_running_loop().remove_reader(self._devd)
             self._devd.close()
         self._follower = self._devd = None
+        self._started = False
 
     async def _follow_events(self, command: str) -> None:
         loop = asyncio.get_running_loop()
+        begun = time.monotonic()
 
         def told(line: str) -> None:
             try:
@@ -76,30 +85,42 @@ class Hints:
 
         def ended(command: sh.RunningCommand, success: bool, status: int) -> None:
             log.debug("zpool events has ended (%s); pools are polled", status)
+            if time.monotonic() - begun >= WORKING:
+                self._started = False
 
         try:
             lock = await self._slot.take()
-        except (Outstanding, OSError) as error:
+        except Outstanding as error:
+            log.debug("no hints from zpool events yet (%s); pools are polled", error)
+            self._started = False
+            return
+        except OSError as error:
             log.info("no hints from zpool events (%s); pools are polled", error)
             return
+
+        def follow() -> sh.RunningCommand:
+            try:
+                return sh.Command(command, search_paths=search_paths())(
+                    *("events", "-f", "-H"),
+                    _env=ENVIRONMENT,
+                    _bg=True,
+                    _bg_exc=False,
+                    _out=told,
+                    _no_out=True,
+                    _new_group=True,
+                    _pass_fds={lock},
+                    _preexec_fn=signing(lock),
+                    _done=ended,
+                )
+            finally:
+                # The process has its own copy: one follower at a time, whoever started it.
+                os.close(lock)
+
         try:
-            self._follower = sh.Command(command, search_paths=search_paths())(
-                *("events", "-f", "-H"),
-                _env=ENVIRONMENT,
-                _bg=True,
-                _bg_exc=False,
-                _out=told,
-                _no_out=True,
-                _new_group=True,
-                _pass_fds={lock},
-                _preexec_fn=signing(lock),
-                _done=ended,
-            )
+            # Begun on the loop's own thread, sh would talk to the loop when that is closed.
+            self._follower = await apart(follow, "zpool events")
         except (sh.CommandNotFound, OSError) as error:
             log.info("no hints from zpool events (%s); pools are polled", error)
-        finally:
-            # The process has its own copy: one follower at a time, whoever started it.
-            os.close(lock)
 
     def _listen_to_devd(self) -> None:
         try:
@@ -123,6 +144,7 @@ class Hints:
         except OSError:
             message = b""
         if not message:
-            asyncio.get_running_loop().remove_reader(self._devd)
+            log.info("devd has ended; pools are polled until it is there again")
+            self.close()
         elif b"system=ZFS" in message:
             self._hint.set()
