@@ -58,6 +58,10 @@ class DirectoryWatch:
             return True
         died = self._observer is not None and inode == self._inode
         self.close()
+        if not os.access(self._directory, os.R_OK):
+            # The observer would say nothing, and see nothing.
+            self._say("can't be watched (it is not ours to read)")
+            return False
         try:
             self._observer = Observer()
             self._observer.schedule(self._handler, str(self._directory), recursive=False)

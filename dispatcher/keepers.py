@@ -156,14 +156,15 @@ def ids(room: Path) -> list[str]:
 
 
 def lives(room: Path, id: str, role: str) -> bool:
-    """Does the `guard` or the `keeper` of this pair live?"""
+    """Does the `guard` or the `keeper` of this pair live? If it can't be told: yes."""
     try:
         with (room / f"{id}.{role}").open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        # Held; or there is no descriptor to look with, and it is asked again.
+        return True
     return False
 
 

@@ -57,15 +57,16 @@ def set_aside(state_dir: Path, uids: Iterable[int]) -> Path:
 def is_held(path: Path) -> bool:
     """Does any process still hold the log open as its command was given it?
 
-    The keeper takes a lock on it, which lives on in every copy of that descriptor.
+    The keeper takes a lock on it, which lives on in every copy of that descriptor. If it can't
+    be told: yes.
     """
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
     return False
 
 
