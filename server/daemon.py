@@ -156,6 +156,11 @@ class Daemon:
         self.state = state
         self.limits = limits
         self._stop = asyncio.Event()
+        self._hang_up = asyncio.Event()
+        # Held by who looks after certificate and key.
+        self._files = asyncio.Lock()
+        # What can't be changed while running is what it was then.
+        self._begun = settings
 
     async def main(self) -> None:
         """Everything from the first listener to the last goodbye."""
@@ -217,8 +222,9 @@ class Daemon:
         )
         desk.certificate_login = Certificates(trail, accounts).login
         desk.on_login = lambda session: listeners.known(session.connection)
-        self._signals(desk, dispatcher, collectors, pruner, listeners, jobs)
+        self._signals()
         await dispatcher.recover()
+        url = listener.url(sockets[0])
         parts: list[Coroutine[Any, Any, None]] = [
             store.watch(),
             dispatcher.run(),
@@ -226,9 +232,11 @@ class Daemon:
             pruner.run(),
             listeners.tick(),
             self._keep_certificate(listeners),
+            self._reload_when_told(
+                desk, dispatcher, collectors, pruner, listeners, jobs, url, pair
+            ),
         ]
         running = [group.create_task(part) for part in parts]
-        url = listener.url(sockets[0])
         self.state.write_endpoint(url, pair.certificate)
         _say_ready(url)
         await self._stop.wait()
@@ -240,16 +248,23 @@ class Daemon:
         """Renew the own certificate when that is due; runs until cancelled."""
         while True:
             await asyncio.sleep(RENEWAL)
-            settings = self.settings.server
-            try:
-                if await asyncio.to_thread(tls.renewal_due, settings, self.state.tls):
-                    pair = await asyncio.to_thread(tls.prepare, settings, self.state.tls)
-                    listeners.context = tls.context(pair, settings.client_ca)
-                    log.info("the certificate was renewed; its key is the same")
-            except _NO_CERTIFICATE as error:
-                log.error("the certificate could not be renewed: %s", error)
+            async with self._files:
+                settings = self.settings.server
+                try:
+                    if await asyncio.to_thread(tls.renewal_due, settings, self.state.tls):
+                        pair = await asyncio.to_thread(tls.prepare, settings, self.state.tls)
+                        listeners.context = tls.context(pair, settings.client_ca)
+                        log.info("the certificate was renewed; its key is the same")
+                except _NO_CERTIFICATE as error:
+                    log.error("the certificate could not be renewed: %s", error)
 
-    def _signals(
+    def _signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+
+    async def _reload_when_told(
         self,
         desk: Desk,
         dispatcher: Dispatcher,
@@ -257,24 +272,32 @@ class Daemon:
         pruner: Pruner,
         listeners: Listeners,
         jobs: JobEvents,
+        url: str,
+        named: tls.Pair,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-
-        def reload() -> None:
+        """Put the configuration in force anew at each SIGHUP; runs until cancelled."""
+        while True:
+            await self._hang_up.wait()
+            self._hang_up.clear()
             settings = self._reread()
             if settings is None:
-                return
-            try:
-                pair = tls.prepare(settings.server, self.state.tls)
-                context = tls.context(pair, settings.server.client_ca)
-            except _NO_CERTIFICATE as error:
-                log.error("reload refused, the old configuration stays: %s", error)
-                return
-            self.settings = desk.settings = settings
-            # Clients that are connected keep theirs.
-            listeners.context = context
+                continue
+            async with self._files:
+                try:
+                    pair = await asyncio.to_thread(tls.prepare, settings.server, self.state.tls)
+                    context = tls.context(pair, settings.server.client_ca)
+                    if pair != named:
+                        # Local clients know us by the certificate that is named there.
+                        await asyncio.to_thread(
+                            self.state.write_endpoint, url, pair.certificate
+                        )
+                        named = pair
+                except _NO_CERTIFICATE as error:
+                    log.error("reload refused, the old configuration stays: %s", error)
+                    continue
+                self.settings = desk.settings = settings
+                # Clients that are connected keep theirs.
+                listeners.context = context
             listeners.settings = settings.server
             own_log.set_level(self.options.log_level or settings.log_level)
             jobs.log_limit = settings.dispatcher.event_log_limit
@@ -282,8 +305,6 @@ class Daemon:
             dispatcher.reconfigure(settings.dispatcher)
             collectors.reconfigure(settings.collectors)
             log.info("configuration reloaded")
-
-        loop.add_signal_handler(signal.SIGHUP, reload)
 
     def _reread(self) -> Settings | None:
         """The new settings, or None if there are none to be had: the old ones stay."""
@@ -297,8 +318,8 @@ class Daemon:
             log.error("reload refused, the old configuration stays: %s", error)
             return None
         for name, old, new in (
-            ("state_dir", self.settings.state_dir, settings.state_dir),
-            ("server.listen", self.settings.server.listen, settings.server.listen),
+            ("state_dir", self._begun.state_dir, settings.state_dir),
+            ("server.listen", self._begun.server.listen, settings.server.listen),
         ):
             if old != new:
                 log.warning("%s has changed; that needs a restart and is not in force", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import ssl
@@ -13,6 +14,8 @@ from typing import Final
 
 from sysadmd.errors import CannotStart
 from sysadmd.settings import Server
+
+log = logging.getLogger(__name__)
 
 # Apple's limit for a server certificate is 398 days; 397 is within it for every client.
 DAYS: Final = 397
@@ -38,6 +41,10 @@ def prepare(settings: Server, directory: Path) -> Pair:
     directory.mkdir(mode=0o700, exist_ok=True)
     pair = Pair(directory / "certificate.pem", directory / "key.pem")
     if not pair.key.exists():
+        if pair.certificate.exists():
+            log.warning("%s is gone: a new one is made, pins do not hold any more", pair.key)
+        # A certificate of another key is of no use, whatever happens before the next is made.
+        pair.certificate.unlink(missing_ok=True)
         _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", out=pair.key)
     if _renewal_due(pair.certificate):
         names = _names()

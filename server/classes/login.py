@@ -38,6 +38,11 @@ class Auth:
             raise request.refuse(400, 'args.lifetime must be "session" or "client"')
         label = _name(request, args, "name") if lifetime == "client" else None
         settings = session.desk.settings.auth
+        if not settings.password_login:
+            raise request.refuse(
+                401,
+                "passwords are not accepted here (auth.password_login); log in with a token",
+            )
         group, loop = session.connection.group, session.desk.loop
         wait = self._guesses.blocked_for(group, loop.time())
         if wait:
@@ -61,9 +66,7 @@ class Auth:
     async def _check(self, session: Session, name: str, password: str) -> Role | None:
         """The account's role if this is its password; the outcome counts. Raises: Busy."""
         settings, group = session.desk.settings.auth, session.connection.group
-        role = None
-        if settings.password_login:
-            role = await self._accounts.check(name, password, settings)
+        role = await self._accounts.check(name, password, settings)
         if role is not None:
             self._guesses.succeeded(group, name)
         elif self._guesses.failed(group, name, session.desk.loop.time(), settings):

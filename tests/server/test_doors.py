@@ -1,5 +1,6 @@
 """What a stranger can do: limits of frames, time, connections; TLS; HTTP on the same port."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -25,6 +26,8 @@ from websockets.sync.client import connect
 from bench.wire import RawClient
 from server.connection import STRANGER_FRAMES
 from server.listener import BEYOND, client_group
+from sysadmd.client import Target
+from sysadmd.client import connect as connect_client
 from tests.conftest import QUIET
 from tests.daemon import Client, Daemon, wait_for
 
@@ -474,6 +477,46 @@ def test_a_configured_certificate_is_reloaded_without_dropping_anybody(
             assert name() == ((("commonName", "second"),),)
             socket.send('{"namespace":"rpc","name":"identify","id":"still"}')
             assert "still" in str(socket.recv(timeout=10))
+
+
+def test_local_clients_follow_to_a_certificate_that_was_configured_meanwhile(
+    tmp_path: Path,
+) -> None:
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    files = ("-nodes", "-subj", "/CN=x", "-keyout", "other.key", "-out", "other.pem")
+    subprocess.run([*made, *files], check=True, capture_output=True, cwd=tmp_path)
+    with Daemon(tmp_path / "state", QUIET) as daemon:
+        tls = f'tls = {{ certificate = "{tmp_path}/other.pem", key = "{tmp_path}/other.key" }}'
+        daemon.config.write_text(f"{QUIET}[server]\n{tls}\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for(lambda: "configuration reloaded" in daemon.log.read_text(), "the reload")
+
+        async def ask() -> Any:
+            async with connect_client(Target.local(daemon.state_dir)) as client:
+                return await client.request("rpc", "identify")
+
+        assert asyncio.run(ask())["type"] == "server"
+
+
+def test_without_its_key_the_own_certificate_is_made_anew(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "state", QUIET)
+    daemon.start().stop()
+    (daemon.state_dir / "tls/key.pem").unlink()
+    with daemon, daemon.client() as client:
+        assert client.ask("rpc", "identify")["type"] == "server"
+    assert "pins do not hold" in daemon.log.read_text()
+
+
+def test_where_no_passwords_are_taken_that_is_said_and_not_held_against_anybody(
+    tmp_path: Path,
+) -> None:
+    auth = "[auth]\npassword_login = false\nfailures = 1\n"
+    with Daemon(tmp_path / "state", QUIET + auth) as daemon, daemon.stranger() as client:
+        for _ in range(3):
+            args = {"username": "root", "password": "right or wrong"}
+            error = client.ask_raw("rpc", "auth", args)["args"]
+            assert error["code"] == 401
+            assert "log in with a token" in error["detail"]
 
 
 def test_renewal_of_the_own_certificate_keeps_the_key(tmp_path: Path) -> None:

@@ -146,6 +146,11 @@ def test_a_reload_takes_what_is_right_and_refuses_what_is_wrong(daemon: Daemon) 
     daemon.config.write_text(QUIET + '[server]\nlisten = ["127.0.0.1:1"]\n')
     daemon.process.send_signal(signal.SIGHUP)
     wait_for(lambda: "needs a restart" in daemon.log.read_text(), "the warning")
+    reload(daemon, "needs a restart")
+    reloads = daemon.log.read_text().count("needs a restart")
+    daemon.config.write_text(QUIET)
+    reload(daemon, "configuration reloaded")
+    assert daemon.log.read_text().count("needs a restart") == reloads
 
 
 def test_the_log_can_be_json(tmp_path: Path) -> None:
