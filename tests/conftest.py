@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ enabled = false
 [collectors.life_preserver]
 enabled = false
 """
+
+
+def pytest_configure() -> None:
+    """In the background of a script SIGINT is ignored, and would be by all that we start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
