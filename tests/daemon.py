@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLI
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:g} s in vain for: {what}")
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Generator[subprocess.Popen[str]]:
+    """The process, which is killed at the end: a test that fails does not wait for it."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Daemon:

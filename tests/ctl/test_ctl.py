@@ -1,5 +1,6 @@
 """`sysadmctl` as a program, against a real daemon."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from tests.daemon import ROOT, Daemon, wait_for
+from tests.daemon import ROOT, Daemon, ended, wait_for
 
 MAIN = "from sysadmd.ctl import main; main()"
 
@@ -41,8 +42,8 @@ def ctl(daemon: Daemon, *arguments: str, text: str = "") -> subprocess.Completed
 
 def start(
     daemon: Daemon, *arguments: str, stderr: int | IO[str] = subprocess.PIPE
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         command(daemon, *arguments),
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -50,6 +51,7 @@ def start(
         env=environment(),
         cwd="/",
     )
+    return ended(process)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:

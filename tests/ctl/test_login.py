@@ -14,7 +14,7 @@ import pytest
 from sysadmd.client import file_pin
 from tests.conftest import QUIET
 from tests.ctl.conftest import MAIN, Ctl, lines
-from tests.daemon import DEADLINE, ROOT, Daemon, wait_for
+from tests.daemon import DEADLINE, ROOT, Daemon, ended, wait_for
 
 USER, PASSWORD, SERVICE = "sysadmd-ctl", "correct horse 8", "sysadmd-ctl-tests"
 CONFIG = f'{QUIET}[auth]\npam_service = "{SERVICE}"\nfull = ["{USER}"]\n'
@@ -156,7 +156,7 @@ def test_who_may_not_read_the_state_directory_is_told_to_log_in(
 
 
 def test_ctrl_c_ends_a_question_at_once(daemon: Daemon, ctl: Ctl) -> None:
-    with subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-c", MAIN, "login", daemon.url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -164,7 +164,8 @@ def test_ctrl_c_ends_a_question_at_once(daemon: Daemon, ctl: Ctl) -> None:
         text=True,
         env=ctl.environment({}),
         start_new_session=True,
-    ) as asking:
+    )
+    with ended(started) as asking:
         assert asking.stderr is not None
         shown = ""
         while not shown.endswith("[y/N]: "):

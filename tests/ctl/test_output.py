@@ -11,7 +11,7 @@ import pytest
 from sysadmd.ctl.output import harmless
 from sysadmd.ctl.run import exit_status
 from tests.ctl.conftest import MAIN, Ctl, lines
-from tests.daemon import DEADLINE, Daemon
+from tests.daemon import DEADLINE, Daemon, ended
 
 EVIL = "evil \x1b]0;title\x07\x9b31m\u202e\ud800 end"
 
@@ -162,13 +162,14 @@ def test_every_end_of_a_job_has_its_status(
 def test_ctrl_c_ends_tail_and_says_where_to_go_on(daemon: Daemon, ctl: Ctl) -> None:
     local = ["--state-dir", str(daemon.state_dir)]
     assert ctl(*local, "run", "--", "true").returncode == 0
-    with subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-c", MAIN, *local, "tail", "--since", "oldest"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=ctl.environment({}),
-    ) as tail:
+    )
+    with ended(started) as tail:
         assert tail.stdout is not None
         assert "pending" in tail.stdout.readline()
         assert "running" in tail.stdout.readline()
