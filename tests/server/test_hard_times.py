@@ -106,11 +106,11 @@ def test_jobs_of_a_state_file_that_was_moved_away_are_taken_for_no_others(
     for file in daemon.state_dir.glob("state.db*"):
         file.unlink()
     with daemon.start(), daemon.client() as client:
+        begun = time.monotonic()
         client.ask("rpc", "dispatcher", {"action": "run", "new": 'sh -c "sleep 5"'})
         (aside,) = daemon.state_dir.glob("jobs-aside-*")
         assert (aside / log.relative_to(daemon.state_dir / "jobs")).exists()
         assert "jobs-aside-" in daemon.log.read_text()
-        begun = time.monotonic()
         wait_for(lambda: result(client, "new"), "the new job's end")
         assert result(client, "new") == "succeeded"
         assert time.monotonic() - begun > 4
