@@ -319,6 +319,8 @@ def test_silence_is_a_lost_connection(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def note(error: SysadmdError, pause: float) -> None:
         lost.append(str(error))
+        # What comes next is waited for as long as it takes.
+        monkeypatch.undo()
 
     async def work() -> None:
         reply = {"cursor": "c1", "prev": ""}
