@@ -68,7 +68,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
     adopted = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
     timed = daemon.submit("sleep 60", timeout=3)
     wait_for(lambda: daemon.log(adopted) == b"one\n")
-    wait_for(lambda: daemon.job(timed).state == "running")
+    wait_for(lambda: daemon.job(timed).started)
     daemon.kill()
     if role == "both":
         # Only the identity of the processes is left to tell what runs.

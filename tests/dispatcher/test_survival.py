@@ -188,8 +188,8 @@ def test_a_kill_is_gone_on_with_by_the_next_daemon(daemon: Daemon) -> None:
 
 
 def test_a_timeout_counts_on_while_there_is_no_daemon(daemon: Daemon) -> None:
-    uid = daemon.submit("sleep 60", timeout=0.5)
-    wait_for(lambda: daemon.job(uid).state == "running")
+    uid = daemon.submit("sleep 60", timeout=2)
+    wait_for(lambda: daemon.job(uid).started)
     daemon.kill()
     daemon.start()
     assert daemon.finished(uid).result == "timed-out"
