@@ -81,13 +81,16 @@ def test_a_full_disk_that_prevents_a_start_is_named_and_nothing_else_blamed(
 
 def test_a_state_file_that_another_process_locks_is_waited_for(daemon: Daemon) -> None:
     with daemon.client() as client:
-        client.ask("rpc", "dispatcher", {"action": "run", "short": "sleep 1"})
+        go = daemon.state_dir / "go"
+        until_told = f'sh -c "while [ ! -e {go} ]; do sleep 0.05; done"'
+        client.ask("rpc", "dispatcher", {"action": "run", "short": until_told})
         other = sqlite3.connect(daemon.state_dir / "state.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         try:
             refused = client.ask_raw("rpc", "dispatcher", {"action": "run", "x": "true"})
             assert refused["args"]["code"] == 503
             assert "locked" in refused["args"]["detail"]
+            go.touch()
             wait_for(lambda: "jobs stand still" in daemon.log.read_text(), "the log line")
         finally:
             other.execute("ROLLBACK")
