@@ -221,6 +221,7 @@ class Daemon:
             Metrics(desk, dispatcher, collectors, admin_token),
         )
         desk.certificate_login = Certificates(trail, accounts).login
+        desk.role_of = lambda name: accounts.role(name, desk.settings.auth)
         desk.on_login = lambda session: listeners.known(session.connection)
         self._signals()
         await dispatcher.recover()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
+from server import tokens
 from server.forms import Form
 from server.frames import Renderer
 from server.hub import Hub
@@ -75,6 +76,8 @@ class Desk:
         self.http: Callable[[Session, HttpRequest, Callable[[], Response]], Response]
         # The login by a verified certificate's name.
         self.certificate_login: Callable[[Session, str], Awaitable[Login | None]]
+        # The role of an account by the configuration; None: it may not log in.
+        self.role_of: Callable[[str], Awaitable[Role | None]]
         self.on_login: Callable[[Session], None] = lambda session: None
         self._pages = pages
 
@@ -92,6 +95,16 @@ class Desk:
 
     async def write(self, change: Callable[[Transaction], T]) -> T:
         return await self.store.write(change)
+
+    async def end_token(self, number: int, why: str) -> None:
+        """Revoke a token, and close the connections that logged in by it. Raises: StoreFull."""
+        try:
+            await self.write(lambda change: tokens.revoke(change, number))
+        finally:
+            for session, login in self.logins():
+                if login.token == number:
+                    # Behind the reply: it may be the one that asked.
+                    self.loop.call_soon(session.connection.close, 4401, why)
 
     def tail(
         self, form: Form, start: Place, prev: str, opening: Iterator[bytes] | None = None

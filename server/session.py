@@ -251,6 +251,12 @@ class Session:
 
     async def _keep_renewal(self, renewed: Login) -> None:
         try:
+            role = await self.desk.role_of(renewed.account)
+            if role is None or role < renewed.role:
+                log.warning("%s: %s has lost its role", self.address, renewed.account)
+                assert renewed.token is not None
+                await self.desk.end_token(renewed.token, "the account has lost its role")
+                return
             await self.desk.write(lambda change: tokens.renew(change, renewed))
         except SysadmdError as error:
             # A full disk ends nobody's login: the next renewal may be written down again.

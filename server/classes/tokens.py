@@ -47,11 +47,7 @@ class Tokens:
         if number != login.token:
             session.require(request, Role.FULL)
         await self._audit.note(login.account, session.address, f"token revoke {name}")
-        await desk.write(lambda change: tokens.revoke(change, number))
-        for other, login in desk.logins():
-            if login.token == number:
-                # Behind the reply: it may be the own one.
-                desk.loop.call_soon(other.connection.close, 4401, "the token was revoked")
+        await desk.end_token(number, "the token was revoked")
         return Reply({"revoked": name})
 
     async def _add(

@@ -5,6 +5,7 @@ import grp
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import QUIET
 from tests.daemon import ROOT, Client, Daemon
@@ -69,6 +71,27 @@ AUTH = f'[auth]\npam_service = "{SERVICE}"\nfull = ["root", "@sysadmd-wheel"]\n'
 def guarded(tmp_path: Path, accounts: dict[str, str]) -> Iterator[Daemon]:
     with Daemon(tmp_path / "state", QUIET + AUTH) as daemon:
         yield daemon
+
+
+def test_an_account_that_has_lost_its_role_is_not_renewed(
+    tmp_path: Path, accounts: dict[str, str]
+) -> None:
+    with Daemon(tmp_path / "state", QUIET + AUTH + "token_lifetime = 10\n") as daemon:
+        with daemon.stranger() as client:
+            token = log_in(client, accounts["full"])["args"][0]
+            client.ask("events", "subscribe", "dispatcher")
+            daemon.config.write_text(QUIET + f'[auth]\npam_service = "{SERVICE}"\nfull = []\n')
+            os.kill(daemon.pid, signal.SIGHUP)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.receive()
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (
+                4401,
+                "the account has lost its role",
+            )
+        with daemon.stranger() as client:
+            error = client.ask_raw("rpc", "auth_token", {"token": token})
+            assert error["args"]["code"] == 401
 
 
 def log_in(client: Client, account: str, password: str = PASSWORD, **more: str) -> Any:
