@@ -15,6 +15,7 @@ import os
 import pwd
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import pam
@@ -41,14 +42,25 @@ class Busy(SysadmdError):
     code = "busy"
 
 
+class UnknownAccount(SysadmdError):
+    """There is no such account; or its directory does not answer, which looks the same."""
+
+    code = "unknown-account"
+
+
 def role_of(name: str, settings: Auth) -> Role | None:
-    """The role that an account has by the configuration; None: it may not log in."""
+    """The role that an account has by the configuration; None: it may not log in.
+
+    Raises: UnknownAccount.
+    """
     try:
         entry = pwd.getpwnam(name)
         # A primary group counts, which gr_mem does not show.
         groups = set(os.getgrouplist(name, entry.pw_gid))
-    except (KeyError, OSError, ValueError):
-        return None
+    except (KeyError, OSError, ValueError) as error:
+        raise UnknownAccount(
+            f"there is no account {name!r}, or its directory is away"
+        ) from error
     for role, members in ((Role.FULL, settings.full), (Role.LIMITED, settings.limited)):
         if any(_is_member(name, groups, member) for member in members):
             return role
@@ -75,8 +87,11 @@ class Accounts:
         begun = time.monotonic()
 
         def ask() -> Role | None:
-            right = _authenticate(name, password, settings.pam_service)
-            return role_of(name, settings) if right else None
+            if not _authenticate(name, password, settings.pam_service):
+                return None
+            with suppress(UnknownAccount):
+                return role_of(name, settings)
+            return None
 
         role = await self._in_thread(ask, settings)
         if role is None:
@@ -84,7 +99,7 @@ class Accounts:
         return role
 
     async def role(self, name: str, settings: Auth) -> Role | None:
-        """As `role_of`: the accounts may be in a directory, too. Raises: Busy."""
+        """As `role_of`: accounts may be in a directory, too. Raises: Busy, UnknownAccount."""
         return await self._in_thread(lambda: role_of(name, settings), settings)
 
     async def _in_thread(self, ask: Callable[[], Role | None], settings: Auth) -> Role | None:

@@ -76,7 +76,8 @@ class Desk:
         self.http: Callable[[Session, HttpRequest, Callable[[], Response]], Response]
         # The login by a verified certificate's name.
         self.certificate_login: Callable[[Session, str], Awaitable[Login | None]]
-        # The role of an account by the configuration; None: it may not log in.
+        # The role of an account by the configuration; None: it may not log in. Raises: Busy,
+        # UnknownAccount.
         self.role_of: Callable[[str], Awaitable[Role | None]]
         self.on_login: Callable[[Session], None] = lambda session: None
         self._pages = pages

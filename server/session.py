@@ -12,6 +12,7 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from server import tokens
+from server.accounts import UnknownAccount
 from server.connection import Connection, Phase
 from server.dialects import Envelope, envelope
 from server.forms import Dialect
@@ -258,6 +259,10 @@ class Session:
                 await self.desk.end_token(renewed.token, "the account has lost its role")
                 return
             await self.desk.write(lambda change: tokens.renew(change, renewed))
+        except UnknownAccount as error:
+            # The token stays until it runs out: its directory may be there again by then.
+            log.warning("%s: the token is not renewed: %s", self.address, error)
+            self.connection.close(4401, "the account is not known now; log in again")
         except SysadmdError as error:
             # A full disk ends nobody's login: the next renewal may be written down again.
             log.warning("%s: the token's renewal was not kept: %s", self.address, error)

@@ -113,7 +113,7 @@ class Certificates:
         self._accounts = accounts
 
     async def login(self, session: Session, name: str) -> Login | None:
-        """The login if it names a listed account. Raises: Busy."""
+        """The login if it names a listed account. Raises: Busy, UnknownAccount."""
         role = await self._accounts.role(name, session.desk.settings.auth)
         if role is None:
             return None

@@ -94,6 +94,28 @@ def test_an_account_that_has_lost_its_role_is_not_renewed(
             assert error["args"]["code"] == 401
 
 
+def test_an_account_that_is_away_keeps_its_token_but_no_connection(
+    tmp_path: Path, accounts: dict[str, str]
+) -> None:
+    name = "sysadmd-away"
+    make_account(name, "-g", "sysadmd-wheel")
+    try:
+        with Daemon(tmp_path / "state", QUIET + AUTH + "token_lifetime = 60\n") as daemon:
+            with daemon.stranger() as client:
+                token = log_in(client, name)["args"][0]
+                client.ask("events", "subscribe", "dispatcher")
+                subprocess.run(["userdel", "-f", name], check=True, capture_output=True)
+                with pytest.raises(ConnectionClosed) as closed:
+                    client.receive()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 4401
+                assert "not known" in closed.value.rcvd.reason
+            with daemon.stranger() as client:
+                assert client.ask("rpc", "auth_token", {"token": token})[0] == token
+    finally:
+        subprocess.run(["userdel", "-f", name], capture_output=True, check=False)
+
+
 def log_in(client: Client, account: str, password: str = PASSWORD, **more: str) -> Any:
     return client.ask_raw("rpc", "auth", {"username": account, "password": password, **more})
 
