@@ -111,7 +111,7 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
         return {"tokens": [token_value(token) for token in tokens.listed(store.reader)]}
     if not name.isprintable():
         raise BadRequest("the name must be printable")
-    account, trail = pwd.getpwuid(os.geteuid()).pw_name, Audit(store)
+    account, trail = _own_name(), Audit(store)
     if action == "revoke":
         number = tokens.named(store.reader, name)
         await trail.note(account, "local", f"token revoke {name}")
@@ -124,3 +124,11 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
     await trail.note(account, "local", f"token add {name}")
     secret = await store.write(lambda change: tokens.add_named(change, name, role, seconds))
     return {"token": secret, "name": name, "role": role.word}
+
+
+def _own_name() -> str:
+    """For the trail: by the system, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
