@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -205,24 +205,22 @@ class Daemon:
             renderer=renderer,
             spawn=group.create_task,
         )
-        trail = audit.Audit(store)
-        accounts = Accounts(self.settings.auth)
-        desk.classes = request_classes(dispatcher, accounts, trail, admin_token)
         listeners = Listeners(
             sockets,
             context,
             self.settings.server,
             lambda connection: _welcome(desk, connection),
         )
-        desk.http = Gate(
-            lambda: desk.settings.server.origins,
-            lambda: listeners.crowded,
-            lambda: store.trouble,
-            Metrics(desk, dispatcher, collectors, admin_token),
-        )
-        desk.certificate_login = Certificates(trail, accounts).login
-        desk.role_of = lambda name: accounts.role(name, desk.settings.auth)
-        desk.on_login = lambda session: listeners.known(session.connection)
+        _open_doors(desk, listeners, dispatcher, collectors, admin_token)
+
+        def put_in_force(settings: Settings) -> None:
+            desk.settings = settings
+            listeners.settings = settings.server
+            jobs.log_limit = settings.dispatcher.event_log_limit
+            pruner.settings = settings.retention
+            dispatcher.reconfigure(settings.dispatcher)
+            collectors.reconfigure(settings.collectors)
+
         self._signals()
         await dispatcher.recover()
         url = listener.url(sockets[0])
@@ -233,9 +231,7 @@ class Daemon:
             pruner.run(),
             listeners.tick(),
             self._keep_certificate(listeners),
-            self._reload_when_told(
-                desk, dispatcher, collectors, pruner, listeners, jobs, url, pair
-            ),
+            self._reload_when_told(listeners, url, pair, put_in_force),
         ]
         running = [group.create_task(part) for part in parts]
         self.state.write_endpoint(url, pair.certificate)
@@ -267,14 +263,10 @@ class Daemon:
 
     async def _reload_when_told(
         self,
-        desk: Desk,
-        dispatcher: Dispatcher,
-        collectors: Collectors,
-        pruner: Pruner,
         listeners: Listeners,
-        jobs: JobEvents,
         url: str,
         named: tls.Pair,
+        put_in_force: Callable[[Settings], None],
     ) -> None:
         """Put the configuration in force anew at each SIGHUP; runs until cancelled."""
         while True:
@@ -296,15 +288,11 @@ class Daemon:
                 except _NO_CERTIFICATE as error:
                     log.error("reload refused, the old configuration stays: %s", error)
                     continue
-                self.settings = desk.settings = settings
+                self.settings = settings
                 # Clients that are connected keep theirs.
                 listeners.context = context
-            listeners.settings = settings.server
             own_log.set_level(self.options.log_level or settings.log_level)
-            jobs.log_limit = settings.dispatcher.event_log_limit
-            pruner.settings = settings.retention
-            dispatcher.reconfigure(settings.dispatcher)
-            collectors.reconfigure(settings.collectors)
+            put_in_force(settings)
             log.info("configuration reloaded")
 
     def _reread(self) -> Settings | None:
@@ -335,6 +323,28 @@ class Daemon:
             log.error("server.max_clients stays %d: %s", kept, error)
             return replace(settings, server=replace(settings.server, max_clients=kept))
         return settings
+
+
+def _open_doors(
+    desk: Desk,
+    listeners: Listeners,
+    dispatcher: Dispatcher,
+    collectors: Collectors,
+    admin_token: str,
+) -> None:
+    """Tell the desk who answers what, plain HTTP too, and who may come in as whom."""
+    trail = audit.Audit(desk.store)
+    accounts = Accounts(desk.settings.auth)
+    desk.classes = request_classes(dispatcher, accounts, trail, admin_token)
+    desk.http = Gate(
+        lambda: desk.settings.server.origins,
+        lambda: listeners.crowded,
+        lambda: desk.store.trouble,
+        Metrics(desk, dispatcher, collectors, admin_token),
+    )
+    desk.certificate_login = Certificates(trail, accounts).login
+    desk.role_of = lambda name: accounts.role(name, desk.settings.auth)
+    desk.on_login = lambda session: listeners.known(session.connection)
 
 
 def _welcome(desk: Desk, connection: Connection) -> Session:
