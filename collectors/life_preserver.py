@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -90,6 +91,24 @@ class LogWatcher:
         self._status = status
         # The trouble that the log has been told of.
         self._said: str | None = None
+
+    async def begin(self) -> None:
+        """Keep the place from which on the log is told, if it was never looked at before.
+
+        What is written once the daemon is ready is news, however late `run` comes to look.
+        """
+        settings = self._settings().life_preserver
+        path = Path(settings.log)
+        if not settings.enabled or _load(self._store, path) is not None:
+            return
+
+        def pass_over() -> Chunk | None:
+            with closing(LogTail(path, None, time.monotonic)) as tail:
+                return tail.read()
+
+        chunk = await apart(pass_over, self.name)
+        if chunk is not None:
+            await self._commit(path, chunk.position, [], Replication())
 
     async def run(self) -> None:
         """Follow the log until cancelled; a changed setting is taken at the next look."""

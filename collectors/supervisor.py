@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # A collector that raised is started again after so many s, doubled up to the second figure.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+# The start waits no longer for a log whose disk does not answer; s.
+BEGINNING: Final = 10.0
 # One that ran this long before it raised begins with the first pause again; s.
 SOUND: Final = 300.0
 
@@ -45,14 +47,23 @@ class Collectors:
             name: Status(name) for name in ("hostname", "zpool", "life_preserver")
         }
         current = self._current
+        self._log = LogWatcher(store, self._state, current, self._statuses["life_preserver"])
         self._watchers: tuple[Watcher, ...] = (
             HostnameWatcher(self._state, current, self._statuses["hostname"]),
             PoolWatcher(self._state, current, self._statuses["zpool"], state_dir),
-            LogWatcher(store, self._state, current, self._statuses["life_preserver"]),
+            self._log,
         )
 
     def _current(self) -> Settings:
         return self._settings
+
+    async def begin(self) -> None:
+        """To be done before the daemon says that it is ready. Never raises."""
+        try:
+            async with asyncio.timeout(BEGINNING):
+                await self._log.begin()
+        except Exception as error:  # noqa: BLE001 - it comes again, and is told, in `run`
+            log.debug("the log could not be looked at before the start: %r", error)
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -223,6 +223,7 @@ class Daemon:
 
         self._signals()
         await dispatcher.recover()
+        await collectors.begin()
         url = listener.url(sockets[0])
         parts: list[Coroutine[Any, Any, None]] = [
             store.watch(),

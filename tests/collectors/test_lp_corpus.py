@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import re
-import sqlite3
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.collectors.corpus import LPRESERVER
-from tests.daemon import Client, Daemon, wait_for
+from tests.daemon import Client, Daemon
 
 sys.path.append(str(LPRESERVER))
 # The corpus' own player leaves a file to the garbage collector.
@@ -61,15 +59,9 @@ class Run:
         if what in ("begin", "start"):
             self.daemon.start()
             if what == "begin":
-                # The very first look has been taken: what comes now is news.
-                wait_for(self._looked, "the first look")
                 self.timer.start()
         else:
             self.daemon.kill()
-
-    def _looked(self) -> bool:
-        with contextlib.closing(sqlite3.connect(self.daemon.state_dir / "state.db")) as db:
-            return bool(db.execute("SELECT 1 FROM positions").fetchone())
 
     def play(self) -> list[dict[str, Any]]:
         player: Any = importlib.import_module("play")

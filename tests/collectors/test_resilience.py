@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,15 +25,27 @@ LINE = "Thu Nov 26 18:00:02 UTC 2026: Creating snapshot on tank/{}\n"
 ALL = {"systems": ["life-preserver", "system-state"], "since": "now"}
 
 
-def heard(client: Client, dataset: str) -> None:
-    client.until(lambda f: f["args"].get("message", "").endswith(f"tank/{dataset}"))
+def heard(client: Client, dataset: str) -> list[dict[str, Any]]:
+    return client.until(lambda f: f["args"].get("message", "").endswith(f"tank/{dataset}"))
 
 
-def looked(daemon: Daemon) -> bool:
-    db = sqlite3.connect(daemon.state_dir / "state.db")
-    found = bool(db.execute("SELECT 1 FROM positions").fetchone())
-    db.close()
-    return found
+def test_what_is_written_once_the_daemon_is_ready_is_news(tmp_path: Path) -> None:
+    log = tmp_path / "lpreserver.log"
+    log.write_text(LINE.format("old"))
+    # The collector comes late: at its first look the line stands there already.
+    late = (
+        "import time, pathlib, collectors.life_preserver as lp; watch = lp.DirectoryWatch; "
+        f"check = watch.check; log = pathlib.Path({str(log)!r}); "
+        "written = lambda: 'new' in log.read_text() or time.sleep(0.01); "
+        "watch.check = lambda self: (list(iter(written, True)), check(self))[1]"
+    )
+    with Daemon(tmp_path / "state", config(log), before=late) as daemon:
+        with log.open("a") as file:
+            file.write(LINE.format("new"))
+        with daemon.client() as client:
+            client.ask("events", "subscribe", ALL | {"since": "oldest"})
+            told = [f for f in heard(client, "new") if f["name"] == "life_preserver"]
+            assert len(told) == 1
 
 
 def test_a_watcher_that_died_is_replaced_and_said_once(
@@ -79,7 +92,6 @@ def test_without_the_systems_notification_lines_are_found_by_looking(tmp_path: P
     none_left = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
     wrapper = ("unshare", "-U", "-r", "--", "sh", "-c", none_left, "sh")
     with Daemon(tmp_path / "state", config(log), wrapper=wrapper) as daemon:
-        wait_for(lambda: looked(daemon), "the first look")
         with daemon.client() as client:
             client.ask("events", "subscribe", ALL)
             for dataset in ("a", "b"):
@@ -93,27 +105,25 @@ def test_a_log_that_can_not_be_read_is_trouble_until_it_can(tmp_path: Path) -> N
     log = tmp_path / "log" / "lpreserver.log"
     log.parent.mkdir()
     log.write_text(LINE.format("old"))
-    with Daemon(tmp_path / "state", config(log)) as daemon:
-        wait_for(lambda: looked(daemon), "the first look")
-        with daemon.client() as client:
-            client.ask("events", "subscribe", ALL)
-            for dataset in ("a", "b"):
-                log.unlink()
-                log.mkdir()
-                trouble = next_state(client, lambda args: "error" in args)
-                assert trouble["error"].startswith("life_preserver: ")
-                assert trouble["priority"] == "6/Critical"
-                # Long enough for the lines before it to be told again, if they were.
-                time.sleep(ROTATION_GRACE + SETTLING)
-                log.rmdir()
-                log.write_text(LINE.format(dataset))
-                # One event tells the trouble, one its end, whatever the number of looks; the
-                # line may come before or after the end.
-                both = [client.event(), client.event()]
-                (line,) = (f["args"] for f in both if f["name"] == "life_preserver")
-                assert line["message"].endswith(f"tank/{dataset}")
-                (over,) = (f["args"] for f in both if f["name"] == "system_state")
-                assert "error" not in over
+    with Daemon(tmp_path / "state", config(log)) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", ALL)
+        for dataset in ("a", "b"):
+            log.unlink()
+            log.mkdir()
+            trouble = next_state(client, lambda args: "error" in args)
+            assert trouble["error"].startswith("life_preserver: ")
+            assert trouble["priority"] == "6/Critical"
+            # Long enough for the lines before it to be told again, if they were.
+            time.sleep(ROTATION_GRACE + SETTLING)
+            log.rmdir()
+            log.write_text(LINE.format(dataset))
+            # One event tells the trouble, one its end, whatever the number of looks; the
+            # line may come before or after the end.
+            both = [client.event(), client.event()]
+            (line,) = (f["args"] for f in both if f["name"] == "life_preserver")
+            assert line["message"].endswith(f"tank/{dataset}")
+            (over,) = (f["args"] for f in both if f["name"] == "system_state")
+            assert "error" not in over
 
 
 @pytest.mark.long
@@ -123,7 +133,6 @@ def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
     # Not there yet: what is there may be answered for by the kernel alone.
     log = Path("/", mirror, "lpreserver.log")
     with Daemon(tmp_path / "state", config(log)) as daemon:
-        wait_for(lambda: looked(daemon), "the first look")
         (disk,) = (p for p in psutil.process_iter() if p.name() == "zfs-fuse")
         with daemon.client() as client:
             client.ask("events", "subscribe", ALL)
@@ -133,6 +142,8 @@ def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
                 assert "does not answer" in trouble["error"]
                 job = {"action": "run", "meanwhile": "true"}
                 assert client.ask("rpc", "dispatcher", job)["started"] == ["meanwhile"]
+                # Not even the very first start, which would like to know the log's end.
+                Daemon(tmp_path / "first", config(log)).start().stop()
                 begun = time.monotonic()
                 assert daemon.stop() == 0
                 assert time.monotonic() - begun < 20
@@ -153,7 +164,6 @@ def test_a_collector_that_raises_is_told_started_again_and_alone(tmp_path: Path)
     log.touch()
     settings = config(log).replace("enabled = false", "interval = 0.2", 1)
     with Daemon(tmp_path / "state", settings) as daemon:
-        wait_for(lambda: looked(daemon), "the first look")
         daemon.stop()
         db = sqlite3.connect(daemon.state_dir / "state.db")
         (kept,) = db.execute("SELECT value FROM positions").fetchone()
