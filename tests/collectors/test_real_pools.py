@@ -166,7 +166,11 @@ def test_a_zpool_in_trouble_is_told_once(tmp_path: Path, script: str, error: str
     stand_in = tmp_path / "zpool"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o755)
-    with Daemon(tmp_path / "state", config(str(stand_in))) as daemon, daemon.client() as client:
+    settings = config(str(stand_in))
+    if "sleep" not in script:
+        # It takes what time it needs.
+        settings = settings.replace("timeout = 1", "timeout = 30")
+    with Daemon(tmp_path / "state", settings) as daemon, daemon.client() as client:
         client.ask("events", "subscribe", {"systems": ["system-state"], "since": "oldest"})
         assert error in next_state(client, lambda args: "error" in args)["error"]
         stand_in.unlink()

@@ -103,8 +103,8 @@ def test_jobs_of_a_state_file_that_was_moved_away_are_taken_for_no_others(
 ) -> None:
     with daemon.client() as client:
         client.ask("rpc", "dispatcher", {"action": "run", "old": 'sh -c "sleep 3; exit 7"'})
-        wait_for(lambda: job(client, "old")["state"] == "running", "the start")
-        log = next((daemon.state_dir / "jobs").glob("*/0.log"))
+        wait_for(lambda: [*daemon.state_dir.glob("jobs/*/0.log")], "the start")
+        (log,) = daemon.state_dir.glob("jobs/*/0.log")
     daemon.kill()
     for file in daemon.state_dir.glob("state.db*"):
         file.unlink()
