@@ -20,7 +20,7 @@ def directory(state_dir: Path, uid: int) -> Path:
 
 def path(state_dir: Path, uid: int, n: int) -> Path:
     """The log of command `n` of a job; it is there from just before the command's start."""
-    return state_dir / "jobs" / str(uid) / f"{n}.log"
+    return state_dir / f"jobs/{uid}/{n}.log"
 
 
 def size(path: Path) -> int:
@@ -39,10 +39,15 @@ def is_there(path: Path) -> bool:
 def read(path: Path, offset: int, limit: int) -> bytes:
     """At most `limit` bytes from `offset` on; fewer at the end, none if the log is gone."""
     try:
-        with path.open("rb") as file:
-            return os.pread(file.fileno(), limit, offset)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        return os.pread(file, limit, offset)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def set_aside(state_dir: Path, uids: Iterable[int]) -> Path:

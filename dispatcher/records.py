@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
+
+import msgspec
 
 from dispatcher import logs
 from sysadmd.journal import Transaction
@@ -84,8 +85,7 @@ SCHEMA: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One command of a job. state: pending, running, finished, skipped.
 
     return_code: 0..255, or minus the signal; None: not ended, never started, or not known.
@@ -101,8 +101,7 @@ class Command:
     log_size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """All that is known of a job. env: names only, the values are nobody's business."""
 
     uid: int
@@ -126,6 +125,7 @@ _JOB: Final = (
     "SELECT uid, id, queue, state, result, created, started, finished, timeout, env, cwd, key,"
     " event_system, fields FROM jobs"
 )
+_strings: Final = msgspec.json.Decoder(tuple[str, ...]).decode
 # Bound of SQLite's variables in one statement.
 _CHUNK: Final = 500
 
@@ -237,9 +237,7 @@ def _read(db: Connection, query: str, values: Sequence[object]) -> list[Job]:
             f" FROM commands WHERE job IN ({_marks(some)}) ORDER BY job, n",
             some,
         ):
-            commands[uid].append(
-                Command(n, tuple(json.loads(argv)), text, STATES[int(state)], *rest)
-            )
+            commands[uid].append(Command(n, _strings(argv), text, STATES[int(state)], *rest))
     return [_job(row, commands[row[0]]) for row in rows]
 
 

@@ -24,6 +24,7 @@ FRAME_LIMIT: Final = 512 * 1024
 # Of a frame, what is not `args`: names, cursors, time.
 _ENVELOPE: Final = 1024
 
+_DISPATCHER: Final = SYSTEMS.index("dispatcher")
 _NAMES: Final[dict[Dialect, tuple[str, ...]]] = {
     "documented": tuple(system.replace("-", "_") for system in SYSTEMS),
     "sysadm-client": SYSTEMS,
@@ -70,7 +71,7 @@ class Renderer:
         made = self._made
         if made is not None and made[0] is event and made[1:3] == (dialect, limit):
             return made[3]
-        if SYSTEMS[event.system] == "dispatcher":
+        if event.system == _DISPATCHER:
             args = self._jobs.args(event, dialect, limit)
         elif dialect == "documented":
             args = event.body
@@ -89,7 +90,7 @@ class Renderer:
 
     def mergeable(self, events: Sequence[Event], at: int) -> int:
         """How many events from `at` on may be told as one: progress of one command in a row."""
-        return self._jobs.mergeable(events, at)
+        return self._jobs.mergeable(events, at) if events[at].system == _DISPATCHER else 1
 
     def merge(self, events: Sequence[Event]) -> Event:
         """One event that stands for several mergeable ones."""

@@ -10,8 +10,7 @@ Source: events.rst "Dispatcher"; docs/protocol.md for `commands`, `result` and t
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +34,9 @@ RESERVED: Final = frozenset(
 _RETURN_CODE: Final = "return_codes/"
 # All logs of one event together, as a multiple of event_log_limit.
 LOGS_PER_EVENT: Final = 4
-# Finished jobs whose records are kept at hand: their next event needs them again.
-RECORDS_KEPT: Final = 512
+# Finished jobs whose records are kept at hand: their next event needs them again. A thousand
+# that were asked for at once have a thousand events between two of their own.
+RECORDS_KEPT: Final = 1024
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -150,9 +150,8 @@ class JobEvents:
     def merge(self, events: Sequence[Event]) -> Event:
         """The last event, with the bytes of all of them."""
         first, last = _decode(events[0].body), _decode(events[-1].body)
-        return replace(
-            events[-1], body=_encode(msgspec.structs.replace(last, start=first.start))
-        )
+        body = _encode(msgspec.structs.replace(last, start=first.start))
+        return msgspec.structs.replace(events[-1], body=body)
 
     def _job(self, uid: int) -> Job | None:
         job = self._records.get(uid)
@@ -174,7 +173,7 @@ class JobEvents:
     def _logs(self, job: Job, told: Told) -> dict[int, Shown]:
         """The logs that the event shows, newest command first until the budget is spent."""
         budget = LOGS_PER_EVENT * self.log_limit
-        sharers = Counter(command.text for command in job.commands)
+        shared = _shared(job)
         shown: dict[int, Shown] = {}
         for number, command in reversed(tuple(enumerate(job.commands))):
             start, end = _span(number, command, told)
@@ -184,7 +183,7 @@ class JobEvents:
                     shown[number] = Shown("", 0)
                 continue
             # A log without a key of its own, or with a shared one, stands in `commands` too.
-            copies = 2 if sharers[command.text] > 1 else 1
+            copies = 2 if command.text in shared else 1
             room = min(self.log_limit, budget // copies)
             full = clip(self._piece(job, number, start, end), self.log_limit)
             fits = cost(full) <= room
@@ -198,6 +197,14 @@ class JobEvents:
         if size <= self.log_limit:
             return Piece(logs.read(path, start, size), b"", size)
         return Piece(logs.read(path, start, half), logs.read(path, end - half, half), size)
+
+
+def _shared(job: Job) -> Collection[str]:
+    """The texts that several of its commands have: as keys of an object they are one."""
+    if len(job.commands) < 2:
+        return ()
+    counts = Counter(command.text for command in job.commands)
+    return {text for text, count in counts.items() if count > 1}
 
 
 def _progress(event: Event) -> Told | None:
@@ -276,28 +283,21 @@ def _process_details(job: Job, told: Told, shown: Mapping[int, Shown]) -> dict[s
         details["result"] = job.result
     elif job.commands:
         details["current_cmd"] = job.commands[told.command].text
-    owners = {
-        command.text: number
-        for number, command in enumerate(job.commands)
-        if number in shown and not _reserved(command.text)
-    }
-    for text, number in owners.items():
-        details[text] = shown[number].text
+    shared = _shared(job)
+    codes: dict[str, str] = {}
+    entries: list[dict[str, Any]] = []
     for number, command in enumerate(job.commands):
-        if _ended(number, command, told) and command.return_code is not None:
-            details[_RETURN_CODE + command.text] = str(command.return_code)
-    sharers = Counter(command.text for command in job.commands)
-    details["commands"] = [
-        _entry(
-            command,
-            told,
-            number,
-            shown.get(number)
-            if owners.get(command.text) is None or sharers[command.text] > 1
-            else None,
-        )
-        for number, command in enumerate(job.commands)
-    ]
+        text, log = command.text, shown.get(number)
+        entry = _entry(command, told, number)
+        if log is not None and not _reserved(text):
+            details[text] = log.text
+        if log is not None and (text in shared or _reserved(text)):
+            entry["log"] = log.text
+        if entry["return_code"] is not None:
+            codes[_RETURN_CODE + text] = entry["return_code"]
+        entries.append(entry)
+    details.update(codes)
+    details["commands"] = entries
     return details
 
 
@@ -305,27 +305,29 @@ def _reserved(text: str) -> bool:
     return text in RESERVED or text.startswith(_RETURN_CODE)
 
 
-def _entry(command: Command, told: Told, number: int, shown: Shown | None) -> dict[str, Any]:
+def _entry(command: Command, told: Told, number: int) -> dict[str, Any]:
     """One command of `commands`, as it was when the event was told."""
-    ended = _ended(number, command, told)
-    running = told.state == "running" and number == told.command
-    if ended or (told.state == "finished"):
-        state = command.state
-    else:
-        state = "running" if running else "pending"
     entry: dict[str, Any] = {
         "command": command.text,
         "argv": command.argv,
-        "state": state,
-        "return_code": str(command.return_code)
-        if ended and command.return_code is not None
-        else None,
-        "log_size": (command.log_size if ended else told.end if running else 0) or 0,
-        "time_started": rfc3339(command.started)
-        if (ended or running) and command.started
-        else None,
-        "time_finished": rfc3339(command.finished) if ended and command.finished else None,
+        "state": "pending" if told.state != "finished" else command.state,
+        "return_code": None,
+        "log_size": 0,
+        "time_started": None,
+        "time_finished": None,
     }
-    if shown is not None:
-        entry["log"] = shown.text
+    ended = _ended(number, command, told)
+    running = told.state == "running" and number == told.command
+    if command.started and (ended or running):
+        entry["time_started"] = rfc3339(command.started)
+    if ended:
+        entry["state"] = command.state
+        entry["log_size"] = command.log_size or 0
+        if command.return_code is not None:
+            entry["return_code"] = str(command.return_code)
+        if command.finished:
+            entry["time_finished"] = rfc3339(command.finished)
+    elif running:
+        entry["state"] = "running"
+        entry["log_size"] = told.end
     return entry

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Final
 
+import msgspec
+
 from sysadmd.errors import BadRequest
 
 # The position here is a system's number in the database and in every cursor: append only.
@@ -69,8 +71,7 @@ def parse_place(text: str) -> Place:
     return Place(int(seq), tuple(map(int, counts.split("."))))
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One stored fact. `place` is the text of its Place, ready for a cursor; `body` is JSON."""
 
     seq: int
