@@ -23,6 +23,8 @@ _SIZE_UNITS: Final = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 _DURATION = re.compile(r"(\d+) ?(s|m|h|d)?")
 _DURATION_UNITS: Final = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# A key that needs no quotes in TOML.
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<four>[^:\[\]\s]+)):(?P<port>\d{1,5})"
 )
@@ -193,7 +195,8 @@ def read_settings(path: Path) -> Settings:
     """The settings in a TOML file. Raises: SettingsInvalid with every mistake, OSError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # Beside what is not TOML: what is not UTF-8, or a number too long for Python.
         raise SettingsInvalid([f"{path}: not TOML: {error}"]) from error
     try:
         return build_settings(table)
@@ -210,14 +213,15 @@ def build_settings(table: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _contradictions(server: Server) -> list[str]:
+def _contradictions(kind: type[Any], values: Mapping[str, Any], path: str) -> list[str]:
+    """What the keys of a table say against each other."""
     problems: list[str] = []
-    tls = server.tls
-    if bool(tls.certificate) != bool(tls.key):
-        missing = "key" if tls.certificate else "certificate"
-        problems.append(f"server.tls.{missing}: is empty; set both files, or neither")
-    if not server.listen:
-        problems.append("server.listen: is empty; allowed: at least one ADDRESS:PORT")
+    certificate, key = values.get("certificate", ""), values.get("key", "")
+    if kind is Tls and None not in (certificate, key) and bool(certificate) != bool(key):
+        missing = "key" if certificate else "certificate"
+        problems.append(f"{path}.{missing}: is empty; set both files, or neither")
+    if kind is Server and values.get("listen") == ():
+        problems.append(f"{path}.listen: is empty; allowed: at least one ADDRESS:PORT")
     return problems
 
 
@@ -230,7 +234,7 @@ def _build(kind: type[Any], table: object, path: str, problems: list[str]) -> An
     values: dict[str, Any] = {}
     before = len(problems)
     for key, value in cast("Mapping[str, object]", table).items():
-        here = f"{path}.{key}" if path else key
+        here = _join(path, key)
         if key not in known:
             problems.append(f"{here}: unknown key; allowed: {', '.join(known)}")
             continue
@@ -241,12 +245,14 @@ def _build(kind: type[Any], table: object, path: str, problems: list[str]) -> An
             values[key] = _build_queues(get_args(inner)[1], value, here, problems)
         else:
             values[key] = _leaf(inner, value, here, problems)
-    if len(problems) > before:
-        return None
-    built = kind(**values)
-    if isinstance(built, Server):
-        problems += _contradictions(built)
-    return built
+    problems += _contradictions(kind, values, path)
+    return kind(**values) if len(problems) == before else None
+
+
+def _join(path: str, key: str) -> str:
+    """The key path as TOML writes it: one line, and no doubt about a dot in a key."""
+    part = key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+    return f"{path}.{part}" if path else part
 
 
 def _build_queues(kind: Any, table: object, path: str, problems: list[str]) -> Any:
@@ -257,7 +263,7 @@ def _build_queues(kind: Any, table: object, path: str, problems: list[str]) -> A
         return None
     queues: dict[str, Any] = {}
     for name, value in cast("Mapping[str, object]", table).items():
-        here = f"{path}.{name}"
+        here = _join(path, name)
         if not _QUEUE_NAME.fullmatch(name) or name == NO_QUEUE:
             problems.append(
                 f"{here}: not a queue's name; allowed: 1 to 64 of A-Z a-z 0-9 _ . -,"
@@ -271,6 +277,9 @@ def _leaf(kind: Any, value: object, path: str, problems: list[str]) -> Any:
     if get_origin(kind) is tuple and isinstance(value, list):
         items = enumerate(cast("list[object]", value))
         return tuple(_leaf(get_args(kind)[0], v, f"{path}[{n}]", problems) for n, v in items)
+    if isinstance(value, str) and "\0" in value:
+        problems.append(f"{path}: is {_name(value)}; allowed: text without a NUL character")
+        return None
     try:
         return msgspec.convert(value, kind, dec_hook=_convert)
     except msgspec.ValidationError as error:
@@ -323,5 +332,9 @@ def _convert(kind: type[Any], value: object) -> Any:
 
 
 def _name(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # Hexadecimal, it may be longer than Python writes in decimal.
+        return "a number of too many digits"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -47,6 +47,59 @@ def test_five_mistakes_yield_five_lines(tmp_path: Path) -> None:
     assert "documented" in text and "1KiB" in text
 
 
+def problems(file: Path, text: str) -> list[str]:
+    file.write_text(text)
+    with pytest.raises(SettingsInvalid) as raised:
+        read_settings(file)
+    assert all(problem.startswith(f"{file}: ") for problem in raised.value.problems)
+    assert not any("\n" in problem for problem in raised.value.problems)
+    return [problem.removeprefix(f"{file}: ") for problem in raised.value.problems]
+
+
+def test_no_mistake_hides_another(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path / "sysadmd.toml",
+        """
+        [server]
+        bogus = 1
+        listen = []
+        max_clients = "x"
+        tls = {certificate = "/c"}
+        """,
+    )
+    keys = [problem.partition(":")[0] for problem in found]
+    assert sorted(keys) == [
+        "server.bogus",
+        "server.listen",
+        "server.max_clients",
+        "server.tls.key",
+    ]
+
+
+def test_a_wrong_file_of_the_pair_is_not_called_missing(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path / "c", 'server.tls = {certificate = "/c", key = 5}')
+    assert found.startswith("server.tls.key: is 5; allowed: text")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f"log_level = {'9' * 5000}", "not TOML"),
+        (f"log_level = 0x{'f' * 5000}", "log_level"),
+        (f"server.max_clients = 0x{'f' * 5000}", "server.max_clients"),
+        (f"dispatcher.event_log_limit = 0x{'f' * 5000}", "dispatcher.event_log_limit"),
+        (r'state_dir = "a\u0000b"', "state_dir"),
+        (r'auth.full = ["root", "a\u0000b"]', "auth.full[1]"),
+        (r'"a\nb" = 1', r'"a\nb"'),
+        ('"a.b" = 1', '"a.b"'),
+        (r'dispatcher.queues."x\ny" = 1', r'dispatcher.queues."x\ny"'),
+    ],
+)
+def test_odd_texts_are_mistakes_on_one_line(tmp_path: Path, text: str, key: str) -> None:
+    (found,) = problems(tmp_path / "sysadmd.toml", text)
+    assert found.startswith(f"{key}: ")
+
+
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
