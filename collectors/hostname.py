@@ -23,6 +23,11 @@ class HostnameWatcher:
         self._settings = settings
         self._status = status
 
+    async def begin(self) -> None:
+        """The first reading, unless there is one."""
+        if self._settings().hostname.enabled and not self._state.knows("hostname"):
+            await self._state.hostname(socket.gethostname())
+
     async def run(self) -> None:
         """Look at once, then at every interval; until cancelled."""
         while True:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 # A collector that raised is started again after so many s, doubled up to the second figure.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-# The start waits no longer for a log whose disk does not answer; s.
+# The start waits no longer for what does not answer; s.
 BEGINNING: Final = 10.0
 # One that ran this long before it raised begins with the first pause again; s.
 SOUND: Final = 300.0
@@ -32,6 +32,8 @@ class Watcher(Protocol):
     """A collector."""
 
     name: str
+
+    async def begin(self) -> None: ...
 
     async def run(self) -> None: ...
 
@@ -58,12 +60,8 @@ class Collectors:
         return self._settings
 
     async def begin(self) -> None:
-        """To be done before the daemon says that it is ready. Never raises."""
-        try:
-            async with asyncio.timeout(BEGINNING):
-                await self._log.begin()
-        except Exception as error:  # noqa: BLE001 - it comes again, and is told, in `run`
-            log.debug("the log could not be looked at before the start: %r", error)
+        """Take first readings where there are none: before anyone can ask for the state."""
+        await asyncio.gather(*map(_begin, self._watchers))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -71,9 +69,10 @@ class Collectors:
             for watcher in self._watchers:
                 group.create_task(self._keep(watcher))
 
-    def reconfigure(self, settings: Settings) -> None:
-        """Take new settings at each collector's next look."""
+    async def reconfigure(self, settings: Settings) -> None:
+        """Take new settings at each collector's next look; of a new log, all from now on."""
         self._settings = settings
+        await _begin(self._log)
 
     def status(self) -> list[Status]:
         """How each is doing."""
@@ -109,3 +108,11 @@ class Collectors:
                 await self._tell(watcher.name, text)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _begin(watcher: Watcher) -> None:
+    try:
+        async with asyncio.timeout(BEGINNING):
+            await watcher.begin()
+    except Exception as error:  # noqa: BLE001 - it comes again, and is told, in `run`
+        log.debug("no first reading of %s yet: %r", watcher.name, error)

@@ -122,13 +122,19 @@ class SystemState:
         await self._store.write(change)
         self._stored["hostname"] = name
 
-    async def pools(self, reading: Pools, trouble: str | None = None) -> None:
-        """All pools as they are now; trouble: what the answer lacks, told by `trouble`."""
+    async def pools(
+        self, reading: Pools, trouble: str | None = None, *, first: bool = False
+    ) -> None:
+        """All pools as they are now; trouble: what the answer lacks, told by `trouble`.
+
+        first: nobody was shown the state yet; a pool that is read later has appeared.
+        """
         if self._stored.get("pools") == reading and (trouble or not self._troubled("zpool")):
             return
 
         def change(change: Transaction) -> None:
-            news = pools.compare(read(change.db, "pools"), reading)
+            known = read(change.db, "pools")
+            news = pools.compare({} if known is None and not first else known, reading)
             write(change.db, "pools", reading)
             recovered = trouble is None and self._set_trouble(change.db, "zpool", None)
             if news.told or recovered:
@@ -170,9 +176,9 @@ class SystemState:
         known: dict[str, dict[str, Any]] = read(self._store.reader, "pools") or {}
         return known
 
-    def knows_pools(self) -> bool:
-        """Were pools ever read on this machine?"""
-        return read(self._store.reader, "pools") is not None
+    def knows(self, name: str) -> bool:
+        """Was it ever read on this machine?"""
+        return read(self._store.reader, name) is not None
 
     @property
     def _trouble(self) -> dict[str, str | None]:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Hints come in bursts (a scrub, a new pool): no look sooner than this after the last, s.
 LEAST_PAUSE: Final = 1.0
+# How long the daemon's start waits for the very first answer; s.
+FIRST_ANSWER: Final = 3.0
 # Of a tool's complaint, what is told.
 TEXT_LENGTH: Final = 300
 
@@ -47,6 +49,10 @@ class PoolWatcher:
         self._status = status
         self._query = Query(state_dir)
         self._hints = Hints(state_dir)
+        # The look that `begin` began, until `run` takes it over.
+        self._first: asyncio.Task[None] | None = None
+        # Clients may have been shown the state: a pool that is read now has appeared.
+        self._shown = False
         # The command was there once: from then on its absence is trouble.
         self._seen = False
         self._said_absent = False
@@ -56,10 +62,21 @@ class PoolWatcher:
         self._lacks: frozenset[str] = frozenset()
         self._exact = True
 
+    async def begin(self) -> None:
+        """The very first reading, unless there is one: what is well is no news yet."""
+        settings = self._settings().zpool
+        if settings.enabled and not self._state.knows("pools"):
+            self._first = asyncio.create_task(self._look(settings))
+            await asyncio.wait({self._first}, timeout=FIRST_ANSWER)
+        self._shown = True
+
     async def run(self) -> None:
         """Look at once, then at every interval or hint; until cancelled."""
         loop = asyncio.get_running_loop()
+        first, self._first = self._first, None
         try:
+            if first is not None:
+                await first
             while True:
                 settings = self._settings().zpool
                 begun = loop.time()
@@ -74,7 +91,7 @@ class PoolWatcher:
             self._hints.close()
 
     async def _look(self, settings: Zpool) -> None:
-        self._seen = self._seen or settings.enabled is True or self._state.knows_pools()
+        self._seen = self._seen or settings.enabled is True or self._state.knows("pools")
         try:
             reading, trouble = await self._reading(settings)
         except Absent as error:
@@ -91,7 +108,7 @@ class PoolWatcher:
                 if self._said is not None:
                     self._said = None
                     log.info("pools can be read again")
-            await self._state.pools(reading, trouble)
+            await self._state.pools(reading, trouble, first=not self._shown)
             if trouble is not None:
                 await self._failed(trouble, trouble)
 

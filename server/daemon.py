@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -213,13 +213,13 @@ class Daemon:
         )
         _open_doors(desk, listeners, dispatcher, collectors, admin_token)
 
-        def put_in_force(settings: Settings) -> None:
+        async def put_in_force(settings: Settings) -> None:
             desk.settings = settings
             listeners.settings = settings.server
             jobs.log_limit = settings.dispatcher.event_log_limit
             pruner.settings = settings.retention
             dispatcher.reconfigure(settings.dispatcher)
-            collectors.reconfigure(settings.collectors)
+            await collectors.reconfigure(settings.collectors)
 
         self._signals()
         await dispatcher.recover()
@@ -260,14 +260,17 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        early = signal.getsignal(signal.SIGHUP)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+        if getattr(early, "came", False):
+            self._hang_up.set()
 
     async def _reload_when_told(
         self,
         listeners: Listeners,
         url: str,
         named: tls.Pair,
-        put_in_force: Callable[[Settings], None],
+        put_in_force: Callable[[Settings], Awaitable[None]],
     ) -> None:
         """Put the configuration in force anew at each SIGHUP; runs until cancelled."""
         while True:
@@ -293,7 +296,7 @@ class Daemon:
                 # Clients that are connected keep theirs.
                 listeners.context = context
             own_log.set_level(self.options.log_level or settings.log_level)
-            put_in_force(settings)
+            await put_in_force(settings)
             log.info("configuration reloaded")
 
     def _reread(self) -> Settings | None:

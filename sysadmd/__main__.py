@@ -27,14 +27,20 @@ def main() -> None:
     sys.exit(cli_main())
 
 
+class _Later:
+    """Remembers a SIGHUP for the daemon, which may have read its configuration already."""
+
+    came = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.came = True
+
+
 def _take_signals() -> None:
-    """Until the daemon acts on them: there is nothing to reload yet, the others end it."""
+    """Until the daemon acts on them."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    signal.signal(signal.SIGHUP, _pass_over)
-
-
-def _pass_over(number: int, frame: object) -> None: ...
+    signal.signal(signal.SIGHUP, _Later())
 
 
 def _stop(number: int, frame: object) -> None:

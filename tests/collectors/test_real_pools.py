@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,47 @@ def test_a_machine_without_zpool_is_said_once_and_is_no_trouble(tmp_path: Path) 
 
 
 ROW = r"{name}\t1G\t1M\t1023M\t0%\t-\t1.00x\t-\t0%\t{health}\n"
+
+
+def one_pool(zpool: Path, before: str = "") -> None:
+    """A stand-in that has one pool that is well, after `before`."""
+    row = ROW.format(name="tank", health="ONLINE").replace("%", "%%")
+    zpool.write_text(f"#!/bin/sh\n{before}\n[ $1 = status ] || printf '{row}'\n")
+    zpool.chmod(0o755)
+
+
+def test_the_state_is_known_when_the_daemon_is_ready(tmp_path: Path) -> None:
+    zpool = tmp_path / "zpool"
+    one_pool(zpool, "sleep 0.2")
+    settings = config(str(zpool), hostname="true")
+    with Daemon(tmp_path / "state", settings) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", "system-state")
+        state = client.event()["args"]
+        assert (state["hostname"], list(state["zpools"])) == (socket.gethostname(), ["tank"])
+        with daemon.client() as other:
+            since = {"systems": ["system-state"], "since": "oldest"}
+            # That all is well is no news.
+            assert other.ask("events", "subscribe", since)["cursor"].endswith(":0:0.0.0")
+
+
+@pytest.mark.parametrize("late", ["the answer", "the command"])
+def test_pools_that_are_first_read_later_have_appeared(tmp_path: Path, late: str) -> None:
+    zpool, go = tmp_path / "zpool", tmp_path / "go"
+    if late == "the answer":
+        one_pool(zpool, f"until [ -e {go} ]; do sleep 0.02; done")
+    settings = config(str(zpool), enabled='"auto"', hostname="true")
+    settings = settings.replace("timeout = 1", "timeout = 60")
+    impatient = "import collectors.zpool as z; z.FIRST_ANSWER = 0.1"
+    with (
+        Daemon(tmp_path / "state", settings, before=impatient) as daemon,
+        daemon.client() as client,
+    ):
+        client.ask("events", "subscribe", "system-state")
+        assert client.event()["args"]["zpools"] == {}
+        go.touch()
+        if late == "the command":
+            one_pool(zpool)
+        assert list(next_state(client, lambda args: True)["zpools"]) == ["tank"]
 
 
 def test_colours_bad_bytes_and_a_pool_without_status_make_no_news(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -44,6 +46,22 @@ def test_what_is_written_once_the_daemon_is_ready_is_news(tmp_path: Path) -> Non
             file.write(LINE.format("new"))
         with daemon.client() as client:
             client.ask("events", "subscribe", ALL | {"since": "oldest"})
+            told = [f for f in heard(client, "new") if f["name"] == "life_preserver"]
+            assert len(told) == 1
+
+
+def test_what_is_written_once_another_log_is_named_is_news(tmp_path: Path) -> None:
+    logs = [tmp_path / name for name in ("a.log", "b.log", "c.log")]
+    with Daemon(tmp_path / "state", config(logs[0])) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", ALL)
+        for number, log in enumerate(logs[1:], 1):
+            log.write_text(LINE.format("old"))
+            daemon.config.write_text(config(log))
+            os.kill(daemon.pid, signal.SIGHUP)
+            said = "configuration reloaded"
+            wait_for(lambda: daemon.log.read_text().count(said) == number, said)  # noqa: B023
+            with log.open("a") as file:
+                file.write(LINE.format("new"))
             told = [f for f in heard(client, "new") if f["name"] == "life_preserver"]
             assert len(told) == 1
 
