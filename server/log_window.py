@@ -12,6 +12,8 @@ from typing import Final
 
 # Without start_time: this much before the end; ms.
 DEFAULT_WINDOW: Final = 12 * 3600 * 1000
+# No moment is further from 1970, either way; ms. Farther ones mean: since ever, or for ever.
+FARTHEST: Final = 10**15
 _RELATIVE: Final = {"relative_second": 1, "relative_day": 86400, "relative_month": 30 * 86400}
 _PATTERN: Final = re.compile(r"'([^']*)'|yyyy|yy|MM|M|dd|d|HH|H|hh|h|mm|m|ss|s|zzz|z|t|.")
 _FIELDS: Final = {
@@ -50,11 +52,11 @@ def _moment(time_format: str, text: str, base: int, field: str) -> int:
         if not re.fullmatch(r"[+-]?\d{1,15}", text, re.ASCII):
             raise ValueError(f"{field} must be a whole number, as {time_format} says")
         number = int(text)
-        if time_format == "epoch_mseconds":
-            return number
         if time_format == "time_t_seconds":
-            return number * 1000
-        return base - abs(number) * _RELATIVE[time_format] * 1000
+            number *= 1000
+        elif time_format in _RELATIVE:
+            number = base - abs(number) * _RELATIVE[time_format] * 1000
+        return max(-FARTHEST, min(number, FARTHEST))
     return _parse_date(time_format, text, field)
 
 

@@ -5,6 +5,7 @@ Source: contract of the wire (docs/protocol.md), events.rst "Event Request Param
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -111,12 +112,21 @@ def parse_request(text: str, *, args_by_default: bool = False) -> Request:
     namespace = cast("str", fields["namespace"])
     if max(len(id), len(namespace), len(fields["name"])) > MAX_NAME:
         raise ProtocolError(
-            400, f"id, namespace and name have at most {MAX_NAME} characters each"
+            400,
+            f"id, namespace and name have at most {MAX_NAME} characters each",
+            namespace=namespace if len(namespace) <= MAX_NAME else "error",
+            id=id if len(id) <= MAX_NAME else "",
         )
     if _LONG_NUMBER.search(text) and _has_long_number(text):
         raise ProtocolError(
             400, f"a number has more than {MAX_DIGITS} digits", namespace=namespace, id=id
         )
+    doubled = _doubled_key(text)
+    if doubled is not None:
+        detail = (
+            f"the key {doubled[:MAX_NAME]!r} stands twice in one object; only one can be meant"
+        )
+        raise ProtocolError(400, detail, namespace=namespace, id=id)
     args = fields.get("args", fields if args_by_default else {})
     return Request(namespace, fields["name"], id, args, isinstance(identity, str))
 
@@ -130,6 +140,30 @@ def _too_deep(text: str) -> bool:
         if depth > MAX_DEPTH:
             return True
     return False
+
+
+class _Doubled(Exception):
+    """A key stands twice in one object."""
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> None:
+    keys = {key for key, _ in pairs}
+    for key, _ in pairs if len(keys) < len(pairs) else ():
+        if key not in keys:
+            raise _Doubled(key)
+        keys.remove(key)
+
+
+_look_for_doubles: Final = json.JSONDecoder(object_pairs_hook=_pairs, strict=False).decode
+
+
+def _doubled_key(text: str) -> str | None:
+    """A key that some object has twice: decoded, one of two jobs would be gone unseen."""
+    try:
+        _look_for_doubles(text)
+    except _Doubled as error:
+        return str(error)
+    return None
 
 
 def _has_long_number(text: str) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 
 from server import audit
 from server.log_window import window
+from server.paging import MAX_ENTRIES, number_of
 from server.protocol import Reply, Request
 from server.roles import Role
 from server.session import Session
@@ -30,8 +31,7 @@ LOGS: Final = {
     "events-state": "system-state",
     "hostinfo": None,
 }
-# Entries of one reply, and bytes of its JSON: a frame has at most 512 KiB.
-MAX_ENTRIES: Final = 1000
+# Bytes of one reply's JSON: a frame has at most 512 KiB.
 REPLY_SIZE: Final = 440 * 1024
 # Rows read at a time.
 _PAGE: Final = 50
@@ -63,11 +63,7 @@ class Logs:
         args = request.fields()
         names = _names(request, args, full=full)
         first, last = _window(request, args)
-        limit = args.get("limit", MAX_ENTRIES)
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_ENTRIES:
-            raise request.refuse(
-                400, f"args.limit must be a whole number from 1 to {MAX_ENTRIES}"
-            )
+        limit = number_of(request, args, "limit", MAX_ENTRIES, 1, MAX_ENTRIES)
         begin_log, begin_seq = _after(request, args)
         reply: dict[str, Any] = {}
         count = size = 0

@@ -58,3 +58,25 @@ def test_numbers_of_absurd_length_are_refused_and_digits_in_strings_are_not() ->
     with pytest.raises(ProtocolError, match="digits"):
         parse_request('{"namespace":"a","name":"b","args":{"x":' + "9" * 60 + "}}")
     assert parse_request('{"namespace":"a","name":"b","args":"' + "9" * 60 + '"}')
+
+
+@pytest.mark.parametrize(
+    "args", ['{"job":"sleep 1","job":"false"}', '[{"x":{"a":1,"b":2,"\\u0061":1}}]']
+)
+def test_a_key_that_stands_twice_is_refused(args: str) -> None:
+    with pytest.raises(ProtocolError, match="stands twice") as raised:
+        parse_request('{"namespace":"a","name":"b","id":"c","args":' + args + "}")
+    assert (raised.value.namespace, raised.value.id) == ("a", "c")
+    twice = '{"namespace":"a","name":"b","args":[{"a":1},{"a":{"a":1}}]}'
+    assert parse_request(twice).args == [{"a": 1}, {"a": {"a": 1}}]
+
+
+def test_what_is_too_long_to_be_echoed_is_left_out_of_the_error() -> None:
+    for names, echoed in (
+        ({"namespace": "a", "name": "b", "id": "x" * 1025}, ("a", "")),
+        ({"namespace": "a", "name": "b" * 1025, "id": "x"}, ("a", "x")),
+        ({"namespace": "a" * 1025, "name": "b", "id": "x"}, ("error", "x")),
+    ):
+        with pytest.raises(ProtocolError, match="at most") as raised:
+            parse_request(json.dumps(names))
+        assert (raised.value.namespace, raised.value.id) == echoed
