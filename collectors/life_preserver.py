@@ -51,6 +51,11 @@ PORTION: Final = 512 * 1024
 PATIENCE: Final = 10.0
 # Of a send log only the end is read: progress that is passed is of no interest.
 SEND_LOG: Final = 64 * 1024
+# Of its beginning, by which one that was begun again is known; bytes.
+SEND_HEAD: Final = 64
+# A send log that was not written for so long before its replication began is that of the one
+# before; s.
+STALE: Final = 10.0
 
 _encode: Final = msgspec.json.Encoder().encode
 T = TypeVar("T")
@@ -137,7 +142,10 @@ class LogWatcher:
             while self._settings().life_preserver == before:
                 begun = loop.time()
                 hint.clear()
-                watched = await self._patiently(path, watch.check)
+                # Where a link leads to, the watch does not see.
+                watched = await self._patiently(
+                    path, lambda: watch.check() and not path.is_symlink()
+                )
                 try:
                     busy = await self._catch_up(path, tail, replication)
                     await self._tell_progress(path, replication)
@@ -223,6 +231,8 @@ class Replication:
         """A replication begins that writes to this file; None: none is under way."""
         self.file = file
         self.dataset = dataset
+        self._begun = time.time()
+        self._head = b""
         self._offset = 0
         self._progress = Progress()
         self._told = ""
@@ -255,9 +265,13 @@ class Replication:
             if not path.is_file():
                 return []
             with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < self._offset:
+                info = os.fstat(file.fileno())
+                size, head = info.st_size, file.read(SEND_HEAD)
+                if info.st_mtime < self._begun - STALE:
+                    return []
+                if size < self._offset or not head.startswith(self._head):
                     self._offset, self._progress = 0, Progress()
+                self._head = head
                 file.seek(max(self._offset, size - SEND_LOG))
                 data = file.read(SEND_LOG)
                 end = data.rfind(b"\n") + 1
@@ -293,7 +307,8 @@ def _read(tail: LogTail) -> Portion | None:
 def _messages(chunk: Chunk) -> list[Message]:
     found: list[Message] = []
     for number, line in enumerate(chunk.lines):
-        text = line.rstrip(b"\r").decode("utf-8", "replace")
+        # A crash leaves zeros where data had not arrived on the disk.
+        text = line.lstrip(b"\0").rstrip(b"\r").decode("utf-8", "replace")
         if chunk.cut and number == len(chunk.lines) - 1:
             text += CUT_MARK
         message = classify(text)

@@ -157,8 +157,9 @@ def _detail(pool: str, lines: Sequence[str]) -> Detail:
 
 def _vdev(pool: str, line: str, column: int) -> Mapping[str, str] | None:
     """A vdev worth telling: not healthy, or with errors."""
-    name, words = line[1:column].rstrip(), line[column:].split()
-    if line[column - 1 : column] != " ":
+    head, rest = _cut(line, column)
+    name, words = head[1:].rstrip(), rest.split()
+    if head[-1:] != " ":
         overlong = _OVERLONG.match(line)
         name, words = (overlong["name"], overlong["rest"].split()) if overlong else ("", [])
     if not name or not words:
@@ -178,11 +179,22 @@ def _vdev(pool: str, line: str, column: int) -> Mapping[str, str] | None:
     return entry | ({"note": note} if note else {})
 
 
+def _cut(line: str, column: int) -> tuple[str, str]:
+    """A line before and behind the column, which zpool counts in bytes, not in characters."""
+    data = line.encode()
+    if data[column - 1 : column] == b" " != data[column : column + 1]:
+        return data[:column].decode(), data[column:].decode()
+    # Bytes that are no characters have been replaced by one each, of another length.
+    return line[:column], line[column:]
+
+
 def _scan(text: str, following: Sequence[str]) -> dict[str, Any] | None:
     """The last scrub or resilver: function, state, percent, ended, errors."""
     function = "resilver" if text.startswith("resilver") else "scrub"
     if not text.startswith(("scrub", "resilver")):
         return None
+    if "canceled" in text or "stopped" in text:
+        return {"function": function, "state": "canceled"}
     ended = _ENDED.search(text)
     if ended is not None:
         return {
@@ -191,8 +203,6 @@ def _scan(text: str, following: Sequence[str]) -> dict[str, Any] | None:
             "ended": ended["time"],
             "errors": int(ended["errors"]),
         }
-    if "canceled" in text or "stopped" in text:
-        return {"function": function, "state": "canceled"}
     state = next((s for word, s in _UNDER_WAY.items() if word in text), "unknown")
     scan: dict[str, Any] = {"function": function, "state": state}
     done = next((p for line in (text, *following) if (p := _PERCENT.search(line))), None)

@@ -16,7 +16,7 @@ import pytest
 from watchdog.observers.api import EventEmitter
 
 from collectors.directory_watch import DirectoryWatch
-from collectors.life_preserver import SETTLING
+from collectors.life_preserver import SETTLING, Replication
 from collectors.log_tail import ROTATION_GRACE
 from tests.collectors.conftest import Zpool, needed
 from tests.collectors.test_lp_corpus import config
@@ -64,6 +64,32 @@ def test_what_is_written_once_another_log_is_named_is_news(tmp_path: Path) -> No
                 file.write(LINE.format("new"))
             told = [f for f in heard(client, "new") if f["name"] == "life_preserver"]
             assert len(told) == 1
+
+
+def test_progress_is_that_of_the_replication_that_runs(tmp_path: Path) -> None:
+    send = tmp_path / "send.log"
+    estimate = "{} total estimated size is {}\n12:00:00   {}   tank/usr@a\n"
+    send.write_text(estimate.format("first", "280M", "280M"))
+    os.utime(send, (0, 0))
+    replication = Replication()
+    replication.begin(str(send), "tank/usr")
+    # That of yesterday's.
+    assert replication.look(10.0) is None
+    send.write_text(estimate.format("second", "100M", "10M"))
+    assert replication.look(20.0) == "Replicating tank: 10M/100M (10%)"
+    # Cut, and longer again before anybody looks.
+    send.write_text(estimate.format("third", "2G", "1G") + "12:00:01   1.5G   tank/usr@a\n")
+    assert replication.look(30.0) == "Replicating tank: 1.5G/2G (75%)"
+
+
+def test_zeros_before_a_line_are_no_part_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "lpreserver.log"
+    log.touch()
+    with Daemon(tmp_path / "state", config(log)) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", ALL)
+        with log.open("a") as file:
+            file.write(LINE.format("a") + "\0" * 4000 + LINE.format("b"))
+        heard(client, "b")
 
 
 def test_a_watcher_that_died_is_replaced_and_said_once(

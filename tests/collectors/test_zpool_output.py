@@ -218,6 +218,10 @@ ENDED = "on Thu Nov 26 10:00:00 2026"
             ("scrub", "running", None),
         ),
         (f"scan: scrub canceled {ENDED}", ("scrub", "canceled", None)),
+        (
+            f"scrub: scrub stopped after 0h1m with 0 errors {ENDED}",
+            ("scrub", "canceled", None),
+        ),
     ],
 )
 def test_a_scan_is_read_whatever_zpool_tells_it(
@@ -226,3 +230,16 @@ def test_a_scan_is_read_whatever_zpool_tells_it(
     found = parse_status(f"  pool: tank\n state: ONLINE\n  {scan}\n{CONFIG}")["tank"].scan
     assert found is not None
     assert (found["function"], found["state"], found.get("percent")) == wanted
+
+
+def test_names_are_padded_by_bytes() -> None:
+    names = ("tank", "  gpt/データ", "  disk/by-path/a-long-one")
+    rows = zip(names, ("DEGRADED", "FAULTED", "ONLINE"), "030", strict=True)
+    width = max(len(name.encode()) for name in names)
+    lines = [f"\tNAME{' ' * (width - 4)}  STATE     READ WRITE CKSUM"]
+    for name, state, count in rows:
+        pad = " " * (width - len(name.encode()))
+        lines.append(f"\t{name}{pad}  {state:8}  {count:>4} {count:>5} {count:>5}")
+    text = "\n".join(["  pool: tank", "config:", "", *lines])
+    (vdev,) = parse_status(text)["tank"].vdevs
+    assert (vdev["name"], vdev["state"], vdev["read"]) == ("gpt/データ", "FAULTED", "3")
