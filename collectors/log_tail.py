@@ -16,14 +16,16 @@ import hashlib
 import logging
 import lzma
 import os
+import re
 import stat
+import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Self
 
 import msgspec
 
@@ -36,6 +38,11 @@ FINGERPRINT: Final = 1024
 # Bytes of the beginning, which has to fit, too; and by which a file that lost its end is told
 # from one with other content: a line of a log has its moment in it.
 HEAD: Final = 256
+# Line ends before the offset that are remembered, and some older ones, ever further apart: of a
+# file that lost its end, or had it rewritten, what stands before one of them has been read.
+MARKS: Final = 32
+# Of a mark's fingerprint so many characters are kept: the file is known by its head, too.
+SHORT: Final = 16
 # A renamed file is finished only when nothing has come for this long: who opened it before may
 # still be writing; s.
 ROTATION_GRACE: Final = 1.0
@@ -43,11 +50,9 @@ ROTATION_GRACE: Final = 1.0
 ROUNDING: Final = 1_000_000_000
 # Rotated files that are looked at for the place where reading stopped.
 CANDIDATES: Final = 32
-_UNPACKERS: Final[dict[str, Callable[[Path], bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile]]] = {
-    ".bz2": bz2.BZ2File,
-    ".gz": gzip.GzipFile,
-    ".xz": lzma.LZMAFile,
-}
+# What a rotation adds to a log's name: a number or a date. What an admin puts beside it is no
+# news (`.save`, `.errors`), unless the place where reading stopped is found in it.
+_ROTATED: Final = re.compile(r"\d|\.old")
 # What a compressed file raises that is damaged.
 _DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
@@ -57,7 +62,8 @@ class Position(msgspec.Struct, frozen=True):
 
     skipping: in the middle of a line that was cut. modified: when the file had been written
     then, ns since 1970: rotated files that are not older have not been read, but for those in
-    `done`, by inode and time. head: how the file begins.
+    `done`, by inode and time. head: how the file begins. marks: ends of lines that were read,
+    each with its fingerprint.
     """
 
     inode: int = 0
@@ -67,6 +73,7 @@ class Position(msgspec.Struct, frozen=True):
     modified: int = 0
     done: tuple[tuple[int, int], ...] = ()
     head: bytes = b""
+    marks: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,59 @@ class _File:
         except OSError as error:
             # ENXIO: nothing but the hole. Anything else: this file system can't tell.
             return None if error.errno == errno.ENXIO else offset
+
+
+class _Zstd:
+    """What `zstd -dc` makes of a file; Python has no module for it before 3.14."""
+
+    def __init__(self, path: Path) -> None:
+        with ExitStack() as stack:
+            self._packed = stack.enter_context(path.open("rb"))
+            self._plain = stack.enter_context(tempfile.TemporaryFile())
+            self._complaint = _zstd(self._packed, self._plain)
+            self._plain.seek(0)
+            self.read, self.seek = self._plain.read, self._plain.seek
+            self._files = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def fileno(self) -> int:
+        return self._packed.fileno()
+
+    def read1(self, size: int) -> bytes:
+        data = self._plain.read(size)
+        if not data and self._complaint:
+            raise OSError(self._complaint)
+        return data
+
+
+def _zstd(packed: IO[bytes], plain: IO[bytes]) -> str:
+    """Unpack, as far as it goes; the complaint, or nothing. Raises: OSError: no room."""
+    command = ["zstd", "-dcq"]
+    try:
+        done = subprocess.run(
+            command, stdin=packed, stdout=plain, stderr=subprocess.PIPE, check=False
+        )
+    except FileNotFoundError:
+        return "there is no command zstd on this machine"
+    complaint = done.stderr.decode("utf-8", "replace").strip()
+    if os.strerror(errno.ENOSPC) in complaint:
+        raise OSError(errno.ENOSPC, complaint)
+    return complaint
+
+
+_UNPACKERS: Final[
+    dict[str, Callable[[Path], bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile | _Zstd]]
+] = {
+    ".bz2": bz2.BZ2File,
+    ".gz": gzip.GzipFile,
+    ".xz": lzma.LZMAFile,
+    ".zst": _Zstd,
+}
 
 
 class LogTail:
@@ -201,9 +261,10 @@ class LogTail:
             position = self._at(file, at.offset + len(data), skipping=True)
             return Chunk([] if at.skipping else [data], position, cut=not at.skipping)
         lines = data[: end - 1].split(b"\n")
+        position = self._at(file, at.offset + end, lines=lines)
         if at.skipping:
             del lines[0]
-        return Chunk(lines, self._at(file, at.offset + end))
+        return Chunk(lines, position)
 
     def _past_zeros(self, file: _File, data: bytes) -> Chunk | None:
         """Behind the hole that a log has which was cut while its writer kept its place."""
@@ -222,18 +283,30 @@ class LogTail:
         data = file.read(self._position.offset, CHUNK)
         return None if self._position.skipping or not data else data
 
-    def _at(self, file: _File, offset: int, *, skipping: bool = False) -> Position:
+    def _at(
+        self, file: _File, offset: int, *, skipping: bool = False, lines: Sequence[bytes] = ()
+    ) -> Position:
+        """The place in the file behind `lines`."""
         at = self._position
         info = file.info
         same = at.inode == info.st_ino and len(at.head) == min(offset, HEAD)
+        fingerprint = file.fingerprint(offset)
+        marks = list(at.marks if at.inode == info.st_ino else ())
+        if not skipping:
+            ends = [offset]
+            for line in reversed(lines[1 - MARKS :]):
+                ends.append(ends[-1] - len(line) - 1)
+            marks += [(end, file.fingerprint(end)[:SHORT]) for end in reversed(ends[1:-1])]
+            marks.append((offset, fingerprint[:SHORT]))
         return Position(
             info.st_ino,
             offset,
-            file.fingerprint(offset),
+            fingerprint,
             skipping,
             info.st_mtime_ns,
             _since(info.st_mtime_ns, at.done),
             at.head if same else file.read(0, min(offset, HEAD)),
+            _thinned(marks),
         )
 
     def _fits(self, file: _File, position: Position) -> bool:
@@ -243,27 +316,31 @@ class LogTail:
             and file.read(0, len(head)) == head
         )
 
-    def _holds(self, file: _File, position: Position) -> bool:
-        """Is it the file of the position? If nothing of it was read, its inode tells."""
-        if position.offset:
-            return self._fits(file, position)
-        return file.info.st_ino == position.inode
-
     # Which file.
 
     def _open(self) -> bool:
         """Open the file that the position is in, else what was written after it."""
         at = self._position
-        file = _open_plain(self.path)
-        if file is None or not self._holds(file, at):
-            if file is not None:
-                file.close()
-            file = self._find(at) if at.inode else None
-            if file is None:
-                # It is gone; what was written after it may still be there.
-                return self._begin(at.modified, at.done)
+        file = self._find_again(at)
+        if file is None:
+            return self._begin(at.modified, at.done)
         self._take(file)
         return True
+
+    def _find_again(self, at: Position) -> _File | None:
+        """The file of the position by whatever name; None: it is gone."""
+        file = _open_plain(self.path)
+        # An inode may be another's by now if there was a rotation that has not been read.
+        sure = at.offset or not self._unread(at.modified, at.done)
+        if file is not None and sure and self._holds(file, at):
+            return file
+        if file is not None:
+            file.close()
+        return self._find(at) if at.inode else None
+
+    def _holds(self, file: _File, at: Position) -> bool:
+        """Is it the file of the position? If nothing of it was read, its inode tells."""
+        return self._fits(file, at) if at.offset else file.info.st_ino == at.inode
 
     def _take(self, file: _File | None) -> None:
         if self._file is not None:
@@ -283,16 +360,40 @@ class LogTail:
         """Begin a file: at its beginning, or behind what has been read of it."""
         at, size = self._position, file.size
         self._position = Position(file.info.st_ino, modified=modified, done=done)
+        known = file.info.st_ino == at.inode
         if at.offset and self._fits(file, at):
             # A copy of what was read.
-            self._position = self._at(file, at.offset, skipping=at.skipping)
-        elif file.info.st_ino == at.inode and 0 < size < at.offset and _begins(file, at.head):
-            # Only its end is missing: a line that is half there may be written again.
+            self._resume(file, at, at.offset, skipping=at.skipping)
+        elif (offset := self._read_so_far(file, at)) is not None:
+            self._resume(file, at, offset)
+        elif known and 0 < size < at.offset and _begins(file, at.head):
+            # Cut to what stood there before the first look.
             start = max(0, size - CHUNK)
             data = file.read(start, size - start)
             # A line begins behind another, or behind a hole.
             end = start + max(data.rfind(b"\n"), data.rfind(b"\0")) + 1
             self._position = self._at(file, end, skipping=end == start > 0)
+
+    def _resume(
+        self, file: _File, at: Position, offset: int, *, skipping: bool = False
+    ) -> None:
+        """Go on in a file of which that much has been read under the position `at`."""
+        marks = tuple(mark for mark in at.marks if mark[0] < offset)
+        self._position = msgspec.structs.replace(self._position, marks=marks)
+        self._position = self._at(file, offset, skipping=skipping)
+
+    def _read_so_far(self, file: _File, at: Position) -> int | None:
+        """How much of a file, whose end is missing or rewritten, is what was read before."""
+        for offset, fingerprint in reversed(at.marks):
+            # A few equal lines may as well begin another file.
+            likely = file.info.st_ino == at.inode or offset >= FINGERPRINT
+            if (
+                likely
+                and offset <= file.size
+                and file.fingerprint(offset)[:SHORT] == fingerprint
+            ):
+                return offset if _begins(file, at.head[:offset]) else None
+        return None
 
     def _is_over(self, file: _File) -> bool:
         """Has the log gone on in another file, and this one been quiet for long enough?"""
@@ -327,18 +428,23 @@ class LogTail:
 
     def _oldest_since(self, modified: int, done: tuple[tuple[int, int], ...]) -> _File | None:
         """The first of the rotated files that have not been read."""
+        for path in self._unread(modified, done):
+            file = _unpack(path) if path.suffix in _UNPACKERS else _open_plain(path)
+            if file is not None:
+                return file
+        return None
+
+    def _unread(self, modified: int, done: tuple[tuple[int, int], ...]) -> list[Path]:
+        """The rotated files that have not been read, the oldest first."""
         found = [
             (info.st_mtime_ns, info.st_ctime_ns, -_number(path), path)
             for info, path in self._rotated_files()
             # Who compresses keeps the time but not the inode: at the same moment it is read.
             if info.st_mtime_ns >= modified + (path.suffix in _UNPACKERS)
             and _name(info) not in done
+            and _ROTATED.search(path.name, len(self.path.name))
         ]
-        for *_, path in sorted(found):
-            file = _unpack(path) if path.suffix in _UNPACKERS else _open_plain(path)
-            if file is not None:
-                return file
-        return None
+        return [path for *_, path in sorted(found)]
 
     def _find(self, at: Position) -> _File | None:
         """What holds the position under another name: renamed, copied or compressed."""
@@ -350,7 +456,7 @@ class LogTail:
         )
         for *_, path in found[:CANDIDATES]:
             if path.suffix in _UNPACKERS:
-                file = _unpack(path) if _packs(path, at) else None
+                file = _unpack(path) if at.offset and _packs(path, at) else None
             else:
                 file = _open_plain(path)
             if file is not None and self._holds(file, at):
@@ -392,6 +498,21 @@ def _since(modified: int, files: Iterable[tuple[int, int]]) -> tuple[tuple[int, 
     return tuple(file for file in files if file[1] >= modified)[-CANDIDATES:]
 
 
+def _thinned(marks: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """The newest, the oldest, and between them ever fewer."""
+    older, newest = marks[:-MARKS], marks[-MARKS:]
+    if not older:
+        return tuple(newest)
+    end = newest[-1][0]
+    kept: list[tuple[int, str]] = []
+    distance = end - newest[0][0]
+    for mark in reversed(older[1:]):
+        if end - mark[0] >= 2 * distance:
+            kept.append(mark)
+            distance = end - mark[0]
+    return (older[0], *reversed(kept), *newest)
+
+
 def _number(path: Path) -> int:
     """N of `log.N` and `log.N.gz`: the higher, the older. 0: there is none."""
     plain = path.with_suffix("") if path.suffix in _UNPACKERS else path
@@ -425,7 +546,9 @@ def _unpack(path: Path) -> _File | None:
                 # Not more than is sure: what stands before the damage counts.
                 data = packed.read1(CHUNK)
             except _DAMAGE as error:
-                log.warning("%s is damaged (%s); the rest of it is lost", path, error)
+                log.warning(
+                    "%s can't be unpacked to its end (%s); its rest is lost", path, error
+                )
                 break
             if not data:
                 break
@@ -437,8 +560,6 @@ def _unpack(path: Path) -> _File | None:
 def _packs(path: Path, at: Position) -> bool:
     """Does the compressed file hold the position?"""
     with suppress(*_DAMAGE), _UNPACKERS[path.suffix](path) as packed:
-        if not at.offset:
-            return os.fstat(packed.fileno()).st_ino == at.inode
         if packed.read(len(at.head)) != at.head:
             return False
         start = max(0, at.offset - FINGERPRINT)

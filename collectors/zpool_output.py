@@ -181,6 +181,8 @@ def _vdev(pool: str, line: str, column: int) -> Mapping[str, str] | None:
 
 def _cut(line: str, column: int) -> tuple[str, str]:
     """A line before and behind the column, which zpool counts in bytes, not in characters."""
+    if line.isascii():
+        return line[:column], line[column:]
     data = line.encode()
     if data[column - 1 : column] == b" " != data[column : column + 1]:
         return data[:column].decode(), data[column:].decode()

@@ -8,6 +8,7 @@ import gzip
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from collectors.log_tail import CHUNK, ROTATION_GRACE, LogTail, Position
+from collectors.log_tail import CHUNK, MARKS, ROTATION_GRACE, LogTail, Position
 
 
 class Clock:
@@ -51,6 +52,7 @@ class LogMachine(RuleBasedStateMachine):
         self.tail = LogTail(self.path, None, self.clock)
         self.number = 0
         self.half = False
+        self.lost = 0
         self.whole = self.rest = b""
         self.wanted: list[bytes] = []
         self.position = Position()
@@ -154,12 +156,14 @@ class LogMachine(RuleBasedStateMachine):
         self.written(self.directory / "a.log.save")
 
     @rule(cut=st.integers(1, 200))
-    @precondition(lambda self: not self.half)
+    @precondition(lambda self: not self.half and self.lost < MARKS / 2)
     def lose_the_end(self, cut: int) -> None:
         """A file loses its end; a line that was half there is written to its end again."""
         self.read()
         text = self.path.read_bytes()
         left = max(0, len(text) - cut)
+        # Beyond the marks what is left may come again, in parts.
+        self.lost += text[left:].count(b"\n")
         os.truncate(self.path, left)
         self.written(self.path)
         # Unseen, the same bytes in the same place would be the same line.
@@ -393,6 +397,107 @@ def test_a_log_that_lost_its_end_is_not_read_again(log: Path) -> None:
     assert list(drain(tail, clock)) == []
     append(log, b"x", b"four")
     assert list(drain(tail, clock)) == [b"twx", b"four"]
+    tail.close()
+
+
+@pytest.mark.parametrize("left", [1, 15, 30, 95])
+@pytest.mark.parametrize("new", [1, 200])
+def test_lines_behind_what_is_left_of_a_log_are_news(log: Path, left: int, new: int) -> None:
+    """As after a rollback of its file system: shorter than it was, or longer again."""
+    clock = Clock()
+    tail = begun(log, clock)
+    for number in range(99):
+        append(log, b"line %d" % number)
+        assert len(list(drain(tail, clock))) == 1
+    assert tail.read() is None
+    os.truncate(log, len(b"".join(log.read_bytes().splitlines(keepends=True)[:left])))
+    news = [b"new %d" % number for number in range(new)]
+    append(log, *news)
+    found = list(drain(tail, clock))
+    tail.close()
+    # Where so much is missing that not each line's end is remembered, some come again.
+    assert found[-new:] == news
+    assert len(found) - new <= (0 if left > 80 else left)
+
+
+def test_a_longer_log_without_its_last_lines_is_known_in_another_file(log: Path) -> None:
+    clock = Clock()
+    tail = begun(log, clock)
+    append(log, *(b"line %d" % number for number in range(300)))
+    assert len(list(drain(tail, clock))) == 300
+    text = b"".join(log.read_bytes().splitlines(keepends=True)[:-2])
+    other = log.with_name("written by an editor")
+    other.write_bytes(text + b"new\n")
+    other.rename(log)
+    assert list(drain(tail, clock)) == [b"new"]
+    tail.close()
+
+
+def test_an_empty_log_is_not_known_by_its_inode_after_rotations(log: Path) -> None:
+    clock = Clock()
+    first = LogTail(log, None, clock).read()
+    assert first is not None
+    append(log, b"one")
+    log.with_name("a.log.0.gz").write_bytes(gzip.compress(log.read_bytes()))
+    # As where the new file gets the inode of the old one.
+    os.truncate(log, 0)
+    append(log, b"two")
+    tail = LogTail(log, first.position, clock)
+    assert list(drain(tail, clock)) == [b"one", b"two"]
+    tail.close()
+
+
+def zstd(path: Path) -> Path:
+    subprocess.run(["zstd", "-q", "--rm", path], check=True)
+    return path.with_name(path.name + ".zst")
+
+
+def test_logs_that_were_packed_by_zstd_are_read_once(log: Path) -> None:
+    clock = Clock()
+    tail = begun(log, clock)
+    place = LogTail(log, None, clock).read()
+    assert place is not None
+    tail.close()
+    append(log, b"two")
+    log.rename(log.with_name("a.log.1"))
+    zstd(log.with_name("a.log.1"))
+    append(log, b"three")
+    log.rename(log.with_name("a.log.0"))
+    broken = zstd(log.with_name("a.log.0"))
+    append(log, b"four")
+    tail = LogTail(log, place.position, clock)
+    assert list(drain(tail, clock)) == [b"two", b"three", b"four"]
+    tail.close()
+    broken.write_bytes(broken.read_bytes()[:6])
+    tail = LogTail(log, place.position, clock)
+    assert list(drain(tail, clock)) == [b"two", b"four"]
+    tail.close()
+
+
+def test_what_can_not_be_unpacked_is_said(
+    log: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    tail = begun(log, clock)
+    append(log, b"two")
+    log.rename(log.with_name("a.log.0"))
+    zstd(log.with_name("a.log.0"))
+    append(log, b"three")
+    tail.close()
+    monkeypatch.setenv("PATH", str(log.parent))
+    tail = LogTail(log, Position(modified=1), clock)
+    assert list(drain(tail, clock)) == [b"three"]
+    tail.close()
+    assert "no command zstd" in caplog.text
+
+
+def test_what_an_admin_puts_beside_the_log_is_no_news(log: Path) -> None:
+    clock = Clock()
+    tail = begun(log, clock)
+    log.with_name("a.log.errors").write_bytes(b"one\n")
+    log.rename(log.with_name("a.log.0"))
+    append(log, b"two")
+    assert list(drain(tail, clock)) == [b"two"]
     tail.close()
 
 
