@@ -19,7 +19,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from collectors.directory_watch import DirectoryWatch
-from collectors.log_tail import CHUNK, Chunk, LogTail, Position
+from collectors.log_file import CHUNK
+from collectors.log_tail import Chunk, LogTail, Position
 from collectors.lp_lines import CUT_MARK, Message, classify
 from collectors.lp_progress import Progress
 from collectors.status import Status

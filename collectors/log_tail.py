@@ -9,32 +9,26 @@ stores nothing, knows no message.
 
 from __future__ import annotations
 
-import bz2
-import errno
-import gzip
-import hashlib
-import logging
-import lzma
 import os
 import re
 import stat
-import subprocess
-import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import Final
 
 import msgspec
 
-log = logging.getLogger(__name__)
+from collectors.log_file import (
+    CHUNK,
+    FINGERPRINT,
+    LogFile,
+    is_packed,
+    open_plain,
+    packs,
+    unpack,
+)
 
-# Read at a time, and the longest line.
-CHUNK: Final = 64 * 1024
-# Bytes before the offset that the fingerprint is of.
-FINGERPRINT: Final = 1024
 # Bytes of the beginning, which has to fit, too; and by which a file that lost its end is told
 # from one with other content: a line of a log has its moment in it.
 HEAD: Final = 256
@@ -53,8 +47,6 @@ CANDIDATES: Final = 32
 # What a rotation adds to a log's name: a number or a date. What an admin puts beside it is no
 # news (`.save`, `.errors`), unless the place where reading stopped is found in it.
 _ROTATED: Final = re.compile(r"\d|\.old")
-# What a compressed file raises that is damaged.
-_DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -85,96 +77,6 @@ class Chunk:
     cut: bool = False
 
 
-class _File:
-    """An open log. A compressed one is unpacked, once, into a file without a name."""
-
-    def __init__(self, descriptor: int, packed: os.stat_result | None = None) -> None:
-        self._descriptor = descriptor
-        self._packed = packed
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    @property
-    def info(self) -> os.stat_result:
-        """Of the file that has a name."""
-        return self._packed or os.fstat(self._descriptor)
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self._descriptor).st_size
-
-    def read(self, offset: int, size: int) -> bytes:
-        """At most so many bytes from there."""
-        return os.pread(self._descriptor, size, offset)
-
-    def fingerprint(self, offset: int) -> str:
-        """Of the bytes before `offset`."""
-        start = max(0, offset - FINGERPRINT)
-        return _fingerprint(self.read(start, offset - start), offset)
-
-    def next_data(self, offset: int) -> int | None:
-        """Where data goes on behind a hole; None: it is a hole up to the end."""
-        try:
-            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
-        except OSError as error:
-            # ENXIO: nothing but the hole. Anything else: this file system can't tell.
-            return None if error.errno == errno.ENXIO else offset
-
-
-class _Zstd:
-    """What `zstd -dc` makes of a file; Python has no module for it before 3.14."""
-
-    def __init__(self, path: Path) -> None:
-        with ExitStack() as stack:
-            self._packed = stack.enter_context(path.open("rb"))
-            self._plain = stack.enter_context(tempfile.TemporaryFile())
-            self._complaint = _zstd(self._packed, self._plain)
-            self._plain.seek(0)
-            self.read, self.seek = self._plain.read, self._plain.seek
-            self._files = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
-
-    def fileno(self) -> int:
-        return self._packed.fileno()
-
-    def read1(self, size: int) -> bytes:
-        data = self._plain.read(size)
-        if not data and self._complaint:
-            raise OSError(self._complaint)
-        return data
-
-
-def _zstd(packed: IO[bytes], plain: IO[bytes]) -> str:
-    """Unpack, as far as it goes; the complaint, or nothing. Raises: OSError: no room."""
-    command = ["zstd", "-dcq"]
-    try:
-        done = subprocess.run(
-            command, stdin=packed, stdout=plain, stderr=subprocess.PIPE, check=False
-        )
-    except FileNotFoundError:
-        return "there is no command zstd on this machine"
-    complaint = done.stderr.decode("utf-8", "replace").strip()
-    if os.strerror(errno.ENOSPC) in complaint:
-        raise OSError(errno.ENOSPC, complaint)
-    return complaint
-
-
-_UNPACKERS: Final[
-    dict[str, Callable[[Path], bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile | _Zstd]]
-] = {
-    ".bz2": bz2.BZ2File,
-    ".gz": gzip.GzipFile,
-    ".xz": lzma.LZMAFile,
-    ".zst": _Zstd,
-}
-
-
 class LogTail:
     """One log file by its name. Used by one thread at a time."""
 
@@ -186,7 +88,7 @@ class LogTail:
         self._clock = clock
         self._first = position is None
         self._position = position or Position()
-        self._file: _File | None = None
+        self._file: LogFile | None = None
         self._quiet_since: float | None = None
 
     def close(self) -> None:
@@ -232,7 +134,7 @@ class LogTail:
 
     def _pass_over(self) -> Chunk:
         """The very first look: begin behind what is there."""
-        current = _open_plain(self.path)
+        current = open_plain(self.path)
         rotated = [info for info, _ in self._rotated_files()]
         if current is None:
             modified = max((info.st_mtime_ns for info in rotated), default=0)
@@ -248,7 +150,7 @@ class LogTail:
         self._first = False
         return Chunk([], self._position)
 
-    def _lines(self, file: _File) -> Chunk | None:
+    def _lines(self, file: LogFile) -> Chunk | None:
         at = self._position
         data = file.read(at.offset, CHUNK)
         if data[:1] == b"\0":
@@ -266,7 +168,7 @@ class LogTail:
             del lines[0]
         return Chunk(lines, position)
 
-    def _past_zeros(self, file: _File, data: bytes) -> Chunk | None:
+    def _past_zeros(self, file: LogFile, data: bytes) -> Chunk | None:
         """Behind the hole that a log has which was cut while its writer kept its place."""
         at = self._position
         zeros = len(data) - len(data.lstrip(b"\0"))
@@ -278,13 +180,13 @@ class LogTail:
             return None
         return Chunk([], self._at(file, offset, skipping=at.skipping))
 
-    def _rest(self, file: _File) -> bytes | None:
+    def _rest(self, file: LogFile) -> bytes | None:
         """The last line of a file that is over, if it has no end."""
         data = file.read(self._position.offset, CHUNK)
         return None if self._position.skipping or not data else data
 
     def _at(
-        self, file: _File, offset: int, *, skipping: bool = False, lines: Sequence[bytes] = ()
+        self, file: LogFile, offset: int, *, skipping: bool = False, lines: Sequence[bytes] = ()
     ) -> Position:
         """The place in the file behind `lines`."""
         at = self._position
@@ -309,7 +211,7 @@ class LogTail:
             _thinned(marks),
         )
 
-    def _fits(self, file: _File, position: Position) -> bool:
+    def _fits(self, file: LogFile, position: Position) -> bool:
         head = position.head
         return (
             file.fingerprint(position.offset) == position.fingerprint
@@ -327,9 +229,9 @@ class LogTail:
         self._take(file)
         return True
 
-    def _find_again(self, at: Position) -> _File | None:
+    def _find_again(self, at: Position) -> LogFile | None:
         """The file of the position by whatever name; None: it is gone."""
-        file = _open_plain(self.path)
+        file = open_plain(self.path)
         # An inode may be another's by now if there was a rotation that has not been read.
         sure = at.offset or not self._unread(at.modified, at.done)
         if file is not None and sure and self._holds(file, at):
@@ -338,17 +240,17 @@ class LogTail:
             file.close()
         return self._find(at) if at.inode else None
 
-    def _holds(self, file: _File, at: Position) -> bool:
+    def _holds(self, file: LogFile, at: Position) -> bool:
         """Is it the file of the position? If nothing of it was read, its inode tells."""
         return self._fits(file, at) if at.offset else file.info.st_ino == at.inode
 
-    def _take(self, file: _File | None) -> None:
+    def _take(self, file: LogFile | None) -> None:
         if self._file is not None:
             self._file.close()
         self._file = file
         self._quiet_since = None
 
-    def _changed(self, file: _File) -> None:
+    def _changed(self, file: LogFile) -> None:
         """The file was cut, or rewritten: what was not read of it may be in a copy."""
         copy = self._find(self._position)
         if copy is not None:
@@ -356,7 +258,7 @@ class LogTail:
         else:
             self._place(file, self._position.modified, self._position.done)
 
-    def _place(self, file: _File, modified: int, done: tuple[tuple[int, int], ...]) -> None:
+    def _place(self, file: LogFile, modified: int, done: tuple[tuple[int, int], ...]) -> None:
         """Begin a file: at its beginning, or behind what has been read of it."""
         at, size = self._position, file.size
         self._position = Position(file.info.st_ino, modified=modified, done=done)
@@ -366,7 +268,7 @@ class LogTail:
             self._resume(file, at, at.offset, skipping=at.skipping)
         elif (offset := self._read_so_far(file, at)) is not None:
             self._resume(file, at, offset)
-        elif known and 0 < size < at.offset and _begins(file, at.head):
+        elif known and 0 < size < at.offset and file.begins(at.head):
             # Cut to what stood there before the first look.
             start = max(0, size - CHUNK)
             data = file.read(start, size - start)
@@ -375,14 +277,14 @@ class LogTail:
             self._position = self._at(file, end, skipping=end == start > 0)
 
     def _resume(
-        self, file: _File, at: Position, offset: int, *, skipping: bool = False
+        self, file: LogFile, at: Position, offset: int, *, skipping: bool = False
     ) -> None:
         """Go on in a file of which that much has been read under the position `at`."""
         marks = tuple(mark for mark in at.marks if mark[0] < offset)
         self._position = msgspec.structs.replace(self._position, marks=marks)
         self._position = self._at(file, offset, skipping=skipping)
 
-    def _read_so_far(self, file: _File, at: Position) -> int | None:
+    def _read_so_far(self, file: LogFile, at: Position) -> int | None:
         """How much of a file, whose end is missing or rewritten, is what was read before."""
         for offset, fingerprint in reversed(at.marks):
             # A few equal lines may as well begin another file.
@@ -392,10 +294,10 @@ class LogTail:
                 and offset <= file.size
                 and file.fingerprint(offset)[:SHORT] == fingerprint
             ):
-                return offset if _begins(file, at.head[:offset]) else None
+                return offset if file.begins(at.head[:offset]) else None
         return None
 
-    def _is_over(self, file: _File) -> bool:
+    def _is_over(self, file: LogFile) -> bool:
         """Has the log gone on in another file, and this one been quiet for long enough?"""
         try:
             named = self.path.stat()
@@ -409,7 +311,7 @@ class LogTail:
             self._quiet_since = now
         return now - self._quiet_since >= ROTATION_GRACE
 
-    def _go_on(self, file: _File) -> bool:
+    def _go_on(self, file: LogFile) -> bool:
         """This one is finished: go on with what was written next."""
         modified = file.info.st_mtime_ns
         return self._begin(modified, _since(modified, (*self._position.done, _name(file.info))))
@@ -419,17 +321,17 @@ class LogTail:
 
         Until it is open nothing changes: who fails looks again from the same place.
         """
-        file = self._oldest_since(modified, done) or _open_plain(self.path)
+        file = self._oldest_since(modified, done) or open_plain(self.path)
         if file is None:
             return False
         self._take(file)
         self._place(file, modified, done)
         return True
 
-    def _oldest_since(self, modified: int, done: tuple[tuple[int, int], ...]) -> _File | None:
+    def _oldest_since(self, modified: int, done: tuple[tuple[int, int], ...]) -> LogFile | None:
         """The first of the rotated files that have not been read."""
         for path in self._unread(modified, done):
-            file = _unpack(path) if path.suffix in _UNPACKERS else _open_plain(path)
+            file = unpack(path) if is_packed(path) else open_plain(path)
             if file is not None:
                 return file
         return None
@@ -440,13 +342,13 @@ class LogTail:
             (info.st_mtime_ns, info.st_ctime_ns, -_number(path), path)
             for info, path in self._rotated_files()
             # Who compresses keeps the time but not the inode: at the same moment it is read.
-            if info.st_mtime_ns >= modified + (path.suffix in _UNPACKERS)
+            if info.st_mtime_ns >= modified + (is_packed(path))
             and _name(info) not in done
             and _ROTATED.search(path.name, len(self.path.name))
         ]
         return [path for *_, path in sorted(found)]
 
-    def _find(self, at: Position) -> _File | None:
+    def _find(self, at: Position) -> LogFile | None:
         """What holds the position under another name: renamed, copied or compressed."""
         # The one of the same inode first, then the newest; none that was last written before.
         found = sorted(
@@ -455,10 +357,11 @@ class LogTail:
             if info.st_ino == at.inode or info.st_mtime_ns > at.modified - ROUNDING
         )
         for *_, path in found[:CANDIDATES]:
-            if path.suffix in _UNPACKERS:
-                file = _unpack(path) if at.offset and _packs(path, at) else None
+            if is_packed(path):
+                holds = at.offset and packs(path, at.head, at.offset, at.fingerprint)
+                file = unpack(path) if holds else None
             else:
-                file = _open_plain(path)
+                file = open_plain(path)
             if file is not None and self._holds(file, at):
                 return file
             if file is not None:
@@ -477,7 +380,7 @@ class LogTail:
         for entry in rotated.values():
             path = Path(entry.path)
             # Beside what it is made from it is being written still.
-            unfinished = path.suffix in _UNPACKERS and path.stem in rotated
+            unfinished = is_packed(path) and path.stem in rotated
             try:
                 info = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -515,66 +418,6 @@ def _thinned(marks: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
 
 def _number(path: Path) -> int:
     """N of `log.N` and `log.N.gz`: the higher, the older. 0: there is none."""
-    plain = path.with_suffix("") if path.suffix in _UNPACKERS else path
+    plain = path.with_suffix("") if is_packed(path) else path
     digits = plain.suffix[1:]
     return int(digits) if digits.isdecimal() else 0
-
-
-def _open_plain(path: Path) -> _File | None:
-    """The file by its name; None: there is none. A directory or device is not read."""
-    try:
-        # What is no file must neither hold us up nor become our terminal.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(f"{path} is not a regular file")
-    return _File(file)
-
-
-def _unpack(path: Path) -> _File | None:
-    """What a compressed file holds, up to where it is damaged. Raises: OSError: no room."""
-    try:
-        packed = _UNPACKERS[path.suffix](path)
-    except FileNotFoundError:
-        # Rotated on in this moment.
-        return None
-    with packed, tempfile.TemporaryFile() as plain:
-        while True:
-            try:
-                # Not more than is sure: what stands before the damage counts.
-                data = packed.read1(CHUNK)
-            except _DAMAGE as error:
-                log.warning(
-                    "%s can't be unpacked to its end (%s); its rest is lost", path, error
-                )
-                break
-            if not data:
-                break
-            plain.write(data)
-        plain.flush()
-        return _File(os.dup(plain.fileno()), os.fstat(packed.fileno()))
-
-
-def _packs(path: Path, at: Position) -> bool:
-    """Does the compressed file hold the position?"""
-    with suppress(*_DAMAGE), _UNPACKERS[path.suffix](path) as packed:
-        if packed.read(len(at.head)) != at.head:
-            return False
-        start = max(0, at.offset - FINGERPRINT)
-        packed.seek(start)
-        return _fingerprint(packed.read(at.offset - start), at.offset) == at.fingerprint
-    return False
-
-
-def _begins(file: _File, head: bytes) -> bool:
-    """Does the file begin so, as far as it goes?"""
-    return head.startswith(file.read(0, len(head)))
-
-
-def _fingerprint(data: bytes, offset: int) -> str:
-    """Of the bytes before `offset`; fewer than there should be give another."""
-    if len(data) != min(offset, FINGERPRINT):
-        return "short"
-    return hashlib.sha256(data).hexdigest()[:32] if data else ""

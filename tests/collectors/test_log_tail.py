@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from collectors.log_tail import CHUNK, MARKS, ROTATION_GRACE, LogTail, Position
+from collectors.log_file import CHUNK
+from collectors.log_tail import MARKS, ROTATION_GRACE, LogTail, Position
 
 
 class Clock:
