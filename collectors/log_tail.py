@@ -261,7 +261,10 @@ class LogTail:
     def _place(self, file: LogFile, modified: int, done: tuple[tuple[int, int], ...]) -> None:
         """Begin a file: at its beginning, or behind what has been read of it."""
         at, size = self._position, file.size
-        self._position = Position(file.info.st_ino, modified=modified, done=done)
+        nothing_yet = ((0, ""),)
+        self._position = Position(
+            file.info.st_ino, modified=modified, done=done, marks=nothing_yet
+        )
         known = file.info.st_ino == at.inode
         if at.offset and self._fits(file, at):
             # A copy of what was read.

@@ -421,6 +421,18 @@ def test_lines_behind_what_is_left_of_a_log_are_news(log: Path, left: int, new: 
     assert len(found) - new <= (0 if left > 80 else left)
 
 
+def test_of_a_log_that_lost_more_than_its_marks_nothing_new_is_lost(log: Path) -> None:
+    clock = Clock()
+    tail = begun(log, clock)
+    log.rename(log.with_name("a.log.0"))
+    append(log, *(b"line %d" % number for number in range(500)))
+    assert len(list(drain(tail, clock))) == 500
+    os.truncate(log, len(b"".join(log.read_bytes().splitlines(keepends=True)[:100])))
+    append(log, b"new")
+    assert list(drain(tail, clock))[-1:] == [b"new"]
+    tail.close()
+
+
 def test_a_longer_log_without_its_last_lines_is_known_in_another_file(log: Path) -> None:
     clock = Clock()
     tail = begun(log, clock)
