@@ -58,7 +58,7 @@ STOP_TIMEOUT: Final = 18.0
 # How often the certificate is looked at: a daemon may run for longer than it is valid; s.
 RENEWAL: Final = 86400.0
 # What making and loading one raises.
-_NO_CERTIFICATE: Final = (CannotStart, OSError, ValueError, subprocess.SubprocessError)
+_NO_CERTIFICATE: Final = (CannotStart, OSError, subprocess.SubprocessError)
 # How long clients have to take the goodbye; s.
 GOODBYE: Final = 2.0
 # Open files beside one for each client: database, logs, listeners, the watcher's own.

@@ -289,10 +289,12 @@ def _process_details(job: Job, told: Told, shown: Mapping[int, Shown]) -> dict[s
     for number, command in enumerate(job.commands):
         text, log = command.text, shown.get(number)
         entry = _entry(command, told, number)
-        if log is not None and not _reserved(text):
-            details[text] = log.text
-        if log is not None and (text in shared or _reserved(text)):
-            entry["log"] = log.text
+        if log is not None:
+            reserved = _reserved(text)
+            if not reserved:
+                details[text] = log.text
+            if reserved or text in shared:
+                entry["log"] = log.text
         if entry["return_code"] is not None:
             codes[_RETURN_CODE + text] = entry["return_code"]
         entries.append(entry)
