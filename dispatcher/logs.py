@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from sysadmd import text
+
 # Bytes of the longest UTF-8 character.
 _LONGEST = 4
 
@@ -76,18 +78,9 @@ def is_held(path: Path) -> bool:
 
 
 def whole_characters(path: Path, start: int, end: int) -> int:
-    """`end`, moved back so that start..end does not cut a UTF-8 character.
-
-    Only as far as one character reaches: bytes that are plainly not UTF-8 are left as they are.
-    """
-    low = max(start, end - _LONGEST)
-    tail = read(path, low, end - low)
-    for back, byte in enumerate(reversed(tail), 1):
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 2 if byte >> 5 == 6 else 3 if byte >> 4 == 14 else 4 if byte >> 3 == 30 else 1
-        return end - back if length > back else end
-    return end
+    """`end`, moved back so that start..end does not cut a UTF-8 character."""
+    tail = read(path, max(start, end - _LONGEST), min(_LONGEST, end - start))
+    return end - len(tail) + len(text.whole_characters(tail))
 
 
 def uids(state_dir: Path) -> list[int]:

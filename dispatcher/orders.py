@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from dispatcher.commandline import Spec, check_text
 from sysadmd.errors import BadRequest
+from sysadmd.text import json_size
 
 # Limits of one job. Source: the contract of the wire.
 MAX_COMMANDS: Final = 1000
@@ -46,11 +46,6 @@ class Order:
 def new_id() -> str:
     """An id for a job that came without; in braces, as the original made them."""
     return f"{{{uuid.uuid4()}}}"
-
-
-def json_size(text: str) -> int:
-    """Bytes of a text inside a JSON string: it is told in frames, which are bounded."""
-    return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
 def check(order: Order) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 
 from sysadmd.errors import SysadmdError
 from sysadmd.journal import Transaction
-from sysadmd.printable import printable
 from sysadmd.store import Store
+from sysadmd.text import printable
 
 SCHEMA: Final = (
     """

@@ -19,10 +19,11 @@ import msgspec
 from dispatcher import logs, records
 from dispatcher.records import Command, Job
 from server.forms import Dialect
-from server.text import Piece, clip, cost, marker
+from server.text import Piece, clip, marker
 from server.timestamps import local_time, rfc3339
 from sysadmd.journal import Event
 from sysadmd.store import Store
+from sysadmd.text import json_size
 
 # Keys of process_details that are never a command's own.
 RESERVED: Final = frozenset(
@@ -92,7 +93,7 @@ class JobEvents:
             if len(encoded) <= limit:
                 return encoded
             short = Shown(marker(shown[number].size), shown[number].size)
-            if cost(short.text) < cost(shown[number].text):
+            if json_size(short.text) < json_size(shown[number].text):
                 shown[number] = short
                 encoded = _encode(_args(job, told, shown))
         if len(encoded) > limit:
@@ -186,9 +187,9 @@ class JobEvents:
             copies = 2 if command.text in shared else 1
             room = min(self.log_limit, budget // copies)
             full = clip(self._piece(job, number, start, end), self.log_limit)
-            fits = cost(full) <= room
+            fits = json_size(full) <= room
             shown[number] = Shown(full if fits else marker(size), size)
-            budget -= copies * cost(shown[number].text)
+            budget -= copies * json_size(shown[number].text)
         return shown
 
     def _piece(self, job: Job, number: int, start: int, end: int) -> Piece:

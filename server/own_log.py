@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Final
 
-from sysadmd.printable import printable
+from sysadmd.text import printable
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 

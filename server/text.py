@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
-_encode = msgspec.json.Encoder().encode
+from sysadmd.text import json_size, whole_characters
 
 
 def marker(left_out: int) -> str:
     """The line that stands where bytes of a log are left out."""
     return f"[... {left_out} bytes left out ...]\n"
-
-
-def cost(text: str) -> int:
-    """Bytes of this text inside a JSON string, escapes included, quotes not."""
-    return len(_encode(text)) - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +32,10 @@ def clip(piece: Piece, limit: int) -> str:
     """
     if len(piece.head) + len(piece.tail) == piece.size:
         whole = (piece.head + piece.tail).decode("utf-8", "replace")
-        if cost(whole) <= limit:
+        if json_size(whole) <= limit:
             return whole
     # One line end before the marker, two bytes as JSON.
-    room = max(0, limit - cost(marker(piece.size)) - 2)
+    room = max(0, limit - json_size(marker(piece.size)) - 2)
     head = _fit(piece.head, room // 2)
     tail = _fit(piece.tail or piece.head[len(head) :], room - room // 2, from_end=True)
     left_out = piece.size - len(head) - len(tail)
@@ -59,26 +52,10 @@ def _fit(data: bytes, room: int, *, from_end: bool = False) -> bytes:
         size = (low + high) // 2
         part = data[len(data) - size :] if from_end else data[:size]
         part = whole_characters(part, from_end=from_end)
-        if cost(part.decode("utf-8", "replace")) <= room:
+        if json_size(part.decode("utf-8", "replace")) <= room:
             best, low = part, size + 1
             if size == high:
                 break
         else:
             high = size - 1
     return best
-
-
-def whole_characters(data: bytes, *, from_end: bool) -> bytes:
-    """Without the halves of a UTF-8 character at the cut end; other bytes stay."""
-    if from_end:
-        start = 0
-        while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
-            start += 1
-        return data[start:]
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        needed = 2 if byte >> 5 == 6 else 3 if byte >> 4 == 14 else 4 if byte >> 3 == 30 else 1
-        return data[:-back] if needed > back else data
-    return data

@@ -20,8 +20,8 @@ from server.daemon import SCHEMAS
 from server.statedir import StateDir
 from sysadmd.client import Target, Unreachable, connect
 from sysadmd.errors import BadRequest, CannotStart
-from sysadmd.printable import printable
 from sysadmd.store import Store, open_store
+from sysadmd.text import printable
 
 
 def add(state_dir: Path, name: str, role: str, expires: str | None) -> str:

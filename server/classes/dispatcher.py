@@ -22,9 +22,9 @@ from server.paging import REPLY_SIZE, first_page, number_of, paging
 from server.protocol import Reply, Request
 from server.roles import Role
 from server.session import Session
-from server.text import whole_characters
 from sysadmd.errors import StoreFull
 from sysadmd.settings import NO_QUEUE
+from sysadmd.text import whole_characters
 
 log = logging.getLogger(__name__)
 
@@ -178,9 +178,10 @@ class DispatcherClass:
         ended = command.state in ("finished", "skipped")
         size = command.log_size or 0 if ended else logs.size(path)
         data = logs.read(path, offset, max(0, min(limit, size - offset)))
-        if offset + len(data) < size or not ended:
-            # The rest of a character comes with the next portion.
-            data = whole_characters(data, from_end=False) or data
+        more = offset + len(data) < size
+        if more or not ended:
+            # The rest of a character comes with the next portion, unless none would fit.
+            data = whole_characters(data) or (data if more else b"")
         following = offset + len(data)
         complete = ended and (following >= size or not data)
         return Reply(

@@ -25,9 +25,6 @@ from sysadmd.errors import SysadmdError
 # How often new output is looked for: at once after some came, then less and less; s.
 SOONEST: Final = 0.05
 LATEST: Final = 0.5
-# What stands for bytes that are not UTF-8; and the bytes of its longest characters.
-_REPLACED: Final = "\ufffd"
-_LONGEST: Final = 4
 
 
 class Follower:
@@ -90,7 +87,7 @@ class Follower:
         offset, pause = 0, SOONEST
         while True:
             ask = {"action": "log", "job_id": id, "command": number, "offset": offset}
-            reply = whole_characters(await self.ask(ask))
+            reply = await self.ask(ask)
             if reply["text"]:
                 self._print(number, reply)
             progressed, offset = reply["next"] > offset, reply["next"]
@@ -131,21 +128,3 @@ class Follower:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def whole_characters(reply: dict[str, Any]) -> dict[str, Any]:
-    """A portion of a log without the character that its end may have cut in two.
-
-    The half is left for the next portion. A log that has bytes that are no text is left as it
-    is: how many of them stand for a replaced one is not known.
-    """
-    text = reply["text"].removesuffix(_REPLACED)
-    following = reply["offset"] + len(text.encode("utf-8", "replace"))
-    if (
-        reply["complete"]
-        or text == reply["text"]
-        or _REPLACED in text
-        or not 0 < reply["next"] - following < _LONGEST
-    ):
-        return reply
-    return {**reply, "text": text, "next": following}

@@ -1,38 +1,24 @@
 """What `sysadmctl` prints: for people, or one JSON object a line. No connection, no decision.
 
-Text from a server may hold anything; on a terminal, control characters are shown, not obeyed.
+Text from a server may hold anything; what does not print is written out, not obeyed.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sysadmd.text import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-# C0, DEL, C1; what turns the direction of writing; halves of surrogate pairs.
-_HARMFUL: Final = r"\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-_CONTROL: Final = re.compile(rf"[\x00-\x08\x0b-\x1f{_HARMFUL}]")
-_CONTROL_OR_LINE: Final = re.compile(rf"[\x00-\x1f{_HARMFUL}]")
 # Columns of a table that no terminal shows.
 UNLIMITED: Final = 10_000
 COLOURS: Final = ((9, "red"), (6, "bright_red"), (3, "yellow"), (0, "green"))
-
-
-def harmless(text: str, *, lines: bool = False) -> str:
-    """Text with its control characters written out. lines: line ends and tabs stay."""
-    pattern = _CONTROL if lines else _CONTROL_OR_LINE
-    return pattern.sub(_written_out, text)
-
-
-def _written_out(found: re.Match[str]) -> str:
-    number = ord(found[0])
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def colour(priority: str) -> str:
@@ -56,18 +42,18 @@ class Printer:
 
     def line(self, text: str, fg: str | None = None) -> None:
         """A line for people; coloured on a terminal."""
-        click.echo(styled(harmless(text), fg))
+        click.echo(styled(printable(text), fg))
 
     def note(self, text: str) -> None:
         """A remark on standard error."""
-        click.echo(f"sysadmctl: {harmless(text)}", err=True)
+        click.echo(f"sysadmctl: {printable(text)}", err=True)
 
     def log(self, text: str) -> None:
         """Output of a job: as it is into a pipe, harmless on a terminal."""
         shown = text
         if sys.stdout.isatty():
             # A line that is written over itself is shown as several.
-            shown = harmless(text.replace("\r\n", "\n").replace("\r", "\n"), lines=True)
+            shown = printable(text.replace("\r\n", "\n").replace("\r", "\n"), lines=True)
         sys.stdout.buffer.write(shown.encode("utf-8", "replace"))
         sys.stdout.flush()
 
@@ -77,7 +63,7 @@ class Printer:
         from rich.text import Text
 
         table: Table = _new_table()
-        shown = [[Text(harmless(text), style=fg or "") for text, fg in row] for row in rows]
+        shown = [[Text(printable(text), style=fg or "") for text, fg in row] for row in rows]
         for number, column in enumerate(columns[:-1]):
             widest = max([len(column), *(row[number].cell_len for row in shown)])
             table.add_column(column, no_wrap=True, min_width=widest)

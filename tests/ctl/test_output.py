@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from sysadmd.ctl.output import harmless
 from sysadmd.ctl.run import exit_status
+from sysadmd.text import printable
 from tests.ctl.conftest import MAIN, Ctl, lines
 from tests.daemon import DEADLINE, Daemon, ended
 
-EVIL = "evil \x1b]0;title\x07\x9b31m\u202e\ud800 end"
+EVIL = "evil \x1b]0;title\x07\x9b31m\u202e\u061c\u200b\ud800 end"
 
 
-def test_no_control_character_is_left_in_harmless_text() -> None:
-    shown = harmless(EVIL + "\r\n\t")
+def test_no_control_character_is_left_in_printable_text() -> None:
+    shown = printable(EVIL + "\r\n\t")
     assert shown.isprintable()
-    assert shown.startswith(r"evil \x1b]0;title\x07\x9b31m\u202e\ud800 end\x0d")
-    assert harmless("a\n\tb", lines=True) == "a\n\tb"
+    assert shown.startswith(r"evil \x1b]0;title\x07\x9b31m\u202e\u061c\u200b\ud800 end\r\n\t")
+    assert printable("a\n\tb", lines=True) == "a\n\tb"
 
 
 def test_names_from_the_server_reach_no_terminal_raw(daemon: Daemon, ctl: Ctl) -> None:

@@ -6,7 +6,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.text import Piece, clip, cost, marker
+from server.text import Piece, clip, marker
+from sysadmd.text import json_size
 
 LIMIT = 1024
 
@@ -19,9 +20,10 @@ def left_out(text: str) -> int:
 @given(st.binary(max_size=3 * LIMIT))
 def test_text_costs_at_most_the_limit_as_json(data: bytes) -> None:
     text = clip(Piece(data, b"", len(data)), LIMIT)
-    assert cost(text) <= LIMIT
+    assert json_size(text) <= LIMIT
     assert (
-        cost(text) == len(json.dumps(text, ensure_ascii=False).encode()) - 2 or "\x7f" in text
+        json_size(text) == len(json.dumps(text, ensure_ascii=False).encode()) - 2
+        or "\x7f" in text
     )
 
 
@@ -29,7 +31,7 @@ def test_text_costs_at_most_the_limit_as_json(data: bytes) -> None:
 def test_text_that_fits_is_whole_and_what_does_not_is_counted(whole: str) -> None:
     data = whole.encode()
     text = clip(Piece(data, b"", len(data)), LIMIT)
-    if cost(whole) <= LIMIT:
+    if json_size(whole) <= LIMIT:
         assert text == whole
     else:
         missing = left_out(text)
@@ -55,7 +57,7 @@ def test_a_log_of_lines_fills_its_limit_and_no_more() -> None:
     for limit in range(1024, 1100):
         half = limit // 2
         text = clip(Piece(lines[:half], lines[-half:], len(lines)), limit)
-        assert limit - 16 <= cost(text) <= limit
+        assert limit - 16 <= json_size(text) <= limit
 
 
 def test_bytes_that_are_gone_are_counted() -> None:
@@ -65,5 +67,5 @@ def test_bytes_that_are_gone_are_counted() -> None:
 
 def test_control_characters_cost_what_their_escapes_do() -> None:
     text = clip(Piece(b"\x00" * 2000, b"", 2000), LIMIT)
-    assert cost(text) <= LIMIT
+    assert json_size(text) <= LIMIT
     assert text.count("\x00") > 100
