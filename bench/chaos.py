@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sysadmd.client import Event, Target, Unreachable, connect, events
-from sysadmd.journal import SYSTEMS, parse_place
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import parse_place
 from tests.daemon import Daemon
 
 READERS: Final = 20

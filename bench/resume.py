@@ -24,7 +24,8 @@ from pathlib import Path
 
 from bench.wire import RawClient, percentile, resident
 from sysadmd import journal
-from sysadmd.journal import SYSTEMS, Transaction
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import Transaction
 from tests.conftest import QUIET
 from tests.daemon import Daemon
 

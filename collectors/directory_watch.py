@@ -10,16 +10,14 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-log = logging.getLogger(__name__)
+from sysadmd.machine import FORCED_PORTABLE
 
-# Looking now and then is done even where the system would tell: for tests, and for trouble.
-FORCED_PORTABLE: Final = os.environ.get("SYSADMD_PORTABLE") == "1"
+log = logging.getLogger(__name__)
 
 
 class _Handler(FileSystemEventHandler):

@@ -27,8 +27,8 @@ from collectors.status import Status
 from collectors.system_state import SystemState
 from sysadmd import journal
 from sysadmd.apart import apart
+from sysadmd.events import format_priority
 from sysadmd.journal import Transaction
-from sysadmd.priorities import format_priority
 from sysadmd.settings import Collectors
 from sysadmd.store import Store
 

@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sysadmd.sizes import parse_size
+
 _TOTAL: Final = re.compile(
     r"total estimated size is (?P<size>\d{1,12}(?:\.\d{1,6})?[BKMGTPE]?)\s*$"
 )
 _SENT: Final = re.compile(r"\d\d:\d\d:\d\d\s+(?P<sent>\d{1,12}(?:\.\d{1,6})?[BKMGTPE]?)\s+\S")
-_UNITS: Final = {unit: 1024**power for power, unit in enumerate("BKMGTPE")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,10 @@ class Progress:
 
     def message(self, dataset: str) -> str | None:
         """`Replicating tank: 1.2G/3G (40%)`; None: not enough is known."""
-        total, sent = _number(self.total), _number(self.sent)
+        total, sent = parse_size(self.total), parse_size(self.sent)
         if not total or sent is None:
             return None
         tenths = int(1000 * sent / total)
         percent = f"{tenths // 10}.{tenths % 10}" if tenths % 10 else f"{tenths // 10}"
         pool = dataset.partition("/")[0]
         return f"Replicating {pool}: {self.sent}/{self.total} ({percent}%)"
-
-
-def _number(size: str) -> float | None:
-    """Bytes of a size such as `31.6M`; None: it is none."""
-    digits, unit = (size[:-1], size[-1]) if size[-1:].isalpha() else (size, "B")
-    try:
-        return float(digits) * float(_UNITS[unit])
-    except (ValueError, KeyError):
-        return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from collectors.zpool_output import Detail
-from sysadmd.priorities import format_priority, priority_number
+from sysadmd.events import format_priority, priority_number
 
 # A pool vanished; a vdev has errors; a scrub found some; a collector is in trouble.
 TROUBLE: Final = 6

@@ -13,6 +13,7 @@ from collectors.life_preserver import LogWatcher
 from collectors.status import Status
 from collectors.system_state import SystemState
 from collectors.zpool import PoolWatcher
+from sysadmd.backoff import backoff
 from sysadmd.errors import SysadmdError
 from sysadmd.settings import Collectors as Settings
 from sysadmd.store import Store
@@ -92,7 +93,7 @@ class Collectors:
 
     async def _keep(self, watcher: Watcher) -> None:
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             begun = loop.time()
             try:
@@ -100,14 +101,14 @@ class Collectors:
             except Exception as error:  # one collector's trouble is its own
                 self._statuses[watcher.name].failed()
                 if loop.time() - begun >= SOUND:
-                    pause = FIRST_PAUSE
+                    waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
+                pause = next(waits)
                 text = f"{type(error).__name__}: {error}"
                 log.exception(
                     "the collector %s failed; it is started again in %g s", watcher.name, pause
                 )
                 await self._tell(watcher.name, text)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+                await asyncio.sleep(pause)
 
 
 async def _begin(watcher: Watcher) -> None:

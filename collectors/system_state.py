@@ -19,8 +19,9 @@ import msgspec
 from collectors import pools
 from collectors.pools import Pools
 from sysadmd import journal
+from sysadmd.events import format_priority
 from sysadmd.journal import Transaction
-from sysadmd.priorities import format_priority
+from sysadmd.sizes import parse_size
 from sysadmd.store import Store
 
 SCHEMA: Final = (
@@ -75,7 +76,7 @@ def figures(pool: Mapping[str, Any]) -> dict[str, float]:
     if pool["health"] in HEALTH:
         found["health"] = HEALTH.index(pool["health"])
     for name, column in (("size", "size"), ("allocated", "alloc"), ("free", "free")):
-        value = _bytes(pool[column])
+        value = parse_size(pool[column])
         if value is not None:
             found[f"{name}_bytes"] = value
     for name, column, unit, scale in (
@@ -86,14 +87,6 @@ def figures(pool: Mapping[str, Any]) -> dict[str, float]:
         if digits.replace(".", "", 1).isdecimal():
             found[name] = float(digits) / scale
     return found
-
-
-def _bytes(size: str) -> float | None:
-    """`13.1G` in bytes; None: it is no size."""
-    digits, unit = (size[:-1], size[-1]) if size[-1:].isalpha() else (size, "B")
-    if unit not in "BKMGTPEZ" or not digits.replace(".", "", 1).isdecimal():
-        return None
-    return float(digits) * 1024.0 ** "BKMGTPEZ".index(unit)
 
 
 class SystemState:

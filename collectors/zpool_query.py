@@ -23,6 +23,7 @@ import sh
 
 from collectors.process_slot import Outstanding, ProcessSlot, signing
 from sysadmd.apart import apart
+from sysadmd.machine import COMMAND_PATH
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -38,7 +39,7 @@ _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 # So that messages can be recognised, and tools of ports are found.
 ENVIRONMENT: Final = {
     "LC_ALL": "C",
-    "PATH": "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin",
+    "PATH": COMMAND_PATH,
 }
 
 
@@ -160,4 +161,4 @@ def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: floa
 def search_paths() -> list[str]:
     """Where commands are looked for: PATH, then where ports put them."""
     own = os.environ.get("PATH", "").split(":")
-    return [*own, *(path for path in ENVIRONMENT["PATH"].split(":") if path not in own)]
+    return [*own, *(path for path in COMMAND_PATH.split(":") if path not in own)]

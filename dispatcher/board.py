@@ -12,7 +12,6 @@ import pwd
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from dispatcher import logs
 from dispatcher.identity import Identity, boot_clock
@@ -20,10 +19,8 @@ from dispatcher.keepers import Limits, Pair
 from dispatcher.queue import Queues
 from dispatcher.transitions import Now, Orphan, Verdict
 from sysadmd import settings
+from sysadmd.machine import COMMAND_PATH
 from sysadmd.store import Store
-
-# The environment of every command, before the job's own.
-PATH: Final = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 
 @dataclass(slots=True)
@@ -97,7 +94,7 @@ def limits_of(settings: settings.Dispatcher) -> dict[str | None, int]:
 
 def environment(own: dict[str, str]) -> dict[str, str]:
     """The whole environment of a command: the fixed part, and what the job adds."""
-    return {"PATH": PATH, "LANG": "C.UTF-8", "HOME": _home(), **own}
+    return {"PATH": COMMAND_PATH, "LANG": "C.UTF-8", "HOME": _home(), **own}
 
 
 def _home() -> str:

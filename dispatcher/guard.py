@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from dispatcher import book
-from dispatcher.identity import FORCED_PORTABLE, HAS_PROC, boot_clock, read_stat
+from dispatcher.identity import HAS_PROC, boot_clock, read_stat
+from sysadmd.machine import FORCED_PORTABLE
 
 # Source: prctl(2), PR_SET_CHILD_SUBREAPER; procctl(2), PROC_REAP_*.
 _PR_SET_CHILD_SUBREAPER: Final = 36

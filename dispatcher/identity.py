@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sysadmd.machine import FORCED_PORTABLE
+
 # Of a start as /proc tells it: cut to whole ticks; s.
 TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 # Of a start as psutil tells it: the time of boot that it is relative to has whole seconds; s.
 COARSE: Final = 1.1
 
-# The portable ways are taken even where there are better ones: for tests, and for trouble.
-FORCED_PORTABLE: Final = os.environ.get("SYSADMD_PORTABLE") == "1"
 # Linux's /proc may be read.
 HAS_PROC: Final = not FORCED_PORTABLE and Path("/proc/self/stat").exists()
 

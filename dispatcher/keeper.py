@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from dispatcher import book, guard, spawn
 from dispatcher.guard import Setup
-from dispatcher.identity import FORCED_PORTABLE, HAS_PROC, boot_clock, read_stat
+from dispatcher.identity import HAS_PROC, boot_clock, read_stat
+from sysadmd.machine import FORCED_PORTABLE
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0

@@ -14,6 +14,7 @@ from dispatcher.board import Board
 from dispatcher.book import Line
 from dispatcher.identity import Identity
 from dispatcher.processes import Family
+from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +74,16 @@ class Killer:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._board.settings.kill_grace
         left = await asyncio.to_thread(self._ask, family)
-        pause = FIRST_LOOK
+        waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while left and (rest := until - loop.time()) > 0:
-            await asyncio.sleep(min(pause, rest))
-            pause = min(2 * pause, LONGEST_LOOK)
+            await asyncio.sleep(min(next(waits), rest))
             left = await asyncio.to_thread(family.look)
-        pause = FIRST_LOOK
+        waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while left:
             left = await asyncio.to_thread(family.kill)
             if left:
                 # Killed, but not gone: caught in the kernel, or forking against us.
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_LOOK)
+                await asyncio.sleep(next(waits))
 
     def _in_books(self, uid: int, n: int) -> Identity | None:
         """The process of a command that a keeper has written down as begun, not as ended."""

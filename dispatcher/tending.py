@@ -14,6 +14,7 @@ import sysadmd
 from dispatcher import book, keepers
 from dispatcher.board import Board
 from dispatcher.keepers import Link, NoAnswer, Pair
+from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -112,29 +113,27 @@ class Tender:
         """Until guard and keeper are dead."""
         board = self._board
         orphaned = False
-        pause = POLL
+        waits = backoff(POLL, LONGEST_POLL)
         while not pair.over:
             if pair.link is not None:
                 await self._listen(pair, pair.link)
                 pair.link.close()
                 pair.link = None
                 pair.takes = False
-                pause = POLL
+                waits = backoff(POLL, LONGEST_POLL)
                 self._needed.set()
             elif not orphaned and keepers.lives(board.room, pair.id, "keeper"):
                 await self._look(pair)
                 self._needed.set()
                 if pair.link is None:
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_POLL)
+                    await asyncio.sleep(next(waits))
             elif keepers.lives(board.room, pair.id, "guard"):
                 if not orphaned:
                     orphaned = True
                     log.info("keeper %s is gone; its guard speaks for it", pair.id)
                     pair.settle = True
                 board.wake.set()
-                await asyncio.sleep(pause)
-                pause = min(1.2 * pause, LONGEST_POLL)
+                await asyncio.sleep(next(waits))
             else:
                 pair.settle = pair.over = True
         board.wake.set()

@@ -11,7 +11,7 @@ import click
 from server import own_log
 from sysadmd import __version__
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
-from sysadmd.paths import default_config, default_state_dir
+from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
 
 

@@ -41,7 +41,7 @@ from server.statedir import StateDir
 from server.tail import Pages
 from server.wiring import request_classes
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
-from sysadmd.paths import default_config, default_state_dir
+from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
 from sysadmd.store import Store, open_store
 

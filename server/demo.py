@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 import sysadmd
 from sysadmd.client import Event, Target, connect, events
 from sysadmd.errors import CannotStart, SysadmdError
+from sysadmd.events import SYSTEMS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SYSTEMS: Final = ("dispatcher", "life-preserver", "system-state")
 COMMANDS: Final = (
     ["uname", "-sr"],
     ["df", "-h", "/"],

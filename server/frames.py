@@ -16,7 +16,8 @@ from server.forms import Dialect, Form
 from server.job_events import JobEvents
 from server.timestamps import rfc3339
 from server.websocket import text_frame
-from sysadmd.journal import SYSTEMS, Event
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import Event
 
 # No frame from the server is longer. Clients' libraries refuse messages above 1 MiB by default;
 # half of it leaves room for all that counts differently.

@@ -16,7 +16,8 @@ from typing import Final
 from server.forms import Form
 from server.frames import Renderer
 from sysadmd import journal
-from sysadmd.journal import SYSTEMS, Event, Place, parse_place
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import Event, Place, parse_place
 from sysadmd.store import Store
 
 # Bytes of frames that a channel keeps for its subscribers. A client slower than this is served

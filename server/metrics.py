@@ -26,7 +26,7 @@ from server.http import respond
 from server.job_values import queue_name
 from server.session import Session
 from sysadmd import __version__, journal
-from sysadmd.journal import SYSTEMS
+from sysadmd.events import SYSTEMS
 
 # The library has no types for it.
 _generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_latest)  # pyright: ignore[reportUnknownMemberType]

@@ -22,7 +22,8 @@ from server.roles import Login, Role
 from server.tail import EventsLost, Ledger, Tail
 from server.wire_errors import as_protocol_error
 from sysadmd.errors import SysadmdError
-from sysadmd.journal import SYSTEMS, format_cursor
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import format_cursor
 
 if TYPE_CHECKING:
     from server.desk import Desk

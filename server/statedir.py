@@ -13,6 +13,7 @@ from pathlib import Path
 
 from server import tokens
 from sysadmd.errors import CannotStart
+from sysadmd.machine import write_private
 
 
 class StateDir:
@@ -81,15 +82,3 @@ class StateDir:
 
     def remove_endpoint(self) -> None:
         (self.path / "endpoint.json").unlink(missing_ok=True)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file, whole or not at all, readable by its owner only."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(path)

@@ -36,6 +36,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
+from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
 
 # The server sends a heartbeat after 20 s without an event: with three missing it is gone; s.
@@ -342,10 +343,8 @@ async def events(
 
 def pauses() -> Iterator[float]:
     """How long to wait before each attempt to connect again; s."""
-    pause = FIRST_PAUSE
-    while True:
+    for pause in backoff(FIRST_PAUSE, LONGEST_PAUSE):
         yield pause * (0.5 + random.random() / 2)  # noqa: S311 - no secret
-        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class _Place:

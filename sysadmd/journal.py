@@ -18,9 +18,7 @@ from typing import Final
 import msgspec
 
 from sysadmd.errors import BadRequest
-
-# The position here is a system's number in the database and in every cursor: append only.
-SYSTEMS: Final[tuple[str, ...]] = ("dispatcher", "life-preserver", "system-state")
+from sysadmd.events import SYSTEMS
 
 SCHEMA: Final = (
     """

@@ -17,9 +17,10 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from sysadmd.errors import SettingsInvalid
+from sysadmd.sizes import UNITS
 
 _SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB|TiB)?")
-_SIZE_UNITS: Final = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE_UNITS: Final = {None: 1, "B": 1} | {f"{unit}iB": UNITS[unit] for unit in "KMGT"}
 _DURATION = re.compile(r"(\d+) ?(s|m|h|d)?")
 _DURATION_UNITS: Final = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

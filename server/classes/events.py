@@ -13,7 +13,8 @@ from server.protocol import Reply, Request
 from server.roles import Login, Role
 from server.session import Session
 from sysadmd import journal
-from sysadmd.journal import SYSTEMS, Place
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import Place
 
 
 class Subscribe:

@@ -21,7 +21,7 @@ from server.roles import Role
 from server.session import Session
 from server.timestamps import rfc3339
 from sysadmd import journal
-from sysadmd.journal import SYSTEMS
+from sysadmd.events import SYSTEMS
 
 # Log -> the journal's system; hostinfo is the audit trail.
 LOGS: Final = {

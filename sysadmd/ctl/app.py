@@ -19,7 +19,8 @@ from sysadmd.client import GARBLED, NotPermitted, Target, Unreachable, no_sysadm
 from sysadmd.ctl import profile
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import BadRequest, SysadmdError
-from sysadmd.paths import default_state_dir
+from sysadmd.events import SYSTEMS
+from sysadmd.machine import default_state_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,9 +111,6 @@ def cli() -> None:
 
 def _run(work: Coroutine[Any, Any, int | None]) -> None:
     raise click.exceptions.Exit(asyncio.run(work) or 0)
-
-
-SYSTEMS: Final = ("dispatcher", "life-preserver", "system-state")
 
 
 @cli.command()

@@ -10,6 +10,7 @@ import asyncio
 from types import TracebackType
 from typing import Any, Final
 
+from sysadmd.backoff import backoff
 from sysadmd.client import (
     PASSING,
     Client,
@@ -72,19 +73,18 @@ class Follower:
         job = await self.show(id)
         for number in range(len(job["commands"])):
             await self.print_log(id, number)
-        pause = SOONEST
+        waits = backoff(SOONEST, LATEST)
         while True:
             now = await self.show(id)
             if now["time_created"] != job["time_created"]:
                 raise SysadmdError(f"the id {id!r} was used again; how its job ended is unseen")
             if now["state"] == "finished":
                 return now
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LATEST)
+            await asyncio.sleep(next(waits))
 
     async def print_log(self, id: str, number: int, *, follow: bool = True) -> None:
         """Print one command's output; follow: until it is complete."""
-        offset, pause = 0, SOONEST
+        offset, waits = 0, backoff(SOONEST, LATEST)
         while True:
             ask = {"action": "log", "job_id": id, "command": number, "offset": offset}
             reply = await self.ask(ask)
@@ -94,10 +94,9 @@ class Follower:
             if reply["complete"] or not (follow or progressed):
                 return
             if progressed:
-                pause = SOONEST
+                waits = backoff(SOONEST, LATEST)
             else:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LATEST)
+                await asyncio.sleep(next(waits))
 
     def _print(self, number: int, reply: dict[str, Any]) -> None:
         if self._printer.as_json:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sysadmd.client import Target
+from sysadmd.machine import write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,7 @@ def save(profile: Profile) -> None:
     """Keep it, in a file of mode 0600. Raises: OSError."""
     file = path()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_name(file.name + ".new")
-    new.unlink(missing_ok=True)
-    values = {
-        "url": profile.url,
-        "token": profile.token,
-        "pin": profile.pin,
-        "name": profile.name,
-    }
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        json.dump(values, out)
-    new.replace(file)
+    write_private(file, json.dumps(asdict(profile)) + "\n")
 
 
 def remove() -> None:

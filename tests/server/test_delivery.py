@@ -12,7 +12,8 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.wire import RawClient
 from sysadmd import journal
-from sysadmd.journal import SYSTEMS, Transaction
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import Transaction
 from tests.conftest import QUIET
 from tests.daemon import Client, Daemon, wait_for
 

@@ -214,7 +214,9 @@ def test_more_clients_than_files_can_be_had_for_are_refused_at_a_reload(tmp_path
 def test_a_configuration_that_is_made_later_is_read_at_a_reload(tmp_path: Path) -> None:
     default = tmp_path / "default.toml"
     where = f"pathlib.Path({str(default)!r})"
-    before = f"import pathlib, sysadmd.paths; sysadmd.paths.default_config = lambda: {where}"
+    before = (
+        f"import pathlib, sysadmd.machine; sysadmd.machine.default_config = lambda: {where}"
+    )
     daemon = Daemon(tmp_path / "state", before=before)
     daemon.named = False
     with daemon:

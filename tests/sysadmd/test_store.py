@@ -10,7 +10,8 @@ import pytest
 
 from sysadmd import journal
 from sysadmd.errors import BadRequest, StoreUnusable
-from sysadmd.journal import SYSTEMS, Event, Transaction
+from sysadmd.events import SYSTEMS
+from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
 
 TABLE = {"test": ("CREATE TABLE t (x INTEGER);",)}

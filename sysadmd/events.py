@@ -1,9 +1,11 @@
-"""Priorities 0 to 10 and their four categories, as the events document writes them."""
+"""The words of events: systems, priorities and their categories. Source: events.rst."""
 
 from __future__ import annotations
 
 from typing import Final
 
+# The position here is a system's number in the database and in every cursor: append only.
+SYSTEMS: Final[tuple[str, ...]] = ("dispatcher", "life-preserver", "system-state")
 CATEGORIES: Final = ((9, "Urgent"), (6, "Critical"), (3, "Warning"), (0, "Information"))
 
 
