@@ -15,8 +15,9 @@ from typing import Final
 
 import sh
 
-from collectors.process_slot import Outstanding, ProcessSlot, signing
-from collectors.zpool_query import ENVIRONMENT, search_paths
+from collectors import zpool_query
+from collectors.process_slot import Outstanding, ProcessSlot
+from collectors.zpool_query import Absent
 from sysadmd.apart import apart
 
 log = logging.getLogger(__name__)
@@ -100,17 +101,9 @@ class Hints:
 
         def follow() -> sh.RunningCommand:
             try:
-                return sh.Command(command, search_paths=search_paths())(
-                    *("events", "-f", "-H"),
-                    _env=ENVIRONMENT,
-                    _bg=True,
-                    _bg_exc=False,
-                    _out=told,
-                    _no_out=True,
-                    _new_group=True,
-                    _pass_fds={lock},
-                    _preexec_fn=signing(lock),
-                    _done=ended,
+                words = ("events", "-f", "-H")
+                return zpool_query.start(
+                    zpool_query.find(command), words, lock, _out=told, _done=ended
                 )
             finally:
                 # The process has its own copy: one follower at a time, whoever started it.
@@ -119,7 +112,7 @@ class Hints:
         try:
             # Begun on the loop's own thread, sh would talk to the loop when that is closed.
             self._follower = await apart(follow, "zpool events")
-        except (sh.CommandNotFound, OSError) as error:
+        except (Absent, OSError) as error:
             log.info("no hints from zpool events (%s); pools are polled", error)
 
     def _listen_to_devd(self) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sh
 
@@ -70,10 +70,10 @@ class Query:
         """Run `command arguments`. Raises: Absent, Outstanding, Hung, OSError."""
         lock = await self._slot.take()
         try:
-            program = sh.Command(command, search_paths=search_paths())
-        except sh.CommandNotFound as error:
+            program = find(command)
+        except Absent:
             os.close(lock)
-            raise Absent(f"{command}: command not found") from error
+            raise
 
         def query() -> Output:
             try:
@@ -111,20 +111,14 @@ class _Printed(io.BytesIO):
 def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: float) -> Output:
     """Run it to its end. Raises: Hung, OSError."""
     stdout, stderr = _Printed(), _Printed()
-    running: sh.RunningCommand = program(
-        *arguments,
-        _env=ENVIRONMENT,
-        _bg=True,
-        _bg_exc=False,
+    running = start(
+        program,
+        arguments,
+        lock,
         _ok_code=list(range(256)),
         _out=stdout,
         _err=stderr,
-        _no_out=True,
         _no_err=True,
-        # Whatever it starts is killed with it.
-        _new_group=True,
-        _pass_fds={lock},
-        _preexec_fn=signing(lock),
         _tty_out=False,
     )
 
@@ -158,7 +152,30 @@ def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: floa
     return Output(running.exit_code, stdout.text(), stderr.text())
 
 
-def search_paths() -> list[str]:
-    """Where commands are looked for: PATH, then where ports put them."""
+def find(command: str) -> sh.Command:
+    """The command, looked for in PATH, then where ports put theirs. Raises: Absent."""
     own = os.environ.get("PATH", "").split(":")
-    return [*own, *(path for path in COMMAND_PATH.split(":") if path not in own)]
+    ports = (path for path in COMMAND_PATH.split(":") if path not in own)
+    try:
+        return sh.Command(command, search_paths=[*own, *ports])
+    except sh.CommandNotFound as error:
+        raise Absent(f"{command}: command not found") from error
+
+
+def start(
+    program: sh.Command, arguments: Sequence[str], lock: int, **options: Any
+) -> sh.RunningCommand:
+    """Start it in the background, in the slot that is locked. options: of `sh`, beside ours."""
+    running: sh.RunningCommand = program(
+        *arguments,
+        _env=ENVIRONMENT,
+        _bg=True,
+        _bg_exc=False,
+        _no_out=True,
+        # Whatever it starts is killed with it.
+        _new_group=True,
+        _pass_fds={lock},
+        _preexec_fn=signing(lock),
+        **options,
+    )
+    return running
