@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sysadmd.client import Event, Target, Unreachable, connect, events
+from sysadmd.client import EventFrame, Target, Unreachable, connect, events
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import parse_place
 from tests.daemon import Daemon
@@ -106,7 +106,7 @@ class Reader:
         """The seq of the last event that it had."""
         return self.seen[-1][0] if self.seen else 0
 
-    def take(self, event: Event) -> None:
+    def take(self, event: EventFrame) -> None:
         if event.name == "snapshot":
             return
         if event.name == "gap":

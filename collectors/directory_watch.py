@@ -1,7 +1,7 @@
 """Tells that something happened in a directory, as quickly as the system can. Hints only.
 
 Source: watchdog; its observer stays "alive" when a directory's emitter has died, and scheduling
-the same watch again does nothing: it has to be unscheduled first.
+the same watch again does nothing: what has died is watched anew by a new observer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
@@ -18,6 +19,8 @@ from watchdog.observers.api import BaseObserver
 from sysadmd.machine import FORCED_PORTABLE
 
 log = logging.getLogger(__name__)
+
+UNWATCHED: Final = "can't be watched ({}); changes are found by looking every 2 s"
 
 
 class _Handler(FileSystemEventHandler):
@@ -58,7 +61,7 @@ class DirectoryWatch:
         self.close()
         if not os.access(self._directory, os.R_OK):
             # The observer would say nothing, and see nothing.
-            self._say("can't be watched (it is not ours to read)")
+            self._say(UNWATCHED.format("it is not ours to read"))
             return False
         try:
             self._observer = Observer()
@@ -66,7 +69,7 @@ class DirectoryWatch:
             self._observer.start()
         except (OSError, RuntimeError) as error:
             self.close()
-            self._say(f"can't be watched ({error})")
+            self._say(UNWATCHED.format(error))
             return False
         if died:
             self._say("was not watched any more and is watched anew")
@@ -87,4 +90,4 @@ class DirectoryWatch:
     def _say(self, what: str) -> None:
         if not self._said:
             self._said = True
-            log.warning("%s %s; changes are found by looking every 2 s", self._directory, what)
+            log.warning("%s %s", self._directory, what)

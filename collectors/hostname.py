@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 from collectors.status import Status
 from collectors.system_state import SystemState
-from sysadmd.settings import Collectors
+from sysadmd.settings import CollectorSettings
 
 
-class HostnameWatcher:
+class HostnameCollector:
     """Tells the state what the host is called."""
 
     name = "hostname"
 
     def __init__(
-        self, state: SystemState, settings: Callable[[], Collectors], status: Status
+        self, state: SystemState, settings: Callable[[], CollectorSettings], status: Status
     ) -> None:
         self._state = state
         self._settings = settings

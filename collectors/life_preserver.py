@@ -29,15 +29,17 @@ from sysadmd import journal
 from sysadmd.apart import apart
 from sysadmd.events import format_priority
 from sysadmd.journal import Transaction
-from sysadmd.settings import Collectors
+from sysadmd.settings import CollectorSettings
 from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
 
-# How often the log is looked at whatever the watcher says, while lines come or not; s.
+# The log is looked at so often whatever the watch says; s. While lines come, and where there is
+# no watch:
 ACTIVE: Final = 2.0
-# ... and while a rotation is waited out.
+# While a rotation is waited out:
 SETTLING: Final = 0.25
+# Otherwise: a watch may have died unseen.
 IDLE: Final = 10.0
 # Hints come in swarms where something writes all the time, to the log or beside it: no look
 # sooner than this after the last; s.
@@ -79,7 +81,7 @@ class Portion:
     lines: bool
 
 
-class LogWatcher:
+class LifePreserverCollector:
     """Follows the log that the settings name."""
 
     name = "life_preserver"
@@ -88,7 +90,7 @@ class LogWatcher:
         self,
         store: Store,
         state: SystemState,
-        settings: Callable[[], Collectors],
+        settings: Callable[[], CollectorSettings],
         status: Status,
     ) -> None:
         self._store = store

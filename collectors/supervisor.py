@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from collectors import system_state
-from collectors.hostname import HostnameWatcher
-from collectors.life_preserver import LogWatcher
+from collectors.hostname import HostnameCollector
+from collectors.life_preserver import LifePreserverCollector
 from collectors.status import Status
 from collectors.system_state import SystemState
-from collectors.zpool import PoolWatcher
+from collectors.zpool import PoolCollector
 from sysadmd.backoff import backoff
 from sysadmd.errors import SysadmdError
-from sysadmd.settings import Collectors as Settings
+from sysadmd.settings import CollectorSettings
 from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ BEGINNING: Final = 10.0
 SOUND: Final = 300.0
 
 
-class Watcher(Protocol):
+class Collector(Protocol):
     """A collector."""
 
     name: str
@@ -42,7 +42,7 @@ class Watcher(Protocol):
 class Collectors:
     """All collectors of the machine."""
 
-    def __init__(self, store: Store, settings: Settings, state_dir: Path) -> None:
+    def __init__(self, store: Store, settings: CollectorSettings, state_dir: Path) -> None:
         self._settings = settings
         self._store = store
         self._state = SystemState(store)
@@ -50,27 +50,29 @@ class Collectors:
             name: Status(name) for name in ("hostname", "zpool", "life_preserver")
         }
         current = self._current
-        self._log = LogWatcher(store, self._state, current, self._statuses["life_preserver"])
-        self._watchers: tuple[Watcher, ...] = (
-            HostnameWatcher(self._state, current, self._statuses["hostname"]),
-            PoolWatcher(self._state, current, self._statuses["zpool"], state_dir),
+        self._log = LifePreserverCollector(
+            store, self._state, current, self._statuses["life_preserver"]
+        )
+        self._collectors: tuple[Collector, ...] = (
+            HostnameCollector(self._state, current, self._statuses["hostname"]),
+            PoolCollector(self._state, current, self._statuses["zpool"], state_dir),
             self._log,
         )
 
-    def _current(self) -> Settings:
+    def _current(self) -> CollectorSettings:
         return self._settings
 
     async def begin(self) -> None:
         """Take first readings where there are none: before anyone can ask for the state."""
-        await asyncio.gather(*map(_begin, self._watchers))
+        await asyncio.gather(*map(_begin, self._collectors))
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for watcher in self._watchers:
-                group.create_task(self._keep(watcher))
+            for collector in self._collectors:
+                group.create_task(self._keep(collector))
 
-    async def reconfigure(self, settings: Settings) -> None:
+    async def reconfigure(self, settings: CollectorSettings) -> None:
         """Take new settings at each collector's next look; of a new log, all from now on."""
         self._settings = settings
         await _begin(self._log)
@@ -91,29 +93,31 @@ class Collectors:
             # The disk is full: it is told when there is room again, if it is still so.
             log.error("the trouble of %s can't be kept: %s", name, error)
 
-    async def _keep(self, watcher: Watcher) -> None:
+    async def _keep(self, collector: Collector) -> None:
         loop = asyncio.get_running_loop()
         waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             begun = loop.time()
             try:
-                await watcher.run()
+                await collector.run()
             except Exception as error:  # one collector's trouble is its own
-                self._statuses[watcher.name].failed()
+                self._statuses[collector.name].failed()
                 if loop.time() - begun >= SOUND:
                     waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
                 pause = next(waits)
                 text = f"{type(error).__name__}: {error}"
                 log.exception(
-                    "the collector %s failed; it is started again in %g s", watcher.name, pause
+                    "the collector %s failed; it is started again in %g s",
+                    collector.name,
+                    pause,
                 )
-                await self._tell(watcher.name, text)
+                await self._tell(collector.name, text)
                 await asyncio.sleep(pause)
 
 
-async def _begin(watcher: Watcher) -> None:
+async def _begin(collector: Collector) -> None:
     try:
         async with asyncio.timeout(BEGINNING):
-            await watcher.begin()
+            await collector.begin()
     except Exception as error:  # noqa: BLE001 - it comes again, and is told, in `run`
-        log.debug("no first reading of %s yet: %r", watcher.name, error)
+        log.debug("no first reading of %s yet: %r", collector.name, error)

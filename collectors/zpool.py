@@ -15,8 +15,8 @@ from collectors import pools, zpool_output
 from collectors.hints import Hints
 from collectors.status import Status
 from collectors.system_state import SystemState
-from collectors.zpool_query import Absent, Hung, Output, Outstanding, Query
-from sysadmd.settings import Collectors, Zpool
+from collectors.zpool_query import Absent, Hung, Output, Outstanding, ZpoolQuery
+from sysadmd.settings import CollectorSettings, ZpoolSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Failed(Exception):
     """The query ended, but not with an answer."""
 
 
-class PoolWatcher:
+class PoolCollector:
     """Looks at the pools."""
 
     name = "zpool"
@@ -40,14 +40,14 @@ class PoolWatcher:
     def __init__(
         self,
         state: SystemState,
-        settings: Callable[[], Collectors],
+        settings: Callable[[], CollectorSettings],
         status: Status,
         state_dir: Path,
     ) -> None:
         self._state = state
         self._settings = settings
         self._status = status
-        self._query = Query(state_dir)
+        self._query = ZpoolQuery(state_dir)
         self._hints = Hints(state_dir)
         # The look that `begin` began, until `run` takes it over.
         self._first: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class PoolWatcher:
         finally:
             self._hints.close()
 
-    async def _look(self, settings: Zpool) -> None:
+    async def _look(self, settings: ZpoolSettings) -> None:
         self._seen = self._seen or settings.enabled is True or self._state.knows("pools")
         try:
             reading, trouble = await self._reading(settings)
@@ -112,7 +112,7 @@ class PoolWatcher:
             if trouble is not None:
                 await self._failed(trouble, trouble)
 
-    async def _absent(self, settings: Zpool, text: str) -> None:
+    async def _absent(self, settings: ZpoolSettings, text: str) -> None:
         if self._seen:
             await self._failed(text, text)
         elif not self._said_absent:
@@ -139,7 +139,7 @@ class PoolWatcher:
         await self._state.trouble(self.name, text)
 
     async def _reading(
-        self, settings: Zpool
+        self, settings: ZpoolSettings
     ) -> tuple[dict[str, dict[str, object]], str | None]:
         """All pools, and what is wrong with the answer, if anything is.
 
@@ -164,7 +164,9 @@ class PoolWatcher:
                     reading[name][key] = pool[key]
         return reading, trouble
 
-    async def _list(self, settings: Zpool) -> tuple[dict[str, dict[str, str]], str | None]:
+    async def _list(
+        self, settings: ZpoolSettings
+    ) -> tuple[dict[str, dict[str, str]], str | None]:
         while True:
             arguments = zpool_output.list_arguments(self._lacks)
             output = await self._query.ask(settings.command, arguments, settings.timeout)
@@ -183,7 +185,7 @@ class PoolWatcher:
                 raise Failed(trouble[:TEXT_LENGTH])
         return {name: dict(pool) for name, pool in answer.pools.items()}, trouble
 
-    async def _details(self, settings: Zpool) -> dict[str, zpool_output.Detail]:
+    async def _details(self, settings: ZpoolSettings) -> dict[str, zpool_output.Detail]:
         """What `status` adds; the list stands without it."""
         # -p: exact counts where the tool knows it.
         options = ("-p",) if self._exact else ()

@@ -28,7 +28,7 @@ from sysadmd.machine import COMMAND_PATH
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Absent", "Hung", "Output", "Outstanding", "Query"]
+__all__ = ["Absent", "Hung", "Output", "Outstanding", "ZpoolQuery"]
 
 # Bytes of output that are taken: 500 pools print some 50 KiB, their status some 500.
 OUTPUT_LIMIT: Final = 8 * 1024 * 1024
@@ -60,7 +60,7 @@ class Output:
     stderr: str
 
 
-class Query:
+class ZpoolQuery:
     """The one way to ask `zpool`."""
 
     def __init__(self, state_dir: Path) -> None:

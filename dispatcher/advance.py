@@ -14,7 +14,7 @@ from typing import Final
 from dispatcher import keepers
 from dispatcher.board import Board, Running, environment
 from dispatcher.identity import Identity
-from dispatcher.keepers import Pair
+from dispatcher.keepers import KeeperPair
 from dispatcher.transitions import Advance, Facts, Outcome, Start, Verdict, mark
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction
@@ -91,7 +91,7 @@ class Mover:
         for entry in facts:
             self._worked_in(entry)
 
-    def _read(self, pair: Pair) -> Facts | None:
+    def _read(self, pair: KeeperPair) -> Facts | None:
         # In this order: what is true of the writers now is so of all that is read after it.
         settle, over = pair.settle, pair.over
         lines, generation, position = pair.book.read()
@@ -105,7 +105,7 @@ class Mover:
             return Facts(pair.id, (), generation, position, settle=settle, over=over)
         return None
 
-    def _remember(self, outcome: Outcome, taker: Pair | None) -> None:
+    def _remember(self, outcome: Outcome, taker: KeeperPair | None) -> None:
         """Bring the board up to what is now committed; send the starts."""
         board = self._board
         for queue, uid in outcome.finished:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from dispatcher import logs
 from dispatcher.identity import Identity, boot_clock
-from dispatcher.keepers import Limits, Pair
+from dispatcher.keepers import KeeperPair, Limits
 from dispatcher.queue import Queues
 from dispatcher.transitions import Now, Orphan, Verdict
-from sysadmd import settings
 from sysadmd.machine import COMMAND_PATH
+from sysadmd.settings import DispatcherSettings
 from sysadmd.store import Store
 
 
@@ -46,14 +46,14 @@ class Board:
     """All of it. `wake`: there is something for the next step forward."""
 
     store: Store
-    settings: settings.Dispatcher
+    settings: DispatcherSettings
     state_dir: Path
     limits: Limits
     boot_id: str
     queues: Queues = field(default_factory=Queues)
     used: set[str | None] = field(default_factory=set[str | None])
     running: dict[int, Running] = field(default_factory=dict[int, Running])
-    pairs: dict[str, Pair] = field(default_factory=dict[str, Pair])
+    pairs: dict[str, KeeperPair] = field(default_factory=dict[str, KeeperPair])
     # Commands committed as running that no keeper has been asked to start.
     unsent: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     orphans: list[Orphan] = field(default_factory=list[Orphan])
@@ -70,7 +70,7 @@ class Board:
         """The present moment, by both clocks."""
         return Now(time.time(), boot_clock(), self.boot_id)
 
-    def taker(self) -> Pair | None:
+    def taker(self) -> KeeperPair | None:
         """The keeper that starts commands; None: there is none just now."""
         return next((pair for pair in self.pairs.values() if pair.takes), None)
 
@@ -85,7 +85,7 @@ class Board:
         return self.state_dir / "keeper"
 
 
-def limits_of(settings: settings.Dispatcher) -> dict[str | None, int]:
+def limits_of(settings: DispatcherSettings) -> dict[str | None, int]:
     """How many jobs of each queue may run at once."""
     limits: dict[str | None, int] = {None: settings.default_parallel}
     limits.update(settings.queues)

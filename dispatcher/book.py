@@ -48,7 +48,7 @@ def encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-class Writer:
+class BookWriter:
     """The end that writes."""
 
     def __init__(self, room: Path, keeper: str, generation: int) -> None:
@@ -86,7 +86,7 @@ class Writer:
         self.generation += 1
 
 
-class Reader:
+class BookReader:
     """The end that reads: where it has got to, and what comes next."""
 
     def __init__(self, room: Path, keeper: str, generation: int, position: int) -> None:

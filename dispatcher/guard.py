@@ -89,7 +89,7 @@ class _Guard:
         self._keeper = keeper
         self._line = keeper_line
         self._reaper = reaper
-        self._book: book.Writer | None = None
+        self._book: book.BookWriter | None = None
         # Of the dead keeper's children, those that may be commands and have not ended.
         self._owed: set[int] = set()
 
@@ -138,7 +138,9 @@ class _Guard:
         with contextlib.suppress(OSError):
             self._line.recv(1)
         newest = book.generations(Path("keeper"), self._setup.id)
-        self._book = book.Writer(Path("keeper"), self._setup.id, newest[-1] if newest else 1)
+        self._book = book.BookWriter(
+            Path("keeper"), self._setup.id, newest[-1] if newest else 1
+        )
         children = self._children() if self._reaper else None
         # Begins with a line's end: the keeper may have died in the middle of a line.
         self._book.blank()

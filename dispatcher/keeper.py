@@ -82,7 +82,7 @@ class Keeper:
         # Shows for as long as we live that we do.
         self._lock = os.open(room / f"{setup.id}.keeper", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        self._book = book.Writer(room, setup.id, 1)
+        self._book = book.BookWriter(room, setup.id, 1)
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self._own_session = not FORCED_PORTABLE and spawn.can_make_sessions()
         self._children: dict[int, _Child] = {}
@@ -238,7 +238,7 @@ class Keeper:
                 home=self._home,
                 own_session=self._own_session,
             )
-        except spawn.CannotStart as error:
+        except spawn.CommandNotStarted as error:
             print(f"job {job[0]}, command {job[1]}: {error}", file=sys.stderr, flush=True)
             self._end(job, error.code)
             return

@@ -66,7 +66,7 @@ class Link:
 
 
 @dataclass(slots=True)
-class Pair:
+class KeeperPair:
     """A guard and its keeper, as the daemon knows them.
 
     takes: it may be asked to start commands. settle: what it was asked for and has not written
@@ -75,7 +75,7 @@ class Pair:
     """
 
     id: str
-    book: book.Reader
+    book: book.BookReader
     link: Link | None = None
     takes: bool = False
     settle: bool = False

@@ -17,7 +17,7 @@ import msgspec
 
 from dispatcher import logs
 from sysadmd.journal import Transaction
-from sysadmd.settings import Retention
+from sysadmd.settings import RetentionSettings
 
 # As they are in the column: small, and "not finished" is one comparison.
 STATES: Final = ("pending", "running", "finished", "skipped")
@@ -186,7 +186,7 @@ def queue_marks(db: Connection) -> dict[str | None, tuple[bool, bool]]:
 
 
 def prune_finished(
-    change: Transaction, retention: Retention, pruned_seq: int, now: float
+    change: Transaction, retention: RetentionSettings, pruned_seq: int, now: float
 ) -> list[int]:
     """Take records of finished jobs that are too old or too many; returns their uids.
 

@@ -13,7 +13,7 @@ from dispatcher import book, logs, records
 from dispatcher.advance import Mover, lost
 from dispatcher.board import Board, Running, limits_of
 from dispatcher.identity import Identity
-from dispatcher.keepers import Pair
+from dispatcher.keepers import KeeperPair
 from dispatcher.processes import is_same_boot
 from dispatcher.records import RUNNING
 from dispatcher.tending import Tender
@@ -117,8 +117,8 @@ def _load_commands(board: Board) -> None:
             board.unsent.append((uid, n))
         elif keeper not in board.pairs:
             # Nothing is left of it, not even its book.
-            reader = book.Reader(board.room, keeper, 1, 0)
-            board.pairs[keeper] = Pair(keeper, reader, settle=True, over=True)
+            reader = book.BookReader(board.room, keeper, 1, 0)
+            board.pairs[keeper] = KeeperPair(keeper, reader, settle=True, over=True)
     if board.running:
         board.busy.set()
     board.wake.set()

@@ -8,7 +8,7 @@ if a process dies:
 daemon          commands go on, the book fills; the next daemon works it in (recover)
 keeper          its guard writes the ends of what ran; the daemon starts a new pair
 guard           the keeper takes nothing new and drains; the daemon starts a new pair
-keeper, guard   what ran is watched until it is gone, and ends as `lost` (dispatcher/watch.py)
+keeper, guard   what ran is watched until it is gone, and ends as `lost` (dispatcher/orphans.py)
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from dispatcher.advance import Mover
 from dispatcher.board import Board, limits_of
 from dispatcher.killing import Killer
 from dispatcher.orders import Order
+from dispatcher.orphans import OrphanWatcher
 from dispatcher.processes import boot_mark
 from dispatcher.queue import IllegalMove
 from dispatcher.records import Job
 from dispatcher.recovery import pause_as_written, recover
 from dispatcher.tending import Tender
 from dispatcher.timing import Timer
-from dispatcher.watch import Watcher
-from sysadmd import settings
 from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
 from sysadmd.journal import Transaction
+from sysadmd.settings import NO_QUEUE, DispatcherSettings
 from sysadmd.store import Store
 
 __all__ = ["Dispatcher", "Order", "QueueState"]
@@ -66,7 +66,7 @@ class Dispatcher:
     def __init__(
         self,
         store: Store,
-        settings: settings.Dispatcher,
+        settings: DispatcherSettings,
         state_dir: Path,
         *,
         limits: keepers.Limits = NO_LIMITS,
@@ -76,7 +76,7 @@ class Dispatcher:
         self._board = Board(store, settings, state_dir, limits, boot_mark())
         self._mover = Mover(self._board)
         self._tender = Tender(self._board)
-        self._watcher = Watcher(self._board)
+        self._watcher = OrphanWatcher(self._board)
         self._killer = Killer(self._board)
         self._timer = Timer(self._board, self._killer)
 
@@ -102,7 +102,7 @@ class Dispatcher:
         finally:
             self.stopping = True
 
-    def reconfigure(self, settings: settings.Dispatcher) -> None:
+    def reconfigure(self, settings: DispatcherSettings) -> None:
         """Take new settings; a queue that is gone from them drains."""
         board = self._board
         board.settings = settings
@@ -244,7 +244,7 @@ class Dispatcher:
 
     def _queue_names(self) -> str:
         lanes = self._board.queues.lanes.items()
-        names = [name or settings.NO_QUEUE for name, lane in lanes if not lane.drains]
+        names = [name or NO_QUEUE for name, lane in lanes if not lane.drains]
         return ", ".join(sorted(names))
 
     async def _remove_orphaned_logs(self) -> None:

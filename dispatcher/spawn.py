@@ -21,7 +21,7 @@ CANNOT_RUN: Final = 126
 _DEFAULTS: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
-class CannotStart(Exception):
+class CommandNotStarted(Exception):
     """The command has no process. `code` is its return code; the reason stands in its log."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -40,12 +40,14 @@ def spawn(
 ) -> int:
     """Start it; returns its pid. `home`: descriptor of the directory to come back to.
 
-    Raises: CannotStart.
+    Raises: CommandNotStarted.
     """
     try:
         file = _open_log(log)
     except OSError as error:
-        raise CannotStart(CANNOT_RUN, f"its log can't be written: {error.strerror}") from error
+        raise CommandNotStarted(
+            CANNOT_RUN, f"its log can't be written: {error.strerror}"
+        ) from error
     try:
         try:
             os.chdir(cwd)
@@ -54,7 +56,7 @@ def spawn(
             os.fchdir(home)
     except OSError as error:
         missing = error.errno == errno.ENOENT and error.filename != cwd
-        failure = CannotStart(
+        failure = CommandNotStarted(
             NOT_FOUND if missing else CANNOT_RUN,
             f"{error.filename or argv[0]}: {error.strerror}",
         )
@@ -62,7 +64,7 @@ def spawn(
         raise failure from error
     except ValueError as error:
         # Nothing that was accepted should get here; the command is answered for all the same.
-        failure = CannotStart(CANNOT_RUN, f"{argv[0]}: {error}")
+        failure = CommandNotStarted(CANNOT_RUN, f"{argv[0]}: {error}")
         _explain(file, failure)
         raise failure from error
     finally:
@@ -135,7 +137,7 @@ def _find(program: str, env: Mapping[str, str]) -> str:
     raise FileNotFoundError(errno.ENOENT, "command not found", program)
 
 
-def _explain(log: int, failure: CannotStart) -> None:
+def _explain(log: int, failure: CommandNotStarted) -> None:
     try:
         # An earlier attempt, cut short by the keeper's death, may have explained already.
         os.ftruncate(log, 0)

@@ -13,7 +13,7 @@ from typing import Final
 import sysadmd
 from dispatcher import book, keepers
 from dispatcher.board import Board
-from dispatcher.keepers import Link, NoAnswer, Pair
+from dispatcher.keepers import KeeperPair, Link, NoAnswer
 from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Tender:
             for older in there:
                 if older < at[0]:
                     book.path(room, id, older).unlink()
-            self._board.pairs[id] = Pair(id, book.Reader(room, id, *at))
+            self._board.pairs[id] = KeeperPair(id, book.BookReader(room, id, *at))
         async with asyncio.TaskGroup() as group:
             for pair in self._board.pairs.values():
                 group.create_task(self._look(pair, AT_START))
@@ -69,7 +69,7 @@ class Tender:
                 if pair.link is not None:
                     pair.link.close()
 
-    def _may_take(self, pair: Pair) -> bool:
+    def _may_take(self, pair: KeeperPair) -> bool:
         return pair.takes or (pair.link is not None and not pair.link.draining)
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
@@ -83,12 +83,12 @@ class Tender:
                 await asyncio.sleep(RETRY)
                 continue
             break
-        pair = Pair(id, book.Reader(board.room, id, 1, 0), link, takes=True)
+        pair = KeeperPair(id, book.BookReader(board.room, id, 1, 0), link, takes=True)
         board.pairs[id] = pair
         board.wake.set()
         group.create_task(self._tend(pair))
 
-    async def _look(self, pair: Pair, patience: float = keepers.PATIENCE) -> None:
+    async def _look(self, pair: KeeperPair, patience: float = keepers.PATIENCE) -> None:
         """Call it if it lives; else say what is left of it."""
         room, board = self._board.room, self._board
         if keepers.lives(room, pair.id, "keeper"):
@@ -109,7 +109,7 @@ class Tender:
             pair.settle = pair.over = True
         board.wake.set()
 
-    async def _tend(self, pair: Pair) -> None:
+    async def _tend(self, pair: KeeperPair) -> None:
         """Until guard and keeper are dead."""
         board = self._board
         orphaned = False
@@ -139,7 +139,7 @@ class Tender:
         board.wake.set()
         self._needed.set()
 
-    async def _listen(self, pair: Pair, link: Link) -> None:
+    async def _listen(self, pair: KeeperPair, link: Link) -> None:
         """Until the connection is over."""
         while (word := await link.hear()) is not None:
             if word.get("draining") and not link.draining:

@@ -23,7 +23,7 @@ import pam
 from server.roles import Role
 from sysadmd.apart import apart
 from sysadmd.errors import SysadmdError
-from sysadmd.settings import Auth
+from sysadmd.settings import AuthSettings
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class UnknownAccount(SysadmdError):
     code = "unknown-account"
 
 
-def role_of(name: str, settings: Auth) -> Role | None:
+def role_of(name: str, settings: AuthSettings) -> Role | None:
     """The role that an account has by the configuration; None: it may not log in.
 
     Raises: UnknownAccount.
@@ -79,10 +79,10 @@ def _is_member(name: str, groups: set[int], member: str) -> bool:
 class Accounts:
     """Asks for passwords and roles, `pam_calls` at once; who hangs holds nobody else up."""
 
-    def __init__(self, settings: Auth) -> None:
+    def __init__(self, settings: AuthSettings) -> None:
         self._calls = asyncio.Semaphore(settings.pam_calls)
 
-    async def check(self, name: str, password: str, settings: Auth) -> Role | None:
+    async def check(self, name: str, password: str, settings: AuthSettings) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy."""
         begun = time.monotonic()
 
@@ -98,11 +98,13 @@ class Accounts:
             await asyncio.sleep(_refusal_time(time.monotonic() - begun))
         return role
 
-    async def role(self, name: str, settings: Auth) -> Role | None:
+    async def role(self, name: str, settings: AuthSettings) -> Role | None:
         """As `role_of`: accounts may be in a directory, too. Raises: Busy, UnknownAccount."""
         return await self._in_thread(lambda: role_of(name, settings), settings)
 
-    async def _in_thread(self, ask: Callable[[], Role | None], settings: Auth) -> Role | None:
+    async def _in_thread(
+        self, ask: Callable[[], Role | None], settings: AuthSettings
+    ) -> Role | None:
         try:
             async with asyncio.timeout(settings.pam_wait):
                 await self._calls.acquire()

@@ -186,7 +186,7 @@ class Daemon:
         context: Any,
         admin_token: str,
         sockets: list[socket.socket],
-        pair: tls.Pair,
+        pair: tls.KeyPair,
     ) -> None:
         path = self.state.path
         jobs = JobEvents(store, path, self.settings.dispatcher.event_log_limit)
@@ -269,7 +269,7 @@ class Daemon:
         self,
         listeners: Listeners,
         url: str,
-        named: tls.Pair,
+        named: tls.KeyPair,
         put_in_force: Callable[[Settings], Awaitable[None]],
     ) -> None:
         """Put the configuration in force anew at each SIGHUP; runs until cancelled."""

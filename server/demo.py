@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sysadmd
-from sysadmd.client import Event, Target, connect, events
+from sysadmd.client import EventFrame, Target, connect, events
 from sysadmd.errors import CannotStart, SysadmdError
 from sysadmd.events import SYSTEMS
 
@@ -148,7 +148,7 @@ async def _show(console: Console, target: Target, log: Path) -> None:
         )
 
 
-async def _next(stream: AsyncIterator[Event], name: str) -> Event:
+async def _next(stream: AsyncIterator[EventFrame], name: str) -> EventFrame:
     """The next event of this name."""
     async for event in stream:
         if event.name == name:
@@ -156,7 +156,7 @@ async def _next(stream: AsyncIterator[Event], name: str) -> Event:
     raise CannotStart("the daemon stopped telling events")
 
 
-def _show_job(console: Console, event: Event) -> None:
+def _show_job(console: Console, event: EventFrame) -> None:
     """One event of the job: its state, and what has ended since the last one."""
     from rich.text import Text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from typing import Final
 
-from sysadmd.settings import Auth
+from sysadmd.settings import AuthSettings
 
 # Addresses remembered. Beyond it the one whose failure is longest ago is forgotten: a flood
 # from ever new addresses costs bounded memory and unblocks nobody who still tries.
@@ -36,7 +36,7 @@ class Guesses:
             return 0.0
         return end - now
 
-    def begin(self, address: str, now: float, settings: Auth) -> bool:
+    def begin(self, address: str, now: float, settings: AuthSettings) -> bool:
         """May a password be checked? Then `end` follows, after the outcome.
 
         What is being checked counts as failed: many at once are not more than one by one.
@@ -53,7 +53,7 @@ class Guesses:
         if not self._checking[address]:
             del self._checking[address]
 
-    def failed(self, address: str, name: str, now: float, settings: Auth) -> bool:
+    def failed(self, address: str, name: str, now: float, settings: AuthSettings) -> bool:
         """Count a failure; True: it blocks the address."""
         failures = self._failures.setdefault(address, deque())
         self._failures.move_to_end(address)
@@ -77,7 +77,7 @@ class Guesses:
         else:
             self._failures.pop(address, None)
 
-    def _recent(self, address: str, now: float, settings: Auth) -> int:
+    def _recent(self, address: str, now: float, settings: AuthSettings) -> int:
         """Failures in the window; older ones are forgotten."""
         failures = self._failures.get(address)
         if failures is None:

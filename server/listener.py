@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from server.connection import Connection, Peer
 from sysadmd.errors import CannotStart
-from sysadmd.settings import Address, Server
+from sysadmd.settings import Address, ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Listeners:
         self,
         sockets: list[socket.socket],
         context: ssl.SSLContext,
-        settings: Server,
+        settings: ServerSettings,
         welcome: Callable[[Connection], Peer],
     ) -> None:
         self.context = context

@@ -13,7 +13,7 @@ from server import audit
 from sysadmd import journal
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction
-from sysadmd.settings import Retention
+from sysadmd.settings import RetentionSettings
 from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ STEP: Final = 2000
 class Pruner:
     """Applies retention in small steps."""
 
-    def __init__(self, store: Store, state_dir: Path, settings: Retention) -> None:
+    def __init__(self, store: Store, state_dir: Path, settings: RetentionSettings) -> None:
         self.settings = settings
         self._store = store
         self._state_dir = state_dir

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sysadmd.errors import CannotStart
-from sysadmd.settings import Server
+from sysadmd.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -24,22 +24,22 @@ LAST_PART: Final = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class KeyPair:
     """A certificate (chain) and its key as PEM files."""
 
     certificate: Path
     key: Path
 
 
-def prepare(settings: Server, directory: Path) -> Pair:
+def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
     """The configured pair, or the self-signed one, made or renewed if that is due.
 
     Renewal keeps the key, so that a pin of the public key holds. Raises: CannotStart.
     """
     if settings.tls.certificate:
-        return Pair(Path(settings.tls.certificate), Path(settings.tls.key))
+        return KeyPair(Path(settings.tls.certificate), Path(settings.tls.key))
     directory.mkdir(mode=0o700, exist_ok=True)
-    pair = Pair(directory / "certificate.pem", directory / "key.pem")
+    pair = KeyPair(directory / "certificate.pem", directory / "key.pem")
     if not pair.key.exists():
         if pair.certificate.exists():
             log.warning("%s is gone: a new one is made, pins do not hold any more", pair.key)
@@ -58,12 +58,12 @@ def prepare(settings: Server, directory: Path) -> Pair:
     return pair
 
 
-def renewal_due(settings: Server, directory: Path) -> bool:
+def renewal_due(settings: ServerSettings, directory: Path) -> bool:
     """Is the self-signed certificate in its last third?"""
     return not settings.tls.certificate and _renewal_due(directory / "certificate.pem")
 
 
-def context(pair: Pair, client_ca: str) -> ssl.SSLContext:
+def context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
     """A server's context: TLS 1.2 or newer. Raises: CannotStart naming the file."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2

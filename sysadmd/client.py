@@ -148,7 +148,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class EventFrame:
     """One frame of a subscription.
 
     name: dispatcher, life_preserver, system_state, gap or snapshot. cursor: resume from here.
@@ -308,7 +308,7 @@ async def events(
     snapshot: bool = False,
     lost: Callable[[SysadmdError, float], None] = lambda error, pause: None,
     again: Callable[[], None] = lambda: None,
-) -> AsyncGenerator[Event, None]:
+) -> AsyncGenerator[EventFrame, None]:
     """Events of these systems, each once and in order, for ever.
 
     since: a cursor, "oldest" or "now". snapshot: begin with the truth as it is, once. lost and
@@ -376,7 +376,7 @@ class _Place:
         else:
             self._states["prev"] = prev
 
-    def take(self, frame: dict[str, Any]) -> Event | None:
+    def take(self, frame: dict[str, Any]) -> EventFrame | None:
         """The event that a frame completes. Raises: ChainBroken."""
         name, args = frame["name"], frame["args"]
         if name == "snapshot":
@@ -389,7 +389,7 @@ class _Place:
         self._since = self._prev = str(frame["cursor"])
         return _event(frame, args)
 
-    def _part(self, frame: dict[str, Any], args: dict[str, Any]) -> Event | None:
+    def _part(self, frame: dict[str, Any], args: dict[str, Any]) -> EventFrame | None:
         self._states.update(args)
         self._jobs += args["jobs"]
         if frame.get("more"):
@@ -447,8 +447,8 @@ def _context(target: Target) -> ssl.SSLContext:
     return context
 
 
-def _event(frame: dict[str, Any], args: dict[str, Any]) -> Event:
-    return Event(
+def _event(frame: dict[str, Any], args: dict[str, Any]) -> EventFrame:
+    return EventFrame(
         name=frame["name"],
         args=args,
         cursor=frame["cursor"],

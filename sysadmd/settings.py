@@ -95,19 +95,28 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Switch = bool | Literal["auto"]
 
 
-class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """PEM files; both empty: the self-signed pair of the state directory."""
 
     certificate: str = ""
     key: str = ""
 
 
-class Server(Struct, frozen=True, forbid_unknown_fields=True):
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may connect, and how much they may ask for.
+
+    listen: at least one. origins: of web pages that may connect, as browsers send them.
+    client_ca: PEM file; empty: no login by certificate. handshake_timeout: s for TLS and the
+    HTTP request; login_timeout: s from the connection to the login; both up to a year.
+    max_clients: connections in all; unauthenticated_per_address: of strangers, by address
+    (IPv6: by /64); requests_in_flight: of one client; 1 to 1,000,000 each.
+    """
+
     listen: tuple[Address, ...] = (Address("127.0.0.1:12150"),)
     dialect: Literal["documented", "sysadm-client"] = "documented"
     max_clients: Count = 10_000
     origins: tuple[str, ...] = ()
-    tls: Tls = Tls()
+    tls: TlsSettings = TlsSettings()
     client_ca: str = ""
     handshake_timeout: Seconds = 10.0
     login_timeout: Seconds = 30.0
@@ -115,7 +124,14 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     requests_in_flight: Count = 32
 
 
-class Auth(Struct, frozen=True, forbid_unknown_fields=True):
+class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who gets in, as what, and what failing costs.
+
+    full, limited: accounts, or groups as `@wheel`. token_lifetime, client_token_lifetime: s
+    from the last use. failures: within failure_window s they block an address for block_time s.
+    pam_calls: at once, 1 to 64; pam_wait: s that a login waits for its turn, and then for PAM.
+    """
+
     pam_service: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "sysadmd"
     full: tuple[str, ...] = ("root", "@wheel")
     limited: tuple[str, ...] = ("@operator",)
@@ -129,12 +145,20 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     pam_wait: Seconds = 10.0
 
 
-class Hostname(Struct, frozen=True, forbid_unknown_fields=True):
+class HostnameSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """interval: s between two looks, up to a year."""
+
     enabled: bool = True
     interval: Seconds = 5.0
 
 
-class Zpool(Struct, frozen=True, forbid_unknown_fields=True):
+class ZpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """enabled "auto": on from when the command is first seen.
+
+    interval: s between two looks; timeout: s for one query; both up to a year.
+    capacity_warning: %, 1 to 100; a pool filled above it is a 6.
+    """
+
     enabled: Switch = "auto"
     command: Annotated[str, Meta(min_length=1)] = "zpool"
     interval: Seconds = 30.0
@@ -142,18 +166,29 @@ class Zpool(Struct, frozen=True, forbid_unknown_fields=True):
     capacity_warning: Annotated[int, Meta(ge=1, le=100)] = 90
 
 
-class LifePreserver(Struct, frozen=True, forbid_unknown_fields=True):
+class LifePreserverSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """enabled "auto": on; a log that is not there is waited for."""
+
     enabled: Switch = "auto"
     log: Annotated[str, Meta(min_length=1)] = "/var/log/lpreserver/lpreserver.log"
 
 
-class Collectors(Struct, frozen=True, forbid_unknown_fields=True):
-    hostname: Hostname = Hostname()
-    zpool: Zpool = Zpool()
-    life_preserver: LifePreserver = LifePreserver()
+class CollectorSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table for each collector."""
+
+    hostname: HostnameSettings = HostnameSettings()
+    zpool: ZpoolSettings = ZpoolSettings()
+    life_preserver: LifePreserverSettings = LifePreserverSettings()
 
 
-class Dispatcher(Struct, frozen=True, forbid_unknown_fields=True):
+class DispatcherSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How jobs run, and how much of their output is kept and told.
+
+    kill_grace: s between TERM and KILL, 0 to 3600. command_log_limit: bytes of one command's
+    log; event_log_limit: of it inside one event. progress_interval: s, at least, between two
+    running events of a job, 0.1 to 3600. default_parallel, queues: jobs at once, 1 to 10,000.
+    """
+
     kill_grace: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     command_log_limit: CommandLogSize = CommandLogSize(16 * 2**20)
     event_log_limit: EventLogSize = EventLogSize(64 * 2**10)
@@ -164,7 +199,12 @@ class Dispatcher(Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
-class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+class RetentionSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept: events by age and bytes, finished jobs by age and number.
+
+    events_days, jobs_days: days; jobs: records; 1 to 1,000,000 each. events_size: bytes.
+    """
+
     events_days: Count = 30
     events_size: JournalSize = JournalSize(256 * 2**20)
     jobs_days: Count = 90
@@ -176,11 +216,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     state_dir: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    server: Server = Server()
-    auth: Auth = Auth()
-    collectors: Collectors = Collectors()
-    dispatcher: Dispatcher = Dispatcher()
-    retention: Retention = Retention()
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
+    collectors: CollectorSettings = CollectorSettings()
+    dispatcher: DispatcherSettings = DispatcherSettings()
+    retention: RetentionSettings = RetentionSettings()
 
 
 def parse_duration(text: str, kind: type[Duration] = Duration) -> Duration:
@@ -218,10 +258,14 @@ def _contradictions(kind: type[Any], values: Mapping[str, Any], path: str) -> li
     """What the keys of a table say against each other."""
     problems: list[str] = []
     certificate, key = values.get("certificate", ""), values.get("key", "")
-    if kind is Tls and None not in (certificate, key) and bool(certificate) != bool(key):
+    if (
+        kind is TlsSettings
+        and None not in (certificate, key)
+        and bool(certificate) != bool(key)
+    ):
         missing = "key" if certificate else "certificate"
         problems.append(f"{path}.{missing}: is empty; set both files, or neither")
-    if kind is Server and values.get("listen") == ():
+    if kind is ServerSettings and values.get("listen") == ():
         problems.append(f"{path}.listen: is empty; allowed: at least one ADDRESS:PORT")
     return problems
 

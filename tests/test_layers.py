@@ -44,3 +44,13 @@ def test_the_door_looks_up_inside_its_functions_only() -> None:
 def test_every_module_says_first_what_it_is_for(room: str) -> None:
     for file in (ROOT / room).rglob("*.py"):
         assert ast.get_docstring(ast.parse(file.read_text())), file
+
+
+def test_no_two_classes_have_one_name() -> None:
+    seen: dict[str, Path] = {}
+    for room in MAY_IMPORT:
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    other = seen.setdefault(node.name, file)
+                    assert other == file, f"{node.name} is a class of {file} and of {other}"

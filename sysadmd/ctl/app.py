@@ -143,11 +143,11 @@ def run(
     command: tuple[str, ...],
 ) -> None:
     """Submit a job: CMD ARGS... [+ CMD ARGS...]...; wait for it and exit with its status."""
-    from sysadmd.ctl.run import Order, run_job
+    from sysadmd.ctl.run import Submission, run_job
 
     if timeout is not None and not math.isfinite(timeout):
         raise click.UsageError("--timeout must be a number of seconds")
-    order = Order(id, queue, timeout, split_commands(command))
+    order = Submission(id, queue, timeout, split_commands(command))
     _run(run_job(context.target(), context.printer, order, wait))
 
 

@@ -23,7 +23,7 @@ INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Submission:
     """What is to be run."""
 
     id: str | None
@@ -32,7 +32,7 @@ class Order:
     commands: Sequence[Sequence[str]]
 
 
-async def run_job(target: Target, printer: Printer, order: Order, wait: bool) -> int:
+async def run_job(target: Target, printer: Printer, order: Submission, wait: bool) -> int:
     """Submit and, unless told not to, wait; returns the exit status.
 
     Raises: NotPermitted, Unreachable. Any other trouble is told, and is 125: the statuses below
@@ -75,7 +75,7 @@ async def run_job(target: Target, printer: Printer, order: Order, wait: bool) ->
         return OWN_TROUBLE
 
 
-def _job(id: str, order: Order) -> dict[str, Any]:
+def _job(id: str, order: Submission) -> dict[str, Any]:
     job: dict[str, Any] = {
         "id": id,
         "commands": [list(command) for command in order.commands],

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from sysadmd.client import Event, Target, events
+from sysadmd.client import EventFrame, Target, events
 from sysadmd.ctl.output import Printer, colour
 from sysadmd.errors import SysadmdError
 
@@ -54,7 +54,7 @@ async def run_tail(
     return 0
 
 
-def describe(event: Event) -> tuple[str, str | None]:
+def describe(event: EventFrame) -> tuple[str, str | None]:
     """An event in one line, and its colour."""
     args = event.args
     if event.name == "gap":

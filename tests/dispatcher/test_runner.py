@@ -15,7 +15,7 @@ import pytest
 
 from dispatcher import records
 from sysadmd.journal import Transaction
-from sysadmd.settings import Retention
+from sysadmd.settings import RetentionSettings
 from tests.dispatcher.harness import Daemon, wait_for
 
 
@@ -299,7 +299,7 @@ def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Daemon) -
         ]
         change = Transaction(db)
         now = time.time()
-        keep_two = Retention(jobs=2)
+        keep_two = RetentionSettings(jobs=2)
         assert records.prune_finished(change, keep_two, min(ends) - 1, now) == []
         gone = records.prune_finished(change, keep_two, max(ends), now)
         assert len(gone) == 2
@@ -310,9 +310,9 @@ def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Daemon) -
         assert records.finished_jobs(db, 1, first.uid)[0].uid == kept[1]
         assert records.finished_jobs(db, 1, kept[1]) == []
         later = now + 91 * 86400
-        assert sorted(records.prune_finished(change, Retention(), max(ends), later)) == sorted(
-            kept
-        )
+        assert sorted(
+            records.prune_finished(change, RetentionSettings(), max(ends), later)
+        ) == sorted(kept)
     db.close()
     # Nobody deleted their logs: the next start does.
     room.start()

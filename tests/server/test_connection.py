@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from bench.wire import RawClient
 from server import tls
 from server.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, SLICE, Connection, Phase
-from sysadmd.settings import Server
+from sysadmd.settings import ServerSettings
 
 
 class Echo:
@@ -53,7 +53,7 @@ class Echo:
 
 async def pair(directory: Path, seconds: float = 0.0) -> tuple[Connection, Echo, RawClient]:
     """A connection that is open, its peer, and the client at its other end."""
-    made = tls.prepare(Server(), directory)
+    made = tls.prepare(ServerSettings(), directory)
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

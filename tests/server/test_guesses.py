@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.guesses import ADDRESSES, Guesses
-from sysadmd.settings import Auth, Duration
+from sysadmd.settings import AuthSettings, Duration
 
-SETTINGS = Auth(failures=3, failure_window=Duration(100), block_time=Duration(1000))
+SETTINGS = AuthSettings(failures=3, failure_window=Duration(100), block_time=Duration(1000))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 60)), max_size=40))

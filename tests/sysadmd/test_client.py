@@ -16,7 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from sysadmd import client as library
 from sysadmd.client import (
     ChainBroken,
-    Event,
+    EventFrame,
     NotPermitted,
     Refused,
     Target,
@@ -101,8 +101,8 @@ def heartbeat(cursor: str, prev: str) -> dict[str, Any]:
     return frame(prev, cursor, "heartbeat", {"cursor": cursor, "prev": prev})
 
 
-async def collect(target: Target, count: int, **options: Any) -> list[Event]:
-    found: list[Event] = []
+async def collect(target: Target, count: int, **options: Any) -> list[EventFrame]:
+    found: list[EventFrame] = []
     stream = events(target, ["dispatcher"], **options)
     async with contextlib.aclosing(stream):
         async for event in stream:

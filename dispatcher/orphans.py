@@ -20,7 +20,7 @@ from dispatcher.transitions import Orphan, Verdict
 POLL: Final = 0.25
 
 
-class Watcher:
+class OrphanWatcher:
     """Works on the board's orphans."""
 
     def __init__(self, board: Board) -> None:
