@@ -24,21 +24,23 @@ from collectors import system_state
 from collectors.supervisor import Collectors
 from dispatcher import records
 from dispatcher.runner import Dispatcher
-from server import audit, listener, own_log, tls, tokens
-from server.accounts import Accounts
-from server.classes.login import Certificates
-from server.connection import Connection
+from server import own_log
+from server.classes.auth import Certificates
+from server.delivery.frames import Renderer
+from server.delivery.hub import Hub
+from server.delivery.job_events import JobEvents
+from server.delivery.tail import Pages
 from server.desk import Desk
-from server.frames import Renderer
-from server.http import Gate
-from server.hub import Hub
-from server.job_events import JobEvents
-from server.listener import Listeners
+from server.login import audit, tokens
+from server.login.accounts import Accounts
 from server.metrics import Metrics
 from server.retention import Pruner
 from server.session import Session
 from server.statedir import StateDir
-from server.tail import Pages
+from server.wire import listener, tls
+from server.wire.connection import Connection
+from server.wire.http import Gate
+from server.wire.listener import Listeners
 from server.wiring import request_classes
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
 from sysadmd.machine import default_config, default_state_dir

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from server import tokens
-from server.forms import Form
-from server.frames import Renderer
-from server.hub import Hub
-from server.protocol import Reply, Request
-from server.pump import Pump
-from server.roles import Login, Role
-from server.snapshot import Snapshots
-from server.tail import Ledger, Pages, Tail
+from server.delivery.forms import Form
+from server.delivery.frames import Renderer
+from server.delivery.hub import Hub
+from server.delivery.round_robin import RoundRobin
+from server.delivery.snapshot import Snapshots
+from server.delivery.tail import Ledger, Pages, Tail
+from server.login import tokens
+from server.login.roles import Login, Role
+from server.wire.protocol import Reply, Request
 from sysadmd.journal import Place, Transaction
 from sysadmd.settings import Settings
 from sysadmd.store import Store
@@ -63,7 +63,7 @@ class Desk:
         self.store = store
         self.hub = hub
         self.renderer = renderer
-        self.pump = Pump(self.loop, hub.telling)
+        self.turns = RoundRobin(self.loop, hub.telling)
         self.snapshots = Snapshots(store)
         self.classes: dict[str, RequestClass] = {}
         self.sessions: dict[Session, None] = {}

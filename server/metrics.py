@@ -20,11 +20,11 @@ from websockets.http11 import Request, Response
 from collectors.supervisor import Collectors
 from dispatcher import records
 from dispatcher.runner import Dispatcher
-from server import tokens
 from server.desk import Desk
-from server.http import respond
-from server.job_values import queue_name
+from server.dialects.job_values import queue_name
+from server.login import tokens
 from server.session import Session
+from server.wire.http import respond
 from sysadmd import __version__, journal
 from sysadmd.events import SYSTEMS
 

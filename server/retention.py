@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dispatcher import records
-from server import audit
+from server.login import audit
 from sysadmd import journal
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction

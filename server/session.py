@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from server import tokens
-from server.accounts import UnknownAccount
-from server.connection import Connection, Phase
-from server.dialects import Envelope, envelope
-from server.forms import Dialect
-from server.frames import FRAME_LIMIT
-from server.protocol import ProtocolError, Reply, Request, parse_request
-from server.roles import Login, Role
-from server.tail import EventsLost, Ledger, Tail
-from server.wire_errors import as_protocol_error
+from server.delivery.forms import Dialect
+from server.delivery.frames import FRAME_LIMIT
+from server.delivery.tail import EventsLost, Ledger, Tail
+from server.dialects.envelopes import Envelope, envelope
+from server.login import tokens
+from server.login.accounts import UnknownAccount
+from server.login.roles import Login, Role
+from server.wire.connection import Connection, Phase
+from server.wire.protocol import ProtocolError, Reply, Request, parse_request
+from server.wire.wire_errors import as_protocol_error
 from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import format_cursor
@@ -102,7 +102,7 @@ class Session:
         if tail is None:
             return None
         if tail.behind:
-            self.desk.pump.add(self)
+            self.desk.turns.add(self)
             return None
         data = tail.live()
         if data is not None:
@@ -208,7 +208,7 @@ class Session:
         self.tail = tail
         self._last_event = self.desk.loop.time()
         if tail is not None:
-            self.desk.pump.add(self)
+            self.desk.turns.add(self)
 
     def require(self, request: Request, role: Role) -> Login:
         """The login, if it may. Raises: ProtocolError 401 or 403 naming the needed role."""

@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from server import tokens
+from server.login import tokens
 from sysadmd.errors import CannotStart
 from sysadmd.machine import write_private
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from server import tokens
-from server.audit import Audit
 from server.classes.tokens import parse_new_token, token_value
 from server.daemon import SCHEMAS
+from server.login import tokens
+from server.login.audit import Audit
 from server.statedir import StateDir
 from sysadmd.client import Target, Unreachable, connect
 from sysadmd.errors import BadRequest, CannotStart

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dispatcher.runner import Dispatcher
-from server.accounts import Accounts
-from server.audit import Audit
+from server.classes.auth import Auth
 from server.classes.clients import Clients
 from server.classes.dispatcher import DispatcherClass
 from server.classes.events import Subscribe, Unsubscribe
 from server.classes.identity import AuthClear, AuthToken, Identify, Query
-from server.classes.login import Auth
 from server.classes.logs import Logs
 from server.classes.tokens import Tokens
 from server.desk import RequestClass
-from server.guesses import Guesses
+from server.login.accounts import Accounts
+from server.login.audit import Audit
+from server.login.guesses import Guesses
 
 
 def request_classes(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from server.paging import first_page, paging
-from server.protocol import Reply, Request
-from server.roles import Role
+from server.classes.paging import first_page, paging
+from server.dialects.timestamps import rfc3339
+from server.login.roles import Role
 from server.session import Session
-from server.timestamps import rfc3339
+from server.wire.protocol import Reply, Request
 
 
 class Clients:

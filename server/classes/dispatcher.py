@@ -16,12 +16,12 @@ from dispatcher.commandline import Spec, parse_command
 from dispatcher.orders import Order
 from dispatcher.records import Job
 from dispatcher.runner import Dispatcher
-from server.audit import Audit
-from server.job_values import job_value, queue_name
-from server.paging import REPLY_SIZE, first_page, number_of, paging
-from server.protocol import Reply, Request
-from server.roles import Role
+from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
+from server.dialects.job_values import job_value, queue_name
+from server.login.audit import Audit
+from server.login.roles import Role
 from server.session import Session
+from server.wire.protocol import Reply, Request
 from sysadmd.errors import StoreFull
 from sysadmd.settings import NO_QUEUE
 from sysadmd.text import whole_characters

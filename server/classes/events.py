@@ -7,11 +7,11 @@ from itertools import chain
 from typing import Any, cast
 
 from collectors import system_state
-from server.forms import Form
-from server.hub import system_numbers
-from server.protocol import Reply, Request
-from server.roles import Login, Role
+from server.delivery.forms import Form
+from server.delivery.hub import system_numbers
+from server.login.roles import Login, Role
 from server.session import Session
+from server.wire.protocol import Reply, Request
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Place

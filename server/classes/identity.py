@@ -6,11 +6,11 @@ import socket
 import time
 from typing import Final
 
-from server import tokens
-from server.audit import Audit
-from server.protocol import Reply, Request
-from server.roles import Login, Role
+from server.login import tokens
+from server.login.audit import Audit
+from server.login.roles import Login, Role
 from server.session import Session
+from server.wire.protocol import Reply, Request
 from sysadmd import __version__
 
 # What an unlimited token's reply says for "seconds left": a century.

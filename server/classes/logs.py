@@ -13,13 +13,13 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from server import audit
-from server.log_window import window
-from server.paging import MAX_ENTRIES, number_of
-from server.protocol import Reply, Request
-from server.roles import Role
+from server.classes.log_window import window
+from server.classes.paging import MAX_ENTRIES, number_of
+from server.dialects.timestamps import rfc3339
+from server.login import audit
+from server.login.roles import Role
 from server.session import Session
-from server.timestamps import rfc3339
+from server.wire.protocol import Reply, Request
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from server import tokens
-from server.audit import Audit
-from server.paging import first_page, paging
-from server.protocol import Reply, Request
-from server.roles import Role, parse_role
+from server.classes.paging import first_page, paging
+from server.dialects.timestamps import rfc3339
+from server.login import tokens
+from server.login.audit import Audit
+from server.login.roles import Role, parse_role
 from server.session import Session
-from server.timestamps import rfc3339
+from server.wire.protocol import Reply, Request
 from sysadmd.settings import parse_duration
 
 

@@ -15,8 +15,8 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from bench.wire import RawClient
-from server import tls
-from server.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, SLICE, Connection, Phase
+from server.wire import tls
+from server.wire.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, SLICE, Connection, Phase
 from sysadmd.settings import ServerSettings
 
 

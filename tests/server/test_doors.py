@@ -24,8 +24,8 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 from bench.wire import RawClient
-from server.connection import STRANGER_FRAMES
-from server.listener import BEYOND, client_group
+from server.wire.connection import STRANGER_FRAMES
+from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
 from tests.conftest import QUIET

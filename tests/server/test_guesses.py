@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.guesses import ADDRESSES, Guesses
+from server.login.guesses import ADDRESSES, Guesses
 from sysadmd.settings import AuthSettings, Duration
 
 SETTINGS = AuthSettings(failures=3, failure_window=Duration(100), block_time=Duration(1000))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.log_window import DEFAULT_WINDOW, FARTHEST, window
+from server.classes.log_window import DEFAULT_WINDOW, FARTHEST, window
 from sysadmd import journal
 from sysadmd.journal import Transaction
 from tests.conftest import QUIET

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from server.frames import FRAME_LIMIT
-from server.paging import MAX_ENTRIES
+from server.classes.paging import MAX_ENTRIES
+from server.delivery.frames import FRAME_LIMIT
 from tests.conftest import QUIET
 from tests.daemon import Client, Daemon
 from tests.server.test_token_cli import token

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.protocol import MAX_DEPTH, ProtocolError, Request, parse_request
+from server.wire.protocol import MAX_DEPTH, ProtocolError, Request, parse_request
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from collectors.system_state import SystemState
 from server.daemon import SCHEMAS
-from server.snapshot import Snapshots
+from server.delivery.snapshot import Snapshots
 from sysadmd.store import open_store
 
 

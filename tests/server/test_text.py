@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.text import Piece, clip, marker
+from server.delivery.clipping import Piece, clip, marker
 from sysadmd.text import json_size
 
 LIMIT = 1024

@@ -20,7 +20,7 @@ from typing import Final
 
 import pam
 
-from server.roles import Role
+from server.login.roles import Role
 from sysadmd.apart import apart
 from sysadmd.errors import SysadmdError
 from sysadmd.settings import AuthSettings

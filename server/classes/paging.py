@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from server.protocol import Request
+from server.wire.protocol import Request
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from server.forms import Dialect
-from server.protocol import ProtocolError, Request
+from server.delivery.forms import Dialect
+from server.wire.protocol import ProtocolError, Request
 
 # Characters of an error's detail: it may quote what was asked for.
 DETAIL: Final = 1024

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from server.forms import Dialect, Form
-from server.job_events import JobEvents
-from server.timestamps import rfc3339
-from server.websocket import text_frame
+from server.delivery.forms import Dialect, Form
+from server.delivery.job_events import JobEvents
+from server.dialects.timestamps import rfc3339
+from server.wire.websocket import text_frame
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from server.forms import Form
-from server.frames import Renderer
-from server.hub import Channel, Hub
-from server.websocket import text_frame
+from server.delivery.forms import Form
+from server.delivery.frames import Renderer
+from server.delivery.hub import Channel, Hub
+from server.wire.websocket import text_frame
 from sysadmd import journal
 from sysadmd.journal import Event, Place, parse_place
 from sysadmd.store import Store

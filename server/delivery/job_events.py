@@ -18,9 +18,9 @@ import msgspec
 
 from dispatcher import logs, records
 from dispatcher.records import Command, Job
-from server.forms import Dialect
-from server.text import Piece, clip, marker
-from server.timestamps import local_time, rfc3339
+from server.delivery.clipping import Piece, clip, marker
+from server.delivery.forms import Dialect
+from server.dialects.timestamps import local_time, rfc3339
 from sysadmd.journal import Event
 from sysadmd.store import Store
 from sysadmd.text import json_size

@@ -23,7 +23,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from server.websocket import text_frame
+from server.wire.websocket import text_frame
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ SILENT_AFTER: Final = 60.0
 CLOSE_TIMEOUT: Final = 5.0
 LINGER: Final = 2.0
 
-_QUIET = logging.getLogger("server.connection.websockets")
+_QUIET = logging.getLogger("server.wire.connection.websockets")
 _QUIET.setLevel(logging.CRITICAL)
 
 

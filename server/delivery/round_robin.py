@@ -20,7 +20,7 @@ class Reader(Protocol):
     def feed(self) -> bool: ...
 
 
-class Pump:
+class RoundRobin:
     """A round of readers that are behind and whose sockets have room.
 
     telling: are new events about to be told? They go first: it is a matter of a few turns.

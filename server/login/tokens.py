@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
-from server.roles import Login, Role
+from server.login.roles import Login, Role
 from sysadmd.errors import Conflict, NotFound
 from sysadmd.journal import Transaction
 

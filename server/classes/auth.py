@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from server import audit, tokens
-from server.accounts import TEXT_LENGTH, Accounts
-from server.audit import Audit
 from server.classes.identity import token_reply
-from server.guesses import Guesses
-from server.protocol import Reply, Request
-from server.roles import Login, Role
+from server.login import audit, tokens
+from server.login.accounts import TEXT_LENGTH, Accounts
+from server.login.audit import Audit
+from server.login.guesses import Guesses
+from server.login.roles import Login, Role
 from server.session import Session
+from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from server.protocol import ProtocolError, Request
+from server.wire.protocol import ProtocolError, Request
 from sysadmd.errors import SysadmdError
 
 CODES: Final = {

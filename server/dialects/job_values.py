@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dispatcher.records import Command, Job
-from server.timestamps import rfc3339
+from server.dialects.timestamps import rfc3339
 from sysadmd.settings import NO_QUEUE
 
 

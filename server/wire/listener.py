@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
-from server.connection import Connection, Peer
+from server.wire.connection import Connection, Peer
 from sysadmd.errors import CannotStart
 from sysadmd.settings import Address, ServerSettings
 

@@ -2,7 +2,7 @@
 
 Subscribers that want the same bytes (same dialect, extension and systems) form a channel. An
 event becomes one JSON text and one frame per channel, kept in the channel's ring. Subscribers
-hold a position in the ring; who falls out of it goes on from the journal (server/tail.py).
+hold a position in the ring; who falls out of it goes on from the journal (tail.py).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.forms import Form
-from server.frames import Renderer
+from server.delivery.forms import Form
+from server.delivery.frames import Renderer
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Place, parse_place

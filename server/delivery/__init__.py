@@ -1,0 +1,1 @@
+"""Events to everybody who subscribed, live or from the journal, as frames. No socket."""

@@ -1,0 +1,1 @@
+"""What is said as JSON: the document's forms, and the original client's."""

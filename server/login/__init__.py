@@ -1,0 +1,1 @@
+"""Who gets in and as what: accounts, tokens, roles, guesses, and the trail of it. No wire."""
