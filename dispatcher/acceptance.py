@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from dispatcher import orders, records, transitions
+from dispatcher import events, orders, records, transitions
 from dispatcher.orders import Order
 from dispatcher.records import PENDING, RUNNING, Command, Job
 from dispatcher.transitions import Now
@@ -45,7 +45,7 @@ def _accept(change: Transaction, now: Now, order: Order) -> Accepted:
         assert job is not None
         return Accepted(job, waits=False)
     job = _insert(change.db, now, order)
-    transitions.tell(change, now, job.uid, "pending")
+    events.tell(change, now.wall, job.uid, "pending")
     if order.commands:
         return Accepted(job, waits=True)
     transitions.finish_job(change, now, job.uid, "succeeded")

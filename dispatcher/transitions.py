@@ -10,16 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from dispatcher.book import Line
+from dispatcher.events import tell
 from dispatcher.identity import TICK, Identity
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
-from sysadmd import journal
 from sysadmd.journal import Transaction
-
-SYSTEM: Final = "dispatcher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +102,6 @@ class Outcome:
     orphans: list[Orphan] = field(default_factory=list[Orphan])
 
 
-def tell(change: Transaction, now: Now, uid: int, state: str, **more: int | None) -> int:
-    """Append a dispatcher event; returns its seq."""
-    body = {"job": uid, "state": state, **more}
-    data = json.dumps(body, separators=(",", ":")).encode()
-    return journal.append(change, SYSTEM, data, now.wall).seq
-
-
 def finish_job(
     change: Transaction, now: Now, uid: int, result: str, finished: int | None = None
 ) -> None:
@@ -118,7 +109,7 @@ def finish_job(
     change.db.execute(
         "UPDATE commands SET state = ? WHERE job = ? AND state = ?", (SKIPPED, uid, PENDING)
     )
-    seq = tell(change, now, uid, "finished")
+    seq = tell(change, now.wall, uid, "finished")
     change.db.execute(
         "UPDATE jobs SET state = ?, result = ?, finished = ?, last_seq = ? WHERE uid = ?",
         (FINISHED, result, finished or now.ms, seq, uid),
@@ -144,7 +135,7 @@ def progress(change: Transaction, now: Now, uid: int, n: int, end: int) -> bool:
     if row is None or row[0] >= end:
         return False
     change.db.execute("UPDATE commands SET told = ? WHERE job = ? AND n = ?", (end, uid, n))
-    tell(change, now, uid, "running", command=n, **{"from": row[0], "to": end})
+    tell(change, now.wall, uid, "running", command=n, **{"from": row[0], "to": end})
     return True
 
 
@@ -347,7 +338,7 @@ class Advance:
             (RUNNING, self._now.ms, self._keeper, uid, n),
         ).rowcount
         if started:
-            tell(self._change, self._now, uid, "running", command=n)
+            tell(self._change, self._now.wall, uid, "running", command=n)
             self._hand_over(uid, n)
         return bool(started)
 

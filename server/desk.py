@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from server.delivery.forms import Form
-from server.delivery.frames import Renderer
+from server.delivery.frames import Form, Renderer
 from server.delivery.hub import Hub
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import Snapshots

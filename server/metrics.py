@@ -21,7 +21,7 @@ from collectors.supervisor import Collectors
 from dispatcher import records
 from dispatcher.runner import Dispatcher
 from server.desk import Desk
-from server.dialects.job_values import queue_name
+from server.dialects.values import queue_name
 from server.login import tokens
 from server.session import Session
 from server.wire.http import respond

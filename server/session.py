@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Final
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from server.delivery.forms import Dialect
-from server.delivery.frames import FRAME_LIMIT
 from server.delivery.tail import EventsLost, Ledger, Tail
-from server.dialects.envelopes import Envelope, envelope
+from server.dialects import DIALECTS, Dialect, spoken_by
 from server.login import tokens
 from server.login.accounts import UnknownAccount
 from server.login.roles import Login, Role
 from server.wire.connection import Connection, Phase
-from server.wire.protocol import ProtocolError, Reply, Request, parse_request
-from server.wire.wire_errors import as_protocol_error
+from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
 from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import format_cursor
@@ -33,8 +30,6 @@ log = logging.getLogger(__name__)
 # Sent when there was no event for this long, so that a client can tell silence from a dead
 # connection; s.
 HEARTBEAT_AFTER: Final = 20.0
-# The id by which the original Qt client gives itself away in its first request.
-QT_CLIENT_ID: Final = "sysadm_client_identify"
 
 
 class Session:
@@ -47,7 +42,7 @@ class Session:
         self.address = address
         self.login: Login | None = None
         self.certificate_login: Login | None = None
-        self.dialect: Dialect = desk.settings.server.dialect
+        self.dialect: Dialect = DIALECTS[desk.settings.server.dialect]
         self.tail: Tail | None = None
         self.since = time.time()
         self._connection: Connection | None = None
@@ -83,14 +78,13 @@ class Session:
     def text(self, text: str) -> None:
         """One request; it is answered in a task of its own, logins in the order they came."""
         try:
-            request = parse_request(text, args_by_default=self.envelope.args_by_default)
+            request = parse_request(text, args_by_default=self.dialect.args_by_default)
         except ProtocolError as error:
-            self.connection.send(self.envelope.error(error))
+            self.connection.send(self.dialect.error(error))
             return
         if self._first:
             self._first = False
-            if request.id == QT_CLIENT_ID:
-                self.dialect = "sysadm-client"
+            self.dialect = spoken_by(request.id, self.dialect)
         self._in_flight += 1
         self._logins += request.key.startswith("rpc/auth")
         self._hold_or_release()
@@ -168,10 +162,6 @@ class Session:
     def connection(self) -> Connection:
         assert self._connection is not None
         return self._connection
-
-    @property
-    def envelope(self) -> Envelope:
-        return envelope(self.dialect)
 
     @property
     def systems(self) -> list[str]:
@@ -273,9 +263,9 @@ class Session:
             await self.connection.room()
             reply = await self.desk.answer(self, request)
         except ProtocolError as error:
-            self.connection.send(self.envelope.error(error))
+            self.connection.send(self.dialect.error(error))
         except SysadmdError as error:
-            self.connection.send(self.envelope.error(as_protocol_error(error, request)))
+            self.connection.send(self.dialect.error(request.refuse_for(error)))
         except Exception:  # the outer edge: a stranger's request must not end the daemon
             log.exception("%s: a request of %s failed", request.key, self.address)
             self.connection.close(1011, "the request met a defect of the server; see its log")
@@ -302,14 +292,14 @@ class Session:
 
     def _texts(self, request: Request, reply: Reply) -> tuple[bytes, ...]:
         """The reply and what follows it. The last guard: no answer is longer than a frame."""
-        text = self.envelope.reply(request, reply.args)
+        text = self.dialect.reply(request, reply.args)
         if len(text) <= FRAME_LIMIT:
             return text, *reply.then
         if request.key not in self.desk.too_long:
             self.desk.too_long.add(request.key)
             log.warning("an answer of %s was longer than a frame; refused", request.key)
         detail = f"the answer has more than {FRAME_LIMIT} bytes; ask with a smaller limit"
-        return (self.envelope.error(request.refuse(400, detail)),)
+        return (self.dialect.error(request.refuse(400, detail)),)
 
     def _hold_or_release(self) -> None:
         """No further request while a login is decided, or while too many are under way."""

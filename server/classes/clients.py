@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from server.classes.paging import first_page, paging
-from server.dialects.timestamps import rfc3339
+from server.dialects.values import rfc3339
 from server.login.roles import Role
 from server.session import Session
 from server.wire.protocol import Reply, Request

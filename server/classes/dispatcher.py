@@ -17,7 +17,7 @@ from dispatcher.orders import Order
 from dispatcher.records import Job
 from dispatcher.runner import Dispatcher
 from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
-from server.dialects.job_values import job_value, queue_name
+from server.dialects.values import job_value, queue_name
 from server.login.audit import Audit
 from server.login.roles import Role
 from server.session import Session

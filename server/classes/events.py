@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any, cast
 
 from collectors import system_state
-from server.delivery.forms import Form
+from server.delivery.frames import Form
 from server.delivery.hub import system_numbers
 from server.login.roles import Login, Role
 from server.session import Session
@@ -34,7 +34,7 @@ class Subscribe:
     def _plain(self, session: Session, request: Request) -> Reply:
         names = _names(request, request.args)
         new = [name for name in names if name not in session.systems]
-        reply = {"subscribe": session.envelope.names(names)}
+        reply = {"subscribe": session.dialect.names(names)}
         if not new:
             return Reply(reply)
         tail, desk = session.tail, session.desk
@@ -73,7 +73,7 @@ class Subscribe:
         form = Form(session.dialect, True, system_numbers(names))
         prev = _prev(session, form, start)
         if taken is not None:
-            opening = chain(opening, taken.frames(session.envelope.event_id, prev))
+            opening = chain(opening, taken.frames(session.dialect.event_id, prev))
         cursor = journal.format_cursor(desk.store.epoch, str(start))
         session.require_still(request, login)
         session.subscribe(desk.tail(form, start, prev, opening))
@@ -98,7 +98,7 @@ class Unsubscribe:
                 session.subscribe(tail.widened(form, _prev(session, form, tail.place)))
             else:
                 session.subscribe(None)
-        return Reply({"unsubscribe": session.envelope.names(names)})
+        return Reply({"unsubscribe": session.dialect.names(names)})
 
 
 def _names(request: Request, value: object) -> list[str]:

@@ -15,7 +15,7 @@ import msgspec
 
 from server.classes.log_window import window
 from server.classes.paging import MAX_ENTRIES, number_of
-from server.dialects.timestamps import rfc3339
+from server.dialects.values import rfc3339
 from server.login import audit
 from server.login.roles import Role
 from server.session import Session

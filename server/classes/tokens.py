@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.classes.paging import first_page, paging
-from server.dialects.timestamps import rfc3339
+from server.dialects.values import rfc3339
 from server.login import tokens
 from server.login.audit import Audit
 from server.login.roles import Role, parse_role

@@ -1,36 +1,37 @@
 """Events as the bytes of WebSocket frames, in every form that clients ask for. No socket.
 
-Source: events.rst (dialect `documented`); docs/protocol.md for the extension and for the
-dialect of the original Qt client.
+Source: docs/protocol.md, "Resume", for the extension; how it is written is the dialect's.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from server.delivery.forms import Dialect, Form
 from server.delivery.job_events import JobEvents
-from server.dialects.timestamps import rfc3339
-from server.wire.websocket import text_frame
+from server.dialects import DIALECTS, Dialect
+from server.dialects.values import rfc3339
+from server.wire.protocol import FRAME_LIMIT, text_frame
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event
 
-# No frame from the server is longer. Clients' libraries refuse messages above 1 MiB by default;
-# half of it leaves room for all that counts differently.
-FRAME_LIMIT: Final = 512 * 1024
 # Of a frame, what is not `args`: names, cursors, time.
 _ENVELOPE: Final = 1024
 
 _DISPATCHER: Final = SYSTEMS.index("dispatcher")
-_NAMES: Final[dict[Dialect, tuple[str, ...]]] = {
-    "documented": tuple(system.replace("-", "_") for system in SYSTEMS),
-    "sysadm-client": SYSTEMS,
-}
-_IDS: Final[dict[Dialect, str]] = {"documented": "none", "sysadm-client": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """In which form a client hears events; all clients of one form get the same bytes."""
+
+    dialect: Dialect
+    extended: bool
+    systems: frozenset[int]
 
 
 class Renderer:
@@ -43,10 +44,10 @@ class Renderer:
         self._heads = {
             dialect: tuple(
                 b'{"namespace":"events","name":"%s","id":"%s","args":'
-                % (name.encode(), _IDS[dialect].encode())
-                for name in names
+                % (name.encode(), dialect.event_id.encode())
+                for name in dialect.event_names
             )
-            for dialect, names in _NAMES.items()
+            for dialect in DIALECTS.values()
         }
 
     def frame(self, event: Event, form: Form, prev: str, *, merged: int = 1) -> bytes:
@@ -74,10 +75,8 @@ class Renderer:
             return made[3]
         if event.system == _DISPATCHER:
             args = self._jobs.args(event, dialect, limit)
-        elif dialect == "documented":
-            args = event.body
         else:
-            args = _original(event.body)
+            args = dialect.args(event.body)
         self._made = (event, dialect, limit, args)
         return args
 
@@ -100,8 +99,7 @@ class Renderer:
     def current(self, form: Form, system: str, body: bytes) -> bytes:
         """The JSON text that tells what is so now, in the form of an event."""
         number = SYSTEMS.index(system)
-        args = body if form.dialect == "documented" else _original(body)
-        return self._heads[form.dialect][number] + args + b"}"
+        return self._heads[form.dialect][number] + form.dialect.args(body) + b"}"
 
     def gap(self, form: Form, start: str, end: str, lost: int) -> bytes:
         """The frame that says how many events of these systems are gone for good."""
@@ -119,26 +117,10 @@ class Renderer:
             {
                 "namespace": "events",
                 "name": name,
-                "id": _IDS[form.dialect],
+                "id": form.dialect.event_id,
                 "args": args,
                 "cursor": cursor,
                 "prev": prev,
                 "time": rfc3339(round(time.time() * 1000)),
             }
         )
-
-
-def _original(body: bytes) -> bytes:
-    """`args` as the original server wrote them: the priority as `9 - Urgent`."""
-    args: dict[str, Any] = msgspec.json.decode(body)
-    _original_priorities(args)
-    return msgspec.json.encode(args)
-
-
-def _original_priorities(args: dict[str, Any]) -> None:
-    for key, value in args.items():
-        if key == "priority" and isinstance(value, str):
-            args[key] = value.replace("/", " - ", 1)
-        elif key == "zpools":
-            for pool in value.values():
-                _original_priorities(pool)

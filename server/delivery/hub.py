@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.delivery.forms import Form
-from server.delivery.frames import Renderer
+from server.delivery.frames import Form, Renderer
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Place, parse_place

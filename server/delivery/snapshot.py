@@ -13,9 +13,8 @@ import msgspec
 
 from collectors import system_state
 from dispatcher import records
-from server.delivery.frames import FRAME_LIMIT
-from server.dialects.job_values import job_value
-from server.dialects.timestamps import rfc3339
+from server.dialects.values import job_value, rfc3339
+from server.wire.protocol import FRAME_LIMIT
 from sysadmd import journal
 from sysadmd.journal import Place, Transaction
 from sysadmd.store import Store

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from server.delivery.forms import Form
-from server.delivery.frames import Renderer
+from server.delivery.frames import Form, Renderer
 from server.delivery.hub import Channel, Hub
-from server.wire.websocket import text_frame
+from server.wire.protocol import text_frame
 from sysadmd import journal
 from sysadmd.journal import Event, Place, parse_place
 from sysadmd.store import Store

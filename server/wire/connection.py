@@ -23,7 +23,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from server.wire.websocket import text_frame
+from server.wire.protocol import text_frame
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Requests and replies: text in, values out, and back. No socket, no await, no state.
+"""Requests, replies and frames: text in, values out, and back. No socket, no await, no state.
 
 Source: contract of the wire (docs/protocol.md), events.rst "Event Request Parameters".
 """
@@ -12,6 +12,11 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from sysadmd.errors import SysadmdError
+
+# No frame from the server is longer. Clients' libraries refuse messages above 1 MiB by default;
+# half of it leaves room for all that counts differently.
+FRAME_LIMIT: Final = 512 * 1024
 # A request nested deeper is no request of ours; each level costs stack in the decoder.
 MAX_DEPTH: Final = 64
 # Digits of a number. No field needs more than 19; without a bound, 4,300 digits of an integer
@@ -24,6 +29,17 @@ MAX_NAME: Final = 1024
 _LONG_NUMBER = re.compile(rf"[0-9.]{{{MAX_DIGITS + 1}}}")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKETS = re.compile(r"[\[\]{}]")
+
+
+# From an error's word to its code on the wire; any other is a 503.
+CODES: Final = {
+    "bad-request": 400,
+    "not-found": 404,
+    "conflict": 409,
+    "busy": 429,
+    "stopping": 503,
+    "no-space": 507,
+}
 
 
 class ProtocolError(Exception):
@@ -74,6 +90,10 @@ class Request:
         """The error that answers this request."""
         return ProtocolError(code, detail, namespace=self.namespace, id=self.id)
 
+    def refuse_for(self, error: SysadmdError) -> ProtocolError:
+        """The error that answers this request when a lower room could not do it."""
+        return self.refuse(CODES.get(error.code, 503), str(error))
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -81,6 +101,16 @@ class Reply:
 
     args: Any
     then: tuple[bytes, ...] = ()
+
+
+def text_frame(payload: bytes) -> bytes:
+    """An unmasked, final text frame (RFC 6455, 5.2); one serves any number of clients."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 def parse_request(text: str, *, args_by_default: bool = False) -> Request:

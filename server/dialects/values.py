@@ -1,12 +1,25 @@
-"""Jobs as JSON values: `show`, `history`, `list`, snapshots. No log text, no event."""
+"""Times, jobs and commands as JSON values, as every dialect has them. No log text, no event."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from dispatcher.records import Command, Job
-from server.dialects.timestamps import rfc3339
 from sysadmd.settings import NO_QUEUE
+
+
+# Events of one commit share their moment, those of one job its times.
+@lru_cache(maxsize=4096)
+def rfc3339(ms: int) -> str:
+    """Milliseconds since 1970 as `2026-11-24T18:00:02.123Z`."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)
 
 
 def queue_name(queue: str | None) -> str:
@@ -33,18 +46,14 @@ def job_value(job: Job) -> dict[str, Any]:
 
 
 def command_value(command: Command) -> dict[str, Any]:
-    """One command as it is now, without its log."""
+    """One command, without its log."""
     code = command.return_code
     return {
         "command": command.text,
-        "argv": list(command.argv),
+        "argv": command.argv,
         "state": command.state,
         "return_code": None if code is None else str(code),
         "log_size": command.log_size or 0,
         "time_started": _time(command.started),
         "time_finished": _time(command.finished),
     }
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else rfc3339(ms)

@@ -1,0 +1,46 @@
+"""What the journal keeps of a dispatcher event: which job, how far it had got. No log text."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import msgspec
+
+from sysadmd import journal
+from sysadmd.journal import Transaction
+
+SYSTEM: Final = "dispatcher"
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The body of an event.
+
+    running: the commands before `command` have ended, it runs, and the bytes start..end of its
+    log are new. finished: the record says all.
+    """
+
+    job: int
+    state: str
+    command: int = 0
+    start: int = msgspec.field(default=0, name="from")
+    end: int = msgspec.field(default=0, name="to")
+
+    @property
+    def is_start(self) -> bool:
+        """Is it the job's first start?"""
+        return self.state == "running" and not self.command and not self.end
+
+    @property
+    def is_progress(self) -> bool:
+        """Is it of nothing but a log that has grown?"""
+        return self.state == "running" and self.end > self.start
+
+
+decode: Final = msgspec.json.Decoder(Told).decode
+
+
+def tell(change: Transaction, at: float, uid: int, state: str, **more: int | None) -> int:
+    """Append a dispatcher event; returns its seq. at: s since 1970."""
+    body = json.dumps({"job": uid, "state": state, **more}, separators=(",", ":"))
+    return journal.append(change, SYSTEM, body.encode(), at).seq

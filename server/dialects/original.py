@@ -1,0 +1,96 @@
+"""What is said in the words of the original server, as its Qt client knows them.
+
+Source: the original server of 2018, its defects excepted; docs/protocol.md, "Dialect".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from dispatcher.events import Told
+from dispatcher.records import Job
+from server.dialects.documented import Documented, error_args, frame, process_details
+from server.wire.protocol import ProtocolError, Request
+from sysadmd.events import SYSTEMS
+
+# The id by which its client gives itself away in its first request.
+CLIENT_ID: Final = "sysadm_client_identify"
+
+
+class Original(Documented):
+    """What it says otherwise than the document."""
+
+    args_by_default = True
+    event_id = ""
+    event_names = SYSTEMS
+
+    def names(self, names: list[str]) -> list[str] | str:
+        # It named the last one only; all are named, and a single one in its form.
+        return names[0] if len(names) == 1 else names
+
+    def reply(self, request: Request, args: Any) -> bytes:
+        # A request without a string id was answered under its own name.
+        name = "response" if request.numbered else request.name
+        return frame(request.namespace, name, request.id, args)
+
+    def error(self, error: ProtocolError) -> bytes:
+        args = {**error_args(error), "code": str(error.code)}
+        return frame("error", "error", error.id, args)
+
+    def args(self, body: bytes) -> bytes:
+        args: dict[str, Any] = msgspec.json.decode(body)
+        _write_priorities(args)
+        return msgspec.json.encode(args)
+
+    def tells(self, job: Job, told: Told) -> bool:
+        # A start notice, all at the end; of a class's jobs everything.
+        return bool(job.event_system) or told.is_start or told.state == "finished"
+
+    def job_args(self, job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
+        if job.event_system is None and told.is_start:
+            return {"process_id": job.id, "state": "running"}
+        details = _details(job, told, logs)
+        if job.event_system is None:
+            return details
+        return {
+            "event_system": job.event_system,
+            "state": told.state,
+            **job.fields,
+            "process_details": details,
+        }
+
+    def shorten(self, args: dict[str, Any]) -> None:
+        """It never had `commands`."""
+
+
+def _details(job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
+    """No addition of ours, and local times."""
+    if told.state == "pending":
+        return {"state": "pending", "process_id": job.id}
+    details = process_details(job, told, logs)
+    for key in ("commands", "result"):
+        details.pop(key, None)
+    details["time_started"] = _local_time(job.started or job.finished or job.created)
+    if "time_finished" in details:
+        details["time_finished"] = _local_time(job.finished or job.created)
+    return details
+
+
+def _local_time(ms: int) -> str:
+    """Whole seconds, no offset."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC).astimezone()
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def _write_priorities(args: dict[str, Any]) -> None:
+    """`9/Urgent` as `9 - Urgent`, of each pool, too."""
+    for key, value in args.items():
+        if key == "priority" and isinstance(value, str):
+            args[key] = value.replace("/", " - ", 1)
+        elif key == "zpools":
+            for pool in value.values():
+                _write_priorities(pool)
