@@ -166,7 +166,8 @@ def start(
     program: sh.Command, arguments: Sequence[str], lock: int, **options: Any
 ) -> sh.RunningCommand:
     """Start it in the background, in the slot that is locked. options: of `sh`, beside ours."""
-    running: sh.RunningCommand = program(
+    call: Callable[..., sh.RunningCommand] = program
+    return call(
         *arguments,
         _env=ENVIRONMENT,
         _bg=True,
@@ -178,4 +179,3 @@ def start(
         _preexec_fn=signing(lock),
         **options,
     )
-    return running

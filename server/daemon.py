@@ -25,23 +25,17 @@ from collectors.supervisor import Collectors
 from dispatcher import records
 from dispatcher.runner import Dispatcher
 from server import own_log
-from server.classes.auth import Certificates
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
 from server.delivery.job_events import JobEvents
-from server.delivery.tail import Pages
-from server.desk import Desk
+from server.delivery.pages import Pages
+from server.delivery.tail import Sources
 from server.login import audit, tokens
-from server.login.accounts import Accounts
-from server.metrics import Metrics
 from server.retention import Pruner
-from server.session import Session
 from server.statedir import StateDir
 from server.wire import listener, tls
-from server.wire.connection import Connection
-from server.wire.http import Gate
 from server.wire.listener import Listeners
-from server.wiring import request_classes
+from server.wiring import open_doors
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
@@ -191,35 +185,25 @@ class Daemon:
         pair: tls.KeyPair,
     ) -> None:
         path = self.state.path
-        jobs = JobEvents(store, path, self.settings.dispatcher.event_log_limit)
+        jobs = JobEvents(store, path, lambda: self.settings.dispatcher.event_log_limit)
         renderer = Renderer(jobs)
         hub = Hub(store, renderer)
         store.publish = hub.publish
         dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
         collectors = Collectors(store, self.settings.collectors, path)
-        pruner = Pruner(store, path, self.settings.retention)
-        desk = Desk(
-            settings=self.settings,
-            state_dir=path,
-            store=store,
-            hub=hub,
-            pages=Pages(store, renderer),
-            renderer=renderer,
-            spawn=group.create_task,
+        pruner = Pruner(store, path, lambda: self.settings.retention)
+        welcome = open_doors(
+            lambda: self.settings,
+            path,
+            Sources(store, Pages(store, renderer), hub, renderer),
+            dispatcher,
+            collectors,
+            admin_token,
+            group.create_task,
         )
-        listeners = Listeners(
-            sockets,
-            context,
-            self.settings.server,
-            lambda connection: _welcome(desk, connection),
-        )
-        _open_doors(desk, listeners, dispatcher, collectors, admin_token)
+        listeners = Listeners(sockets, context, lambda: self.settings.server, welcome)
 
         async def put_in_force(settings: Settings) -> None:
-            desk.settings = settings
-            listeners.settings = settings.server
-            jobs.log_limit = settings.dispatcher.event_log_limit
-            pruner.settings = settings.retention
             dispatcher.reconfigure(settings.dispatcher)
             await collectors.reconfigure(settings.collectors)
 
@@ -329,35 +313,6 @@ class Daemon:
             log.error("server.max_clients stays %d: %s", kept, error)
             return replace(settings, server=replace(settings.server, max_clients=kept))
         return settings
-
-
-def _open_doors(
-    desk: Desk,
-    listeners: Listeners,
-    dispatcher: Dispatcher,
-    collectors: Collectors,
-    admin_token: str,
-) -> None:
-    """Tell the desk who answers what, plain HTTP too, and who may come in as whom."""
-    trail = audit.Audit(desk.store)
-    accounts = Accounts(desk.settings.auth)
-    desk.classes = request_classes(dispatcher, accounts, trail, admin_token)
-    desk.http = Gate(
-        lambda: desk.settings.server.origins,
-        lambda: listeners.crowded,
-        lambda: desk.store.trouble,
-        Metrics(desk, dispatcher, collectors, admin_token),
-    )
-    desk.certificate_login = Certificates(trail, accounts).login
-    desk.role_of = lambda name: accounts.role(name, desk.settings.auth)
-    desk.on_login = lambda session: listeners.known(session.connection)
-
-
-def _welcome(desk: Desk, connection: Connection) -> Session:
-    session = Session(desk, connection.address)
-    session.connected(connection)
-    desk.sessions[session] = None
-    return session
 
 
 def _say_ready(url: str) -> None:

@@ -20,13 +20,14 @@ from websockets.http11 import Request, Response
 from collectors.supervisor import Collectors
 from dispatcher import records
 from dispatcher.runner import Dispatcher
-from server.desk import Desk
+from server.delivery.hub import Hub
 from server.dialects.values import queue_name
 from server.login import tokens
-from server.session import Session
+from server.session import Sessions
 from server.wire.http import respond
 from sysadmd import __version__, journal
 from sysadmd.events import SYSTEMS
+from sysadmd.store import Store
 
 # The library has no types for it.
 _generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_latest)  # pyright: ignore[reportUnknownMemberType]
@@ -36,29 +37,37 @@ class Metrics(Collector):
     """Answers GET /metrics: for a token, or from loopback."""
 
     def __init__(
-        self, desk: Desk, dispatcher: Dispatcher, collectors: Collectors, admin_token: str
+        self,
+        store: Store,
+        hub: Hub,
+        sessions: Sessions,
+        dispatcher: Dispatcher,
+        collectors: Collectors,
+        admin_token: str,
     ) -> None:
-        self._desk = desk
+        self._store = store
+        self._hub = hub
+        self._sessions = sessions
         self._dispatcher = dispatcher
         self._collectors = collectors
         self._admin_token = admin_token
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def __call__(self, session: Session, request: Request) -> Response:
-        if not self._permitted(session, request):
+    def __call__(self, address: str, request: Request) -> Response:
+        if not self._permitted(address, request):
             return respond(401, "A token is needed: Authorization: Bearer TOKEN.\n")
         text = _generate(self._registry)
         return respond(200, text.decode(), kind=CONTENT_TYPE_LATEST)
 
-    def _permitted(self, session: Session, request: Request) -> bool:
-        if ipaddress.ip_address(session.address.partition("%")[0]).is_loopback:
+    def _permitted(self, address: str, request: Request) -> bool:
+        if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             return True
         for value in request.headers.get_all("Authorization"):
             scheme, _, secret = value.partition(" ")
             if scheme.lower() == "bearer" and (
                 tokens.is_admin(secret, self._admin_token)
-                or tokens.find(self._desk.store.reader, secret) is not None
+                or tokens.find(self._store.reader, secret) is not None
             ):
                 return True
         return False
@@ -78,7 +87,7 @@ class Metrics(Collector):
         finished = GaugeMetricFamily(
             "sysadmd_jobs_finished", "Finished jobs that are kept.", labels=["result"]
         )
-        for result, count in records.results(self._desk.store.reader).items():
+        for result, count in records.results(self._store.reader).items():
             finished.add_metric([result], count)
         yield finished
         waiting = GaugeMetricFamily(
@@ -96,12 +105,12 @@ class Metrics(Collector):
         yield paused
 
     def _journal(self) -> Iterator[Metric]:
-        desk = self._desk
-        connections = len(desk.sessions)
+        db = self._store.reader
+        connections = len(self._sessions)
         yield GaugeMetricFamily("sysadmd_connections", "Open connections.", connections)
-        logins = len(desk.logins())
+        logins = len(self._sessions.logins())
         yield GaugeMetricFamily("sysadmd_clients", "Clients that are logged in.", logins)
-        head, gone = journal.head(desk.store.reader), journal.pruned(desk.store.reader)
+        head, gone = journal.head(db), journal.pruned(db)
         told = CounterMetricFamily(
             "sysadmd_events", "Events since the journal began.", labels=["system"]
         )
@@ -115,14 +124,14 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "sysadmd_journal_lag",
             "Events committed, not yet told.",
-            head.seq - desk.hub.head.seq,
+            head.seq - self._hub.head.seq,
         )
         ledger = GaugeMetricFamily(
             "sysadmd_ledger_events",
             "Events of subscriptions: published = delivered + merged + gapped + owed.",
             labels=["account"],
         )
-        for account, count in asdict(desk.ledger).items():
+        for account, count in asdict(self._sessions.ledger).items():
             ledger.add_metric([account], count)
         yield ledger
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +28,10 @@ STEP: Final = 2000
 class Pruner:
     """Applies retention in small steps."""
 
-    def __init__(self, store: Store, state_dir: Path, settings: RetentionSettings) -> None:
-        self.settings = settings
+    def __init__(
+        self, store: Store, state_dir: Path, settings: Callable[[], RetentionSettings]
+    ) -> None:
+        self._settings = settings
         self._store = store
         self._state_dir = state_dir
         # Up to which seq sizes were added up: the journal grows at one end only.
@@ -55,7 +58,7 @@ class Pruner:
         if taken:
             log.info("retention took %d events; %d KiB are kept", taken, self._size // 1024)
         await self._finished_jobs()
-        oldest = round((time.time() - self.settings.jobs_days * 86400) * 1000)
+        oldest = round((time.time() - self._settings().jobs_days * 86400) * 1000)
         await self._store.write(lambda change: audit.prune(change, oldest))
 
     async def _prune(self, upto: int) -> int:
@@ -73,8 +76,8 @@ class Pruner:
 
     def _next_step(self) -> tuple[int, int] | None:
         """Up to which seq to prune next, and how many bytes that is; None: nothing to do."""
-        excess = self._size - self.settings.events_size
-        oldest = (time.time() - self.settings.events_days * 86400) * 1000
+        excess = self._size - self._settings().events_size
+        oldest = (time.time() - self._settings().events_days * 86400) * 1000
         upto = taken = 0
         for seq, at, size in journal.sizes(self._store.reader, 0, STEP):
             if at >= oldest and taken >= excess:
@@ -83,7 +86,7 @@ class Pruner:
         return (upto, taken) if upto else None
 
     async def _finished_jobs(self) -> None:
-        settings = self.settings
+        settings = self._settings()
 
         def change(change: Transaction) -> list[int]:
             gone = journal.pruned(change.db).seq

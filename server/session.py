@@ -1,62 +1,143 @@
-"""One client as the daemon knows it: login, dialect, subscription, requests. No socket."""
+"""One client as the daemon knows it: who it is, what it asks, in whose words. No socket.
+
+Every request passes here once: who asks, may they, which class answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, Protocol
 
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from server.delivery.tail import EventsLost, Ledger, Tail
-from server.dialects import DIALECTS, Dialect, spoken_by
+from server.delivery.subscriber import Subscriber
+from server.delivery.tail import Ledger
+from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
 from server.login.accounts import UnknownAccount
+from server.login.certificates import Certificates
+from server.login.renewal import Renewal
 from server.login.roles import Login, Role
-from server.wire.connection import Connection, Phase
+from server.wire.connection import Connection
+from server.wire.http import Gate
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
 from sysadmd.errors import SysadmdError
-from sysadmd.events import SYSTEMS
-from sysadmd.journal import format_cursor
-
-if TYPE_CHECKING:
-    from server.desk import Desk
+from sysadmd.settings import ServerSettings
+from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
 
-# Sent when there was no event for this long, so that a client can tell silence from a dead
-# connection; s.
-HEARTBEAT_AFTER: Final = 20.0
+
+class RequestClass(Protocol):
+    """Answers the requests of one namespace/name."""
+
+    def role(self, request: Request) -> Role | None:
+        """The least role that may ask this; None: a stranger may."""
+        ...
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        """The reply; None: there is none. Raises: ProtocolError, SysadmdError."""
+        ...
+
+
+class Sessions:
+    """Everybody who is connected, in the order in which they came."""
+
+    def __init__(self, store: Store) -> None:
+        # Classes of which an answer was too long, and that was logged.
+        self.too_long: set[str] = set()
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._there: dict[Session, None] = {}
+        self._entered = 0
+        # Accounts of sessions that have ended.
+        self._closed_ledger = Ledger()
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._there)
+
+    def enter(self, session: Session) -> int:
+        """A client has connected; returns its number, higher than any before."""
+        self._there[session] = None
+        self._entered += 1
+        return self._entered
+
+    def leave(self, session: Session) -> None:
+        """Its connection has ended."""
+        del self._there[session]
+        self._closed_ledger.add(session.subscriber.ledger)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of all subscriptions since the start."""
+        total = Ledger()
+        total.add(self._closed_ledger)
+        for session in self._there:
+            total.add(session.subscriber.ledger)
+        return total
+
+    def logins(self) -> list[tuple[Session, Login]]:
+        """Who is connected and logged in."""
+        return [(session, session.login) for session in self._there if session.login]
+
+    async def end_token(self, number: int, why: str) -> None:
+        """Revoke a token, and close the connections that logged in by it. Raises: StoreFull."""
+        try:
+            await self._store.write(lambda change: tokens.revoke(change, number))
+        finally:
+            for session, login in self.logins():
+                if login.token == number:
+                    # Behind the reply: it may be the one that asked.
+                    self._loop.call_soon(session.connection.close, 4401, why)
 
 
 class Session:
     """A client from its connection to its end; the connection's peer."""
 
-    def __init__(self, desk: Desk, address: str) -> None:
-        self.desk = desk
-        # In the order in which clients came.
-        self.number = desk.next_number()
-        self.address = address
+    def __init__(
+        self,
+        connection: Connection,
+        subscriber: Subscriber,
+        *,
+        settings: Callable[[], ServerSettings],
+        sessions: Sessions,
+        classes: Mapping[str, RequestClass],
+        gate: Gate,
+        certificates: Certificates,
+        renewal: Renewal,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self.connection = connection
+        self.address = connection.address
+        self.subscriber = subscriber
+        self.number = sessions.enter(self)
         self.login: Login | None = None
-        self.certificate_login: Login | None = None
-        self.dialect: Dialect = DIALECTS[desk.settings.server.dialect]
-        self.tail: Tail | None = None
+        self.dialect = DIALECTS[settings().dialect]
         self.since = time.time()
-        self._connection: Connection | None = None
-        self._opened = desk.loop.time()
         # Taken by requests whose long replies are gathered over several turns of the loop: what
         # waits for a client stays bounded, however many it sends at once.
         self.gathering = asyncio.Lock()
+        self.spawn = spawn
+        self._settings = settings
+        self._sessions = sessions
+        self._classes = classes
+        self._gate = gate
+        self._certificates = certificates
+        self._renewal = renewal
+        self._clock = asyncio.get_running_loop().time
+        self._opened = self._clock()
+        self._certificate_login: Login | None = None
         self._first = True
         self._in_flight = 0
         # Of them, those that decide who the client is.
         self._logins = 0
-        self._last_event = desk.loop.time()
-        # Accounts of subscriptions that were replaced.
-        self._closed_ledger = Ledger()
 
     # The connection's side.
 
@@ -64,16 +145,13 @@ class Session:
     def member(self) -> bool:
         return self.login is not None
 
-    def connected(self, connection: Connection) -> None:
-        self._connection = connection
-
     def http(self, request: HttpRequest, accept: Callable[[], Response]) -> Response:
         name = self.connection.certificate_subject()
         if name is not None:
             self._logins += 1
             self._hold_or_release()
-            self.desk.spawn(self._log_in_by_certificate(name))
-        return self.desk.http(self, request, accept)
+            self.spawn(self._log_in_by_certificate(name))
+        return self._gate(self.address, request, accept)
 
     def text(self, text: str) -> None:
         """One request; it is answered in a task of its own, logins in the order they came."""
@@ -88,117 +166,44 @@ class Session:
         self._in_flight += 1
         self._logins += request.key.startswith("rpc/auth")
         self._hold_or_release()
-        self.desk.spawn(self._answer(request))
+        self.spawn(self._answer(request))
 
     def output(self) -> bytes | None:
-        """Live events for the socket; a reader that is behind queues for its turn instead."""
-        tail = self.tail
-        if tail is None:
-            return None
-        if tail.behind:
-            self.desk.turns.add(self)
-            return None
-        data = tail.live()
-        if data is not None:
-            self._last_event = self.desk.loop.time()
-        return data
-
-    def feed(self) -> bool:
-        """Give one page of the journal to the socket; True: there is more and room for it."""
-        tail, connection = self.tail, self.connection
-        if tail is None or connection.waiting or not tail.behind:
-            return False
-        try:
-            page = tail.page()
-        except EventsLost as error:
-            connection.close(4410, str(error))
-            return False
-        except Exception:  # the outer edge: what can't be read for one stops no other
-            log.exception("%s: what it has missed can't be read", self.address)
-            connection.close(1011, "the journal can't be read on; see the server's log")
-            return False
-        if page is None:
-            tail.follow(self.told)
-            return False
-        self._last_event = self.desk.loop.time()
-        if page:
-            connection.offer(page)
-        return not connection.waiting
-
-    def told(self) -> None:
-        """There are new events."""
-        if not self.connection.waiting:
-            self.connection.write()
+        return self.subscriber.output()
 
     def tick(self, now: float) -> None:
         """Every second: login in time, token still valid, heartbeat."""
-        server = self.desk.settings.server
-        if self.login is None:
-            if now - self._opened >= server.login_timeout:
-                self.connection.close(4401, f"not logged in within {server.login_timeout:g} s")
+        login, timeout = self.login, self._settings().login_timeout
+        if login is None:
+            if now - self._opened >= timeout:
+                self.connection.close(4401, f"not logged in within {timeout:g} s")
             return
-        self._check_token()
-        tail = self.tail
-        if (
-            tail is not None
-            and tail.form.extended
-            and not tail.behind
-            and tail.current
-            and not self.connection.waiting
-            and now - self._last_event >= HEARTBEAT_AFTER
-        ):
-            self._last_event = now
-            cursor = format_cursor(self.desk.store.epoch, str(self.desk.hub.head))
-            self.connection.send(self.desk.renderer.heartbeat(tail.form, cursor, tail.prev))
+        # A live subscription renews its token; one that has run out ends the login.
+        if self.subscriber.tail is not None and tokens.renewal_due(login):
+            self.renew()
+        elif login.expires is not None and login.expires <= time.time() * 1000:
+            self.login = None
+            self.connection.close(4401, "the token has expired; log in again")
+        self.subscriber.tick(now)
 
     def lost(self) -> None:
         """The connection is gone."""
-        self._end_tail()
-        self.desk.session_lost(self)
+        self.subscriber.subscribe(None)
+        self._sessions.leave(self)
 
     # What request classes use.
-
-    @property
-    def connection(self) -> Connection:
-        assert self._connection is not None
-        return self._connection
-
-    @property
-    def systems(self) -> list[str]:
-        """The systems that are subscribed, in the journal's order."""
-        numbers = self.tail.form.systems if self.tail else frozenset[int]()
-        return [name for number, name in enumerate(SYSTEMS) if number in numbers]
-
-    @property
-    def ledger(self) -> Ledger:
-        """What became of the events of all subscriptions of this session."""
-        total = Ledger()
-        total.add(self._closed_ledger)
-        if self.tail is not None:
-            total.add(self.tail.ledger)
-        return total
 
     def log_in(self, login: Login) -> None:
         """From here on requests are answered by this login's role."""
         self.login = login
-        self.desk.logged_in(self)
+        self.connection.admit()
 
     def log_out(self) -> None:
         """Back to a stranger, who has its time to log in again; the subscription ends."""
-        self.login = self.certificate_login
-        self._opened = self.desk.loop.time()
+        self.login = self._certificate_login
+        self._opened = self._clock()
         if self.login is None:
-            self._end_tail()
-
-    def subscribe(self, tail: Tail | None) -> None:
-        """Read events from here on; None: no more. Who has left meanwhile hears nothing."""
-        self._end_tail()
-        if self.connection.phase is not Phase.OPEN:
-            return
-        self.tail = tail
-        self._last_event = self.desk.loop.time()
-        if tail is not None:
-            self.desk.turns.add(self)
+            self.subscriber.subscribe(None)
 
     def require(self, request: Request, role: Role) -> Login:
         """The login, if it may. Raises: ProtocolError 401 or 403 naming the needed role."""
@@ -217,39 +222,19 @@ class Session:
         if not login.is_still(self.login):
             raise request.refuse(401, "the login ended while this was answered; log in first")
 
-    def _end_tail(self) -> None:
-        if self.tail is not None:
-            self.tail.leave()
-            self._closed_ledger.add(self.tail.ledger)
-            self.tail = None
-
-    def _check_token(self) -> None:
-        """A live subscription renews its token; one that has run out ends the login."""
-        login = self.login
-        if login is None or login.expires is None:
-            return
-        if self.tail is not None and tokens.renewal_due(login):
-            self.renew()
-        elif login.expires <= time.time() * 1000:
-            self.login = None
-            self.connection.close(4401, "the token has expired; log in again")
-
     def renew(self) -> None:
         """Use renews the token."""
         login = self.login
         if login is not None and tokens.renewal_due(login):
             self.login = tokens.renewed(login)
-            self.desk.spawn(self._keep_renewal(self.login))
+            self.spawn(self._keep_renewal(self.login))
 
     async def _keep_renewal(self, renewed: Login) -> None:
         try:
-            role = await self.desk.role_of(renewed.account)
-            if role is None or role < renewed.role:
+            if not await self._renewal.keep(renewed):
                 log.warning("%s: %s has lost its role", self.address, renewed.account)
                 assert renewed.token is not None
-                await self.desk.end_token(renewed.token, "the account has lost its role")
-                return
-            await self.desk.write(lambda change: tokens.renew(change, renewed))
+                await self._sessions.end_token(renewed.token, "the account has lost its role")
         except UnknownAccount as error:
             # The token stays until it runs out: its directory may be there again by then.
             log.warning("%s: the token is not renewed: %s", self.address, error)
@@ -261,7 +246,7 @@ class Session:
     async def _answer(self, request: Request) -> None:
         try:
             await self.connection.room()
-            reply = await self.desk.answer(self, request)
+            reply = await self._reply(request)
         except ProtocolError as error:
             self.connection.send(self.dialect.error(error))
         except SysadmdError as error:
@@ -278,12 +263,24 @@ class Session:
             self._logins -= request.key.startswith("rpc/auth")
             self._hold_or_release()
 
+    async def _reply(self, request: Request) -> Reply | None:
+        handler = self._classes.get(request.key)
+        if handler is None:
+            self.require(request, Role.READ)
+            raise request.refuse(404, f"there is no class {request.key}; rpc/query lists them")
+        role = handler.role(request)
+        if role is not None:
+            self.require(request, role)
+            self.renew()
+        return await handler.answer(self, request)
+
     async def _log_in_by_certificate(self, name: str) -> None:
         """Before anything that the client asks."""
         try:
-            self.certificate_login = await self.desk.certificate_login(self, name)
-            if self.certificate_login is not None:
-                self.log_in(self.certificate_login)
+            login = await self._certificates.login(name, self.address)
+            self._certificate_login = login
+            if login is not None:
+                self.log_in(login)
         except SysadmdError as error:
             log.debug("%s: no login by certificate: %s", self.address, error)
         finally:
@@ -295,13 +292,13 @@ class Session:
         text = self.dialect.reply(request, reply.args)
         if len(text) <= FRAME_LIMIT:
             return text, *reply.then
-        if request.key not in self.desk.too_long:
-            self.desk.too_long.add(request.key)
+        if request.key not in self._sessions.too_long:
+            self._sessions.too_long.add(request.key)
             log.warning("an answer of %s was longer than a frame; refused", request.key)
         detail = f"the answer has more than {FRAME_LIMIT} bytes; ask with a smaller limit"
         return (self.dialect.error(request.refuse(400, detail)),)
 
     def _hold_or_release(self) -> None:
         """No further request while a login is decided, or while too many are under way."""
-        most = self.desk.settings.server.requests_in_flight
+        most = self._settings().requests_in_flight
         self.connection.hold(self._logins > 0 or self._in_flight >= most)

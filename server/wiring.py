@@ -1,35 +1,93 @@
-"""Which class of requests answers what: the one table of the wire's doors."""
+"""Who is given what at construction: the request classes, and a session for each connection."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from collectors.supervisor import Collectors
 from dispatcher.runner import Dispatcher
-from server.classes.auth import Auth
+from server.classes.auth import Auth, AuthClear, AuthToken
 from server.classes.clients import Clients
 from server.classes.dispatcher import DispatcherClass
 from server.classes.events import Subscribe, Unsubscribe
-from server.classes.identity import AuthClear, AuthToken, Identify, Query
+from server.classes.identify import Identify, Query
 from server.classes.logs import Logs
 from server.classes.tokens import Tokens
-from server.desk import RequestClass
+from server.delivery.round_robin import RoundRobin
+from server.delivery.snapshot import Snapshots
+from server.delivery.subscriber import Subscriber
+from server.delivery.tail import Sources
 from server.login.accounts import Accounts
 from server.login.audit import Audit
+from server.login.certificates import Certificates
 from server.login.guesses import Guesses
+from server.login.renewal import Renewal
+from server.metrics import Metrics
+from server.session import RequestClass, Session, Sessions
+from server.wire.connection import Connection
+from server.wire.http import Gate
+from sysadmd.settings import AuthSettings, ServerSettings, Settings
 
 
-def request_classes(
-    dispatcher: Dispatcher, accounts: Accounts, audit: Audit, admin_token: str
-) -> dict[str, RequestClass]:
-    """Every namespace/name that is answered, in lower case."""
-    return {
-        "rpc/identify": Identify(),
-        "rpc/auth": Auth(audit, accounts, Guesses()),
-        "rpc/auth_token": AuthToken(admin_token, audit),
+def open_doors(
+    settings: Callable[[], Settings],
+    state_dir: Path,
+    sources: Sources,
+    dispatcher: Dispatcher,
+    collectors: Collectors,
+    admin_token: str,
+    spawn: Callable[[Coroutine[Any, Any, None]], object],
+) -> Callable[[Connection], Session]:
+    """What makes a connection's session. settings: those in force at the time of the call."""
+
+    def server() -> ServerSettings:
+        return settings().server
+
+    def auth() -> AuthSettings:
+        return settings().auth
+
+    store = sources.store
+    sessions = Sessions(store)
+    trail, accounts = Audit(store), Accounts(auth().pam_calls)
+    # Every namespace/name that is answered, in lower case.
+    classes: dict[str, RequestClass] = {
+        "rpc/identify": Identify(socket.gethostname),
+        "rpc/auth": Auth(store, trail, accounts, Guesses(), auth),
+        "rpc/auth_token": AuthToken(store, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
         "rpc/query": Query(),
-        "rpc/dispatcher": DispatcherClass(dispatcher, audit),
-        "rpc/logs": Logs(),
-        "rpc/clients": Clients(),
-        "rpc/tokens": Tokens(audit),
-        "events/subscribe": Subscribe(),
-        "events/unsubscribe": Unsubscribe(),
+        "rpc/dispatcher": DispatcherClass(dispatcher, store, state_dir, trail),
+        "rpc/logs": Logs(store, sources.hub, sources.renderer),
+        "rpc/clients": Clients(sessions),
+        "rpc/tokens": Tokens(store, trail, sessions),
+        "events/subscribe": Subscribe(sources, Snapshots(store)),
+        "events/unsubscribe": Unsubscribe(store),
     }
+    gate = Gate(
+        lambda: server().origins,
+        lambda: len(sessions) > server().max_clients,
+        lambda: store.trouble,
+        Metrics(store, sources.hub, sessions, dispatcher, collectors, admin_token),
+    )
+    certificates = Certificates(trail, accounts, auth)
+    renewal = Renewal(store, accounts, auth)
+    turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
+
+    def welcome(connection: Connection) -> Session:
+        return Session(
+            connection,
+            Subscriber(connection, sources, turns),
+            settings=server,
+            sessions=sessions,
+            classes=classes,
+            gate=gate,
+            certificates=certificates,
+            renewal=renewal,
+            spawn=spawn,
+        )
+
+    return welcome

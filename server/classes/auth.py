@@ -1,11 +1,13 @@
-"""rpc/auth: login by user and password; and login by a client certificate. PAM decides."""
+"""rpc/auth, rpc/auth_token, rpc/auth_clear: logging in and out. Who gets in, login says."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
-from server.classes.identity import token_reply
 from server.login import audit, tokens
 from server.login.accounts import TEXT_LENGTH, Accounts
 from server.login.audit import Audit
@@ -14,17 +16,40 @@ from server.login.roles import Login, Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
+from sysadmd.settings import AuthSettings
+from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
+
+
+# What an unlimited token's reply says for "seconds left": a century.
+FOR_EVER: Final = 100 * 366 * 86400
+
+
+def token_reply(secret: str, login: Login) -> Reply:
+    """`["<token>", <seconds left>]`."""
+    if login.expires is None:
+        return Reply([secret, FOR_EVER])
+    return Reply([secret, max(0, round(login.expires / 1000 - time.time()))])
 
 
 class Auth:
     """Exchanges a password for a token. Only failed passwords count against an address."""
 
-    def __init__(self, trail: Audit, accounts: Accounts, guesses: Guesses) -> None:
+    def __init__(
+        self,
+        store: Store,
+        trail: Audit,
+        accounts: Accounts,
+        guesses: Guesses,
+        settings: Callable[[], AuthSettings],
+    ) -> None:
+        self._store = store
         self._trail = trail
         self._accounts = accounts
         self._guesses = guesses
+        self._settings = settings
+        self._clock = asyncio.get_running_loop().time
 
     def role(self, request: Request) -> Role | None:
         return None
@@ -37,19 +62,19 @@ class Auth:
         if lifetime not in ("session", "client"):
             raise request.refuse(400, 'args.lifetime must be "session" or "client"')
         label = _name(request, args, "name") if lifetime == "client" else None
-        settings = session.desk.settings.auth
+        settings = self._settings()
         if not settings.password_login:
             raise request.refuse(
                 401,
                 "passwords are not accepted here (auth.password_login); log in with a token",
             )
-        group, loop = session.connection.group, session.desk.loop
-        wait = self._guesses.blocked_for(group, loop.time())
+        group = session.connection.group
+        wait = self._guesses.blocked_for(group, self._clock())
         if wait:
             raise request.refuse(
                 429, f"too many failed logins from this address; try again in {wait:.0f} s"
             )
-        if not self._guesses.begin(group, loop.time(), settings):
+        if not self._guesses.begin(group, self._clock(), settings):
             raise request.refuse(
                 429, "too many logins from this address are being checked; try again later"
             )
@@ -65,11 +90,11 @@ class Auth:
 
     async def _check(self, session: Session, name: str, password: str) -> Role | None:
         """The account's role if this is its password; the outcome counts. Raises: Busy."""
-        settings, group = session.desk.settings.auth, session.connection.group
+        settings, group = self._settings(), session.connection.group
         role = await self._accounts.check(name, password, settings)
         if role is not None:
             self._guesses.succeeded(group, name)
-        elif self._guesses.failed(group, name, session.desk.loop.time(), settings):
+        elif self._guesses.failed(group, name, self._clock(), settings):
             log.warning(
                 "%s: too many failed logins; passwords are refused for %d s",
                 session.address,
@@ -84,7 +109,7 @@ class Auth:
         self, session: Session, name: str, role: Role, label: str | None
     ) -> Reply:
         secret = tokens.make_secret()
-        settings = session.desk.settings.auth
+        settings = self._settings()
         seconds = settings.token_lifetime if label is None else settings.client_token_lifetime
 
         def change(change: Transaction) -> Login:
@@ -100,26 +125,50 @@ class Auth:
             )
 
         # Nothing between the commit and the login: a token that is revoked at once is found.
-        login: Login = await session.desk.write(change)
+        login: Login = await self._store.write(change)
         session.log_in(login)
         return token_reply(secret, login)
 
 
-class Certificates:
-    """Login by a client's certificate that is verified already."""
+class AuthToken:
+    """Login by a token; always served, whatever the address has done before."""
 
-    def __init__(self, trail: Audit, accounts: Accounts) -> None:
+    def __init__(self, store: Store, trail: Audit, admin_token: str) -> None:
+        self._store = store
         self._trail = trail
-        self._accounts = accounts
+        self._admin_token = admin_token
 
-    async def login(self, session: Session, name: str) -> Login | None:
-        """The login if it names a listed account. Raises: Busy, UnknownAccount."""
-        role = await self._accounts.role(name, session.desk.settings.auth)
-        if role is None:
-            return None
-        how = f"logged in by certificate as {role.word}"
-        await self._trail.login(name, session.address, how)
-        return Login(name, role, None, None, None)
+    def role(self, request: Request) -> Role | None:
+        return None
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        session.log_out()
+        secret = request.fields().get("token")
+        if not isinstance(secret, str):
+            raise request.refuse(400, "args.token must be a string")
+        if tokens.is_admin(secret, self._admin_token):
+            login: Login | None = Login("root", Role.FULL, None, None, None)
+        else:
+            login = tokens.find(self._store.reader, secret)
+        if login is None:
+            raise request.refuse(401, "the token is unknown or has expired; log in again")
+        session.log_in(login)
+        how = f"logged in by token as {login.role.word}"
+        session.spawn(self._trail.login(login.account, session.address, how))
+        session.renew()
+        assert session.login is not None
+        return token_reply(secret, session.login)
+
+
+class AuthClear:
+    """Logged out; there is no reply."""
+
+    def role(self, request: Request) -> Role | None:
+        return None
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        session.log_out()
+        return None
 
 
 def _name(request: Request, args: dict[str, Any], key: str) -> str:

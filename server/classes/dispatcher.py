@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -24,6 +25,7 @@ from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.errors import StoreFull
 from sysadmd.settings import NO_QUEUE
+from sysadmd.store import Store
 from sysadmd.text import whole_characters
 
 log = logging.getLogger(__name__)
@@ -39,9 +41,13 @@ _Handler = Callable[[Session, Request, dict[str, Any]], Coroutine[Any, Any, Repl
 class DispatcherClass:
     """Answers rpc/dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, audit: Audit) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, store: Store, state_dir: Path, trail: Audit
+    ) -> None:
         self._dispatcher = dispatcher
-        self._audit = audit
+        self._store = store
+        self._state_dir = state_dir
+        self._trail = trail
         self._actions: Mapping[str, _Handler] = {
             "run": self._run,
             "submit": self._submit,
@@ -127,7 +133,7 @@ class DispatcherClass:
 
     async def _note(self, session: Session, action: str) -> None:
         assert session.login is not None
-        await self._audit.note(session.login.account, session.address, action)
+        await self._trail.note(session.login.account, session.address, action)
 
     # Reading.
 
@@ -136,7 +142,7 @@ class DispatcherClass:
         queues: dict[str, dict[str, Any]] = {
             queue_name(queue.name): {} for queue in self._dispatcher.queues() if queue.used
         }
-        jobs = records.active_jobs(session.desk.store.reader, limit + 1, after)
+        jobs = records.active_jobs(self._store.reader, limit + 1, after)
         page, more = first_page(((job.uid, self._active(job)) for job in jobs), limit)
         for queue, id, value in page:
             queues.setdefault(queue, {})[id] = value
@@ -155,17 +161,17 @@ class DispatcherClass:
 
     async def _history(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         limit, after = paging(request, args)
-        jobs = records.finished_jobs(session.desk.store.reader, limit + 1, after)
+        jobs = records.finished_jobs(self._store.reader, limit + 1, after)
         page, more = first_page(((job.uid, job_value(job)) for job in jobs), limit)
         return Reply({"jobs": page, **more})
 
     async def _show(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
-        job = _find(session, request, args)
+        job = self._find(request, args)
         position = self._dispatcher.position(job.uid)
         return Reply({"job": {**job_value(job), "position": position}})
 
     async def _log(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
-        job = _find(session, request, args)
+        job = self._find(request, args)
         number = number_of(request, args, "command", 0, 0, 1_000_000)
         if number >= len(job.commands):
             raise request.refuse(
@@ -174,7 +180,7 @@ class DispatcherClass:
         offset = number_of(request, args, "offset", 0, 0, 2**62)
         limit = number_of(request, args, "limit", DEFAULT_LOG, 1, MAX_LOG)
         command = job.commands[number]
-        path = logs.path(session.desk.state_dir, job.uid, number)
+        path = logs.path(self._state_dir, job.uid, number)
         ended = command.state in ("finished", "skipped")
         size = command.log_size or 0 if ended else logs.size(path)
         data = logs.read(path, offset, max(0, min(limit, size - offset)))
@@ -193,6 +199,14 @@ class DispatcherClass:
                 "complete": complete,
             }
         )
+
+    def _find(self, request: Request, args: dict[str, Any]) -> Job:
+        """The newest job of the id that was asked for. Raises: ProtocolError 400, 404."""
+        id = _string(request, args, "job_id")
+        job = records.newest(self._store.reader, id)
+        if job is None:
+            raise request.refuse(404, f"there is no job {id!r}; list and history name them")
+        return job
 
 
 def _commands(
@@ -257,15 +271,6 @@ def _order(request: Request, value: object) -> Order:
         cwd=cast("str | None", job.get("cwd")),
         key=cast("str | None", job.get("key")),
     )
-
-
-def _find(session: Session, request: Request, args: dict[str, Any]) -> Job:
-    """The newest job of the id that was asked for. Raises: ProtocolError 400, 404."""
-    id = _string(request, args, "job_id")
-    job = records.newest(session.desk.store.reader, id)
-    if job is None:
-        raise request.refuse(404, f"there is no job {id!r}; list and history name them")
-    return job
 
 
 def _string(request: Request, args: dict[str, Any], key: str) -> str:

@@ -9,16 +9,23 @@ from typing import Any, cast
 from collectors import system_state
 from server.delivery.frames import Form
 from server.delivery.hub import system_numbers
+from server.delivery.snapshot import Snapshots
+from server.delivery.tail import Sources, Tail
 from server.login.roles import Login, Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Place
+from sysadmd.store import Store
 
 
 class Subscribe:
     """Hear events from here on or, with the extension, from a cursor on."""
+
+    def __init__(self, sources: Sources, snapshots: Snapshots) -> None:
+        self._sources = sources
+        self._snapshots = snapshots
 
     def role(self, request: Request) -> Role | None:
         return Role.READ
@@ -33,20 +40,20 @@ class Subscribe:
 
     def _plain(self, session: Session, request: Request) -> Reply:
         names = _names(request, request.args)
-        new = [name for name in names if name not in session.systems]
+        subscriber, hub = session.subscriber, self._sources.hub
+        new = [name for name in names if name not in subscriber.systems]
         reply = {"subscribe": session.dialect.names(names)}
         if not new:
             return Reply(reply)
-        tail, desk = session.tail, session.desk
+        tail = subscriber.tail
         extended = tail is not None and tail.form.extended
-        form = Form(session.dialect, extended, system_numbers([*session.systems, *new]))
-        if tail is None:
-            session.subscribe(
-                desk.tail(form, desk.hub.head, _prev(session, form, desk.hub.head))
-            )
-        else:
-            session.subscribe(tail.widened(form, _prev(session, form, tail.place)))
-        return Reply(reply, () if extended else _current(session, form, new))
+        form = Form(session.dialect, extended, system_numbers([*subscriber.systems, *new]))
+        start = hub.head if tail is None else tail.place
+        prev = _prev(self._sources.store, form, start)
+        subscriber.subscribe(
+            Tail(self._sources, form, start, prev) if tail is None else tail.widened(form, prev)
+        )
+        return Reply(reply, () if extended else self._current(form, start.seq, new))
 
     async def _extended(self, session: Session, request: Request, login: Login) -> Reply:
         args = request.fields()
@@ -56,32 +63,54 @@ class Subscribe:
             raise request.refuse(400, "args.snapshot must be true or false")
         if not (since is None or isinstance(since, str)):
             raise request.refuse(400, 'args.since must be a cursor, "oldest" or "now"')
-        desk = session.desk
-        taken = await desk.snapshots.take() if snapshot else None
+        taken = await self._snapshots.take() if snapshot else None
         # From here on without a pause: what is subscribed gives out events meanwhile.
+        store, subscriber = self._sources.store, session.subscriber
         opening: Iterator[bytes] = iter(())
-        if since is None and session.tail is not None:
+        if since is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
-            start, opening = session.tail.place, session.tail.opening
-            names = list(dict.fromkeys([*session.systems, *names]))
+            start, opening = subscriber.tail.place, subscriber.tail.opening
+            names = list(dict.fromkeys([*subscriber.systems, *names]))
         elif since == "oldest":
-            start = journal.pruned(desk.store.reader)
+            start = journal.pruned(store.reader)
         elif since in (None, "now"):
-            start = taken.place if taken is not None else desk.hub.head
+            start = taken.place if taken is not None else self._sources.hub.head
         else:
-            start = journal.parse_cursor(desk.store.reader, desk.store.epoch, str(since))
+            start = journal.parse_cursor(store.reader, store.epoch, str(since))
         form = Form(session.dialect, True, system_numbers(names))
-        prev = _prev(session, form, start)
+        prev = _prev(store, form, start)
         if taken is not None:
             opening = chain(opening, taken.frames(session.dialect.event_id, prev))
-        cursor = journal.format_cursor(desk.store.epoch, str(start))
+        cursor = journal.format_cursor(store.epoch, str(start))
         session.require_still(request, login)
-        session.subscribe(desk.tail(form, start, prev, opening))
+        subscriber.subscribe(Tail(self._sources, form, start, prev, opening))
         return Reply({"subscribe": names, "cursor": cursor, "prev": prev})
+
+    def _current(self, form: Form, place: int, names: list[str]) -> tuple[bytes, ...]:
+        """What a plain subscriber is told at once: system state, last Life Preserver event.
+
+        place: where it is; what comes behind it in the journal is not told twice.
+        """
+        db, head = self._sources.store.reader, self._sources.hub.head.seq
+        renderer = self._sources.renderer
+        frames: list[bytes] = []
+        if "system-state" in names:
+            state = system_state.current(db)
+            told = journal.last_event(db, "system-state", head)
+            if state is not None and (told is None or told.seq <= place):
+                frames.append(renderer.current(form, "system-state", state))
+        if "life-preserver" in names:
+            last = journal.last_event(db, "life-preserver", head)
+            if last is not None and last.seq <= place:
+                frames.append(renderer.current(form, "life-preserver", last.body))
+        return tuple(frames)
 
 
 class Unsubscribe:
     """Hear no more of some systems."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def role(self, request: Request) -> Role | None:
         return Role.READ
@@ -90,14 +119,15 @@ class Unsubscribe:
         args = request.args
         value = cast("dict[str, Any]", args).get("systems") if isinstance(args, dict) else args
         names = _names(request, value)
-        tail = session.tail
-        left = [name for name in session.systems if name not in names]
-        if tail is not None and len(left) < len(session.systems):
+        subscriber, tail = session.subscriber, session.subscriber.tail
+        left = [name for name in subscriber.systems if name not in names]
+        if tail is not None and len(left) < len(subscriber.systems):
             if left:
                 form = Form(session.dialect, tail.form.extended, system_numbers(left))
-                session.subscribe(tail.widened(form, _prev(session, form, tail.place)))
+                prev = _prev(self._store, form, tail.place)
+                subscriber.subscribe(tail.widened(form, prev))
             else:
-                session.subscribe(None)
+                subscriber.subscribe(None)
         return Reply({"unsubscribe": session.dialect.names(names)})
 
 
@@ -115,9 +145,8 @@ def _names(request: Request, value: object) -> list[str]:
     return list(dict.fromkeys(cast("list[str]", names)))
 
 
-def _prev(session: Session, form: Form, start: Place) -> str:
+def _prev(store: Store, form: Form, start: Place) -> str:
     """The cursor of the last event of these systems at or before `start`, or ""."""
-    store = session.desk.store
     last = journal.last_before(store.reader, form.systems, start.seq)
     if last is not None and last.count(form.systems) == start.count(form.systems):
         return journal.format_cursor(store.epoch, str(last))
@@ -125,21 +154,3 @@ def _prev(session: Session, form: Form, start: Place) -> str:
     if start.count(form.systems) == 0:
         return ""
     return journal.format_cursor(store.epoch, str(start))
-
-
-def _current(session: Session, form: Form, names: list[str]) -> tuple[bytes, ...]:
-    """What a plain subscriber is told at once: system state, last Life Preserver event."""
-    desk = session.desk
-    frames: list[bytes] = []
-    # A reader that is behind gets what is behind from the journal, and nothing twice.
-    place = session.tail.place.seq if session.tail is not None else desk.hub.head.seq
-    if "system-state" in names:
-        state = system_state.current(desk.store.reader)
-        told = journal.last_event(desk.store.reader, "system-state", desk.hub.head.seq)
-        if state is not None and (told is None or told.seq <= place):
-            frames.append(desk.renderer.current(form, "system-state", state))
-    if "life-preserver" in names:
-        last = journal.last_event(desk.store.reader, "life-preserver", desk.hub.head.seq)
-        if last is not None and last.seq <= place:
-            frames.append(desk.renderer.current(form, "life-preserver", last.body))
-    return tuple(frames)

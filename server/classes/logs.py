@@ -15,6 +15,8 @@ import msgspec
 
 from server.classes.log_window import window
 from server.classes.paging import MAX_ENTRIES, number_of
+from server.delivery.frames import Renderer
+from server.delivery.hub import Hub
 from server.dialects.values import rfc3339
 from server.login import audit
 from server.login.roles import Role
@@ -22,6 +24,7 @@ from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
+from sysadmd.store import Store
 
 # Log -> the journal's system; hostinfo is the audit trail.
 LOGS: Final = {
@@ -39,6 +42,11 @@ _PAGE: Final = 50
 
 class Logs:
     """Answers rpc/logs."""
+
+    def __init__(self, store: Store, hub: Hub, renderer: Renderer) -> None:
+        self._store = store
+        self._hub = hub
+        self._renderer = renderer
 
     def role(self, request: Request) -> Role | None:
         # Without a list all logs are meant; who may not read one of them is not given that one.
@@ -85,10 +93,10 @@ class Logs:
         self, session: Session, name: str, first: int, last: int, after: int
     ) -> AsyncIterator[tuple[int, int, Any]]:
         """(position, time, entry) in order. Others have their turn between two pages."""
-        store = session.desk.store
+        db = self._store.reader
         system = LOGS[name]
         if system is None:
-            while found := audit.entries(store.reader, first, last, after, _PAGE):
+            while found := audit.entries(db, first, last, after, _PAGE):
                 await asyncio.sleep(0)
                 for entry in found:
                     after = entry.id
@@ -99,15 +107,15 @@ class Logs:
                     )
             return
         numbers = frozenset((SYSTEMS.index(system),))
-        upto = session.desk.hub.head.seq
-        after = max(after, journal.seq_before(store.reader, first))
-        while events := journal.read_after(store.reader, numbers, after, upto, _PAGE):
+        upto = self._hub.head.seq
+        after = max(after, journal.seq_before(db, first))
+        while events := journal.read_after(db, numbers, after, upto, _PAGE):
             await asyncio.sleep(0)
             for event in events:
                 after = event.seq
                 if not first <= event.time <= last:
                     continue
-                renderer, ends = session.desk.renderer, name == "dispatcher"
+                renderer, ends = self._renderer, name == "dispatcher"
                 if system == "dispatcher" and not renderer.notable(event, finished=ends):
                     continue
                 args = msgspec.Raw(renderer.args(event, session.dialect, REPLY_SIZE))

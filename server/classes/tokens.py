@@ -9,16 +9,19 @@ from server.dialects.values import rfc3339
 from server.login import tokens
 from server.login.audit import Audit
 from server.login.roles import Role, parse_role
-from server.session import Session
+from server.session import Session, Sessions
 from server.wire.protocol import Reply, Request
 from sysadmd.settings import parse_duration
+from sysadmd.store import Store
 
 
 class Tokens:
     """`add`, `list`, `revoke`."""
 
-    def __init__(self, audit: Audit) -> None:
-        self._audit = audit
+    def __init__(self, store: Store, trail: Audit, sessions: Sessions) -> None:
+        self._store = store
+        self._trail = trail
+        self._sessions = sessions
 
     def role(self, request: Request) -> Role | None:
         # Whoever has a token may end it: `answer` looks whose it is.
@@ -28,7 +31,7 @@ class Tokens:
         action, args = request.action(), request.fields()
         if action == "list":
             limit, after = paging(request, args)
-            listed = tokens.listed(session.desk.store.reader, limit + 1, after or 0)
+            listed = tokens.listed(self._store.reader, limit + 1, after or 0)
             entries = ((token.id, token_value(token)) for token in listed)
             page, more = first_page(entries, limit)
             return Reply({"tokens": page, **more})
@@ -42,12 +45,12 @@ class Tokens:
         return await self._revoke(session, request, name)
 
     async def _revoke(self, session: Session, request: Request, name: str) -> Reply:
-        desk, login = session.desk, session.require(request, Role.READ)
-        number = tokens.named(desk.store.reader, name)
+        login = session.require(request, Role.READ)
+        number = tokens.named(self._store.reader, name)
         if number != login.token:
             session.require(request, Role.FULL)
-        await self._audit.note(login.account, session.address, f"token revoke {name}")
-        await desk.end_token(number, "the token was revoked")
+        await self._trail.note(login.account, session.address, f"token revoke {name}")
+        await self._sessions.end_token(number, "the token was revoked")
         return Reply({"revoked": name})
 
     async def _add(
@@ -58,8 +61,8 @@ class Tokens:
         except ValueError as error:
             raise request.refuse(400, f"args: {error}") from error
         account = session.require(request, Role.FULL).account
-        await self._audit.note(account, session.address, f"token add {name}")
-        secret = await session.desk.write(
+        await self._trail.note(account, session.address, f"token add {name}")
+        secret = await self._store.write(
             lambda change: tokens.add_named(change, name, role, seconds)
         )
         return Reply({"token": secret, "name": name, "role": role.word})

@@ -10,7 +10,7 @@ Source: docs/protocol.md for the limits; how it is written is the dialect's.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,9 +46,9 @@ _encode: Final = msgspec.json.Encoder().encode
 class JobEvents:
     """Renders dispatcher events; remembers the records of finished jobs."""
 
-    def __init__(self, store: Store, state_dir: Path, log_limit: int) -> None:
+    def __init__(self, store: Store, state_dir: Path, log_limit: Callable[[], int]) -> None:
         self.epoch = store.epoch
-        self.log_limit = log_limit
+        self._log_limit = log_limit
         self._store = store
         self._state_dir = state_dir
         self._records: OrderedDict[int, Job] = OrderedDict()
@@ -137,7 +137,8 @@ class JobEvents:
 
     def _logs(self, job: Job, told: Told) -> dict[int, Shown]:
         """The logs that the event shows, newest command first until the budget is spent."""
-        budget = LOGS_PER_EVENT * self.log_limit
+        log_limit = self._log_limit()
+        budget = LOGS_PER_EVENT * log_limit
         shared = shared_texts(job)
         shown: dict[int, Shown] = {}
         for number, command in reversed(tuple(enumerate(job.commands))):
@@ -149,17 +150,17 @@ class JobEvents:
                 continue
             # A log without a key of its own, or with a shared one, stands in `commands` too.
             copies = 2 if command.text in shared else 1
-            room = min(self.log_limit, budget // copies)
-            full = clip(self._piece(job, number, start, end), self.log_limit)
+            room = min(log_limit, budget // copies)
+            full = clip(self._piece(job, number, start, end, log_limit), log_limit)
             fits = json_size(full) <= room
             shown[number] = Shown(full if fits else marker(size), size)
             budget -= copies * json_size(shown[number].text)
         return shown
 
-    def _piece(self, job: Job, number: int, start: int, end: int) -> Piece:
+    def _piece(self, job: Job, number: int, start: int, end: int, limit: int) -> Piece:
         path = logs.path(self._state_dir, job.uid, number)
-        size, half = end - start, self.log_limit // 2
-        if size <= self.log_limit:
+        size, half = end - start, limit // 2
+        if size <= limit:
             return Piece(logs.read(path, start, size), b"", size)
         return Piece(logs.read(path, start, half), logs.read(path, end - half, half), size)
 

@@ -7,39 +7,16 @@ of the journal. Both give the same bytes, so the change-over has no seam.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from server.delivery.frames import Form, Renderer
 from server.delivery.hub import Channel, Hub
+from server.delivery.pages import Pages
 from server.wire.protocol import text_frame
 from sysadmd import journal
-from sysadmd.journal import Event, Place, parse_place
+from sysadmd.journal import Place, parse_place
 from sysadmd.store import Store
-
-# Events of one page: what is rendered in one go without letting others wait.
-PAGE_EVENTS: Final = 64
-# A page ends once it has this many bytes; one more event of up to 512 KiB may be in it.
-PAGE_SIZE: Final = 64 * 1024
-# Whole pages kept for other readers at the same position: 200 clients that all start at the
-# oldest event read and render each page once.
-PAGES_KEPT: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some events in a row as bytes. `end`, `prev`: the position behind them.
-
-    delivered, merged: events that are frames of their own here, and those inside another's.
-    """
-
-    data: bytes
-    end: str
-    prev: str
-    delivered: int
-    merged: int
 
 
 @dataclass(slots=True)
@@ -64,49 +41,14 @@ class EventsLost(Exception):
     """Retention has passed a reader that can't be told in its protocol."""
 
 
-class Pages:
-    """Reads and renders pages of the journal; keeps the newest whole ones for other readers."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where tails read: the journal, its pages, live frames, and what makes frames of them."""
 
-    def __init__(self, store: Store, renderer: Renderer) -> None:
-        self._store = store
-        self._renderer = renderer
-        self._kept: OrderedDict[tuple[Form, int, str], Page] = OrderedDict()
-
-    def read(self, form: Form, seq: int, prev: str, upto: int) -> Page | None:
-        """The page behind `seq`, up to `upto`; None: nothing of these systems is there."""
-        key = (form, seq, prev)
-        page = self._kept.get(key)
-        if page is not None:
-            self._kept.move_to_end(key)
-            return page
-        events = journal.read_after(self._store.reader, form.systems, seq, upto, PAGE_EVENTS)
-        if not events:
-            return None
-        page, whole = self._render(form, events, prev)
-        if whole:
-            self._kept[key] = page
-            if len(self._kept) > PAGES_KEPT:
-                self._kept.popitem(last=False)
-        return page
-
-    def _render(self, form: Form, events: list[Event], prev: str) -> tuple[Page, bool]:
-        frames: list[bytes] = []
-        size = merged = at = 0
-        place = ""
-        self._renderer.prepare(events)
-        while at < len(events) and size < PAGE_SIZE:
-            run = self._renderer.mergeable(events, at) if form.extended else 1
-            event = self._renderer.merge(events[at : at + run])
-            data = self._renderer.frame(event, form, prev, merged=run)
-            frames.append(data)
-            size += len(data)
-            merged += run - 1
-            at += run
-            place = event.place
-            prev = journal.format_cursor(self._store.epoch, place)
-        # The last run of a page may go on in the next one; a whole page is the same for all.
-        whole = at < len(events) or len(events) == PAGE_EVENTS
-        return Page(b"".join(frames), place, prev, len(frames), merged), whole
+    store: Store
+    pages: Pages
+    hub: Hub
+    renderer: Renderer
 
 
 class Tail:
@@ -114,24 +56,20 @@ class Tail:
 
     def __init__(
         self,
-        store: Store,
-        hub: Hub,
-        pages: Pages,
-        renderer: Renderer,
+        sources: Sources,
         form: Form,
         start: Place,
         prev: str,
-        opening: Iterator[bytes],
+        opening: Iterator[bytes] | None = None,
     ) -> None:
-        self._store = store
-        self._hub = hub
-        self._pages = pages
-        self._renderer = renderer
+        """It goes on behind `start`; opening: frames before its events."""
+        self._sources = sources
+        self._hub = sources.hub
         self._channel: Channel | None = None
         self._tell: Callable[[], object] | None = None
         self._index = 0
         # Frames before the first event, one at a time as the socket takes them.
-        self.opening = opening
+        self.opening = opening or iter(())
         self.form = form
         self._start = start
         # The last event given out (or passed), and its cursor as these systems' chain has it.
@@ -146,16 +84,7 @@ class Tail:
 
     def widened(self, form: Form, prev: str) -> Tail:
         """A tail for other systems that goes on here."""
-        return Tail(
-            self._store,
-            self._hub,
-            self._pages,
-            self._renderer,
-            form,
-            self._place,
-            prev,
-            self.opening,
-        )
+        return Tail(self._sources, form, self._place, prev, self.opening)
 
     @property
     def ledger(self) -> Ledger:
@@ -197,7 +126,8 @@ class Tail:
         opening = next(self.opening, None)
         if opening is not None:
             return text_frame(opening)
-        db = self._store.reader
+        sources = self._sources
+        db = sources.store.reader
         db.execute("BEGIN")
         try:
             gone = journal.pruned(db)
@@ -205,7 +135,7 @@ class Tail:
                 gap = self._pass(gone)
                 if gap is not None:
                     return gap
-            page = self._pages.read(self.form, self._place.seq, self.prev, self._hub.head.seq)
+            page = sources.pages.read(self.form, self._place.seq, self.prev, self._hub.head.seq)
         finally:
             db.execute("COMMIT")
         if page is None:
@@ -226,9 +156,10 @@ class Tail:
             return None
         if not self.form.extended:
             raise EventsLost(f"{lost} events were removed by retention before they were taken")
-        last = journal.last_before(self._store.reader, systems, gone.seq)
-        to = journal.format_cursor(self._store.epoch, str(last or gone))
-        frame = self._renderer.gap(self.form, self.prev, to, lost)
+        store = self._sources.store
+        last = journal.last_before(store.reader, systems, gone.seq)
+        to = journal.format_cursor(store.epoch, str(last or gone))
+        frame = self._sources.renderer.gap(self.form, self.prev, to, lost)
         self._gapped += lost
         self.prev = to
         return frame

@@ -77,10 +77,10 @@ def _is_member(name: str, groups: set[int], member: str) -> bool:
 
 
 class Accounts:
-    """Asks for passwords and roles, `pam_calls` at once; who hangs holds nobody else up."""
+    """Asks for passwords and roles, so many at once; who hangs holds nobody else up."""
 
-    def __init__(self, settings: AuthSettings) -> None:
-        self._calls = asyncio.Semaphore(settings.pam_calls)
+    def __init__(self, calls: int) -> None:
+        self._calls = asyncio.Semaphore(calls)
 
     async def check(self, name: str, password: str, settings: AuthSettings) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy."""

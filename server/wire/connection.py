@@ -72,6 +72,13 @@ class Peer(Protocol):
     def lost(self) -> None: ...
 
 
+class Owner(Protocol):
+    """Who keeps a connection: a listener."""
+
+    def known(self, connection: Connection) -> None: ...
+    def gone(self, connection: Connection) -> None: ...
+
+
 class Phase(Enum):
     HANDSHAKE = "TLS handshake"
     HTTP = "waiting for the HTTP request"
@@ -91,18 +98,18 @@ class Connection:
         address: str,
         group: str,
         handshake_timeout: float,
-        gone: Callable[[Connection], None],
+        owner: Owner,
+        welcome: Callable[[Connection], Peer],
     ) -> None:
         self.address = address
         # What limits by address count by, and whether this one still counts as a stranger.
         self.group = group
         self.stranger = True
-        self.peer: Peer | None = None
         self.phase = Phase.HANDSHAKE
         self._loop = loop
         self._socket = sock
         self._file = sock.fileno()
-        self._gone = gone
+        self._owner = owner
         self._protocol = ServerProtocol(max_size=MEMBER_MESSAGE, logger=_QUIET)
         # A message that comes in fragments: what there is of it, and in how many.
         self._message = bytearray()
@@ -124,14 +131,23 @@ class Connection:
         self._received = now
         self._taken = now
         self._pinged = False
+        self._peer = welcome(self)
 
-    def begin(self, peer: Peer) -> None:
-        """Read from here on, for this peer."""
-        self.peer = peer
+    def begin(self) -> None:
+        """Read from here on."""
         self._loop.add_reader(self._file, self._readable)
         self._readable()
 
     # What a session calls.
+
+    def admit(self) -> None:
+        """Its client has logged in, and counts as a stranger no more."""
+        self._owner.known(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Frames can be sent."""
+        return self.phase is Phase.OPEN
 
     def send(self, text: bytes) -> None:
         """Queue a reply (JSON text) and write what the socket takes."""
@@ -168,9 +184,8 @@ class Connection:
         self._replies.clear()
         self._rest = None
         self._room.set()
-        if self.peer is not None:
-            self.peer.lost()
-        self._gone(self)
+        self._peer.lost()
+        self._owner.gone(self)
 
     def hold(self, held: bool) -> None:
         """While held, nothing more is read or handed out: what came must be answered first."""
@@ -210,8 +225,7 @@ class Connection:
             if now >= self._deadline:
                 self.abort()
             return
-        if self.peer is not None:
-            self.peer.tick(now)
+        self._peer.tick(now)
         if self.phase is not Phase.OPEN:
             return
         if now - max(self._received, self._taken) >= SILENT_AFTER:
@@ -309,17 +323,14 @@ class Connection:
 
     @property
     def _is_member(self) -> bool:
-        return self.peer is not None and self.peer.member
+        return self._peer.member
 
     @property
     def _high(self) -> int:
         return OUTPUT_HIGH if self._is_member else STRANGER_OUTPUT_HIGH
 
     def _answer_http(self, request: Request) -> None:
-        if self.peer is None:
-            self.abort()
-            return
-        response = self.peer.http(request, lambda: self._protocol.accept(request))
+        response = self._peer.http(request, lambda: self._protocol.accept(request))
         self._protocol.send_response(response)
         if self._protocol.state is State.OPEN:
             self.phase = Phase.OPEN
@@ -356,13 +367,13 @@ class Connection:
     def _hand_out(self) -> None:
         """Texts to the session, until it holds us or the replies pile up."""
         end = self._loop.time() + SLICE
-        while self._inbox and self.phase is Phase.OPEN and self.peer is not None:
+        while self._inbox and self.phase is Phase.OPEN:
             if self._paused or self._replies_size > self._high:
                 break
             if self._loop.time() > end:
                 self._loop.call_soon(self._hand_out)
                 break
-            self.peer.text(self._inbox.popleft())
+            self._peer.text(self._inbox.popleft())
         free = not self._inbox and not self._paused
         self._set_reading(free and self._replies_size <= self._high)
 
@@ -406,9 +417,7 @@ class Connection:
                     self._linger()
                     return True
                 else:
-                    output = (
-                        self.peer.output() if self.peer and self.phase is Phase.OPEN else None
-                    )
+                    output = self._peer.output() if self.phase is Phase.OPEN else None
                     if output is None:
                         self._wait_for_room(False)
                         if not self._reading:

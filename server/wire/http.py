@@ -9,8 +9,6 @@ from email.utils import formatdate
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from server.session import Session
-
 
 def respond(status: int, text: str, *, kind: str = "text/plain; charset=utf-8") -> Response:
     """A whole HTTP response that ends the connection."""
@@ -34,7 +32,7 @@ class Gate:
         origins: Callable[[], tuple[str, ...]],
         crowded: Callable[[], bool],
         health: Callable[[], str | None],
-        metrics: Callable[[Session, Request], Response],
+        metrics: Callable[[str, Request], Response],
     ) -> None:
         self._origins = origins
         self._crowded = crowded
@@ -42,14 +40,14 @@ class Gate:
         self._metrics = metrics
 
     def __call__(
-        self, session: Session, request: Request, accept: Callable[[], Response]
+        self, address: str, request: Request, accept: Callable[[], Response]
     ) -> Response:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             trouble = self._health()
             return respond(200, "ok\n") if trouble is None else respond(503, trouble + "\n")
         if path == "/metrics":
-            return self._metrics(session, request)
+            return self._metrics(address, request)
         if path != "/":
             return respond(404, "There is /, a WebSocket, and /healthz and /metrics.\n")
         # A web page in an admin's browser must not ride on what the browser knows.

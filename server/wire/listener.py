@@ -82,11 +82,11 @@ class Listeners:
         self,
         sockets: list[socket.socket],
         context: ssl.SSLContext,
-        settings: ServerSettings,
+        settings: Callable[[], ServerSettings],
         welcome: Callable[[Connection], Peer],
     ) -> None:
         self.context = context
-        self.settings = settings
+        self._settings = settings
         self.connections: dict[Connection, None] = {}
         # Connections that are not logged in, by the address that limits count by.
         self._strangers: Counter[str] = Counter()
@@ -114,7 +114,7 @@ class Listeners:
         self._sockets = []
 
     def known(self, connection: Connection) -> None:
-        """A connection has logged in and counts as a stranger no more."""
+        """A connection's client has logged in."""
         if connection.stranger and connection in self.connections:
             connection.stranger = False
             self._forget_stranger(connection)
@@ -147,12 +147,12 @@ class Listeners:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _greet(self, sock: socket.socket, address: str) -> None:
-        group = client_group(address)
-        if len(self.connections) >= self.settings.max_clients + BEYOND:
+        group, settings = client_group(address), self._settings()
+        if len(self.connections) >= settings.max_clients + BEYOND:
             log.debug("%s: refused, there are too many connections", address)
             sock.close()
             return
-        if self._strangers[group] >= self.settings.unauthenticated_per_address:
+        if self._strangers[group] >= settings.unauthenticated_per_address:
             log.debug(
                 "%s: refused, it has too many connections that are not logged in", address
             )
@@ -169,23 +169,25 @@ class Listeners:
             return
         self._strangers[group] += 1
         connection = Connection(
-            self._loop, secure, address, group, self.settings.handshake_timeout, self._gone
+            self._loop,
+            secure,
+            address,
+            group,
+            settings.handshake_timeout,
+            self,
+            self._welcome,
         )
         self.connections[connection] = None
-        connection.begin(self._welcome(connection))
+        connection.begin()
 
-    def _gone(self, connection: Connection) -> None:
+    def gone(self, connection: Connection) -> None:
+        """A connection has ended."""
         if connection in self.connections:
             del self.connections[connection]
             if connection.stranger:
                 self._forget_stranger(connection)
             if not self.connections:
                 self._empty.set()
-
-    @property
-    def crowded(self) -> bool:
-        """More clients than server.max_clients."""
-        return len(self.connections) > self.settings.max_clients
 
     async def close(self, code: int, reason: str, seconds: float) -> None:
         """Say goodbye to everybody, and wait so long for them to take it."""

@@ -50,6 +50,20 @@ class Echo:
     def lost(self) -> None:
         pass
 
+    def welcome(self, connection: Connection) -> Echo:
+        self.connection = connection
+        return self
+
+
+class Nobody:
+    """Keeps no connection."""
+
+    def known(self, connection: Connection) -> None:
+        pass
+
+    def gone(self, connection: Connection) -> None:
+        pass
+
 
 async def pair(directory: Path, seconds: float = 0.0) -> tuple[Connection, Echo, RawClient]:
     """A connection that is open, its peer, and the client at its other end."""
@@ -62,9 +76,9 @@ async def pair(directory: Path, seconds: float = 0.0) -> tuple[Connection, Echo,
         ours, server_side=True, do_handshake_on_connect=False
     )
     loop, echo = asyncio.get_running_loop(), Echo(seconds)
-    connection = Connection(loop, server, "127.0.0.1", "127.0.0.1", 10, lambda _: None)
-    echo.connection = connection
-    connection.begin(echo)
+    here = "127.0.0.1"
+    connection = Connection(loop, server, here, here, 10, Nobody(), echo.welcome)
+    connection.begin()
     context = ssl.create_default_context(cafile=made.certificate)
     client = await asyncio.to_thread(open_client, context, theirs)
     return connection, echo, client

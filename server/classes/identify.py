@@ -1,0 +1,39 @@
+"""rpc/identify, rpc/query: what speaks here, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from server.login.roles import Role
+from server.session import Session
+from server.wire.protocol import Reply, Request
+from sysadmd import __version__
+
+
+class Identify:
+    """Anyone may ask what speaks here."""
+
+    def __init__(self, hostname: Callable[[], str]) -> None:
+        self._hostname = hostname
+
+    def role(self, request: Request) -> Role | None:
+        return None
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        return Reply({"type": "server", "hostname": self._hostname(), "version": __version__})
+
+
+class Query:
+    """The classes that this account can use here, and how."""
+
+    def role(self, request: Request) -> Role | None:
+        return Role.READ
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        full = session.require(request, Role.READ).role >= Role.FULL
+        level = "read/write" if full else "read"
+        classes = {"rpc/dispatcher": level, "rpc/logs": "read"}
+        if full:
+            classes["rpc/clients"] = "read"
+            classes["rpc/tokens"] = "read/write"
+        return Reply(classes)
