@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sh
 
@@ -166,7 +166,7 @@ def start(
     program: sh.Command, arguments: Sequence[str], lock: int, **options: Any
 ) -> sh.RunningCommand:
     """Start it in the background, in the slot that is locked. options: of `sh`, beside ours."""
-    call: Callable[..., sh.RunningCommand] = program
+    call = cast("Callable[..., sh.RunningCommand]", program)
     return call(
         *arguments,
         _env=ENVIRONMENT,

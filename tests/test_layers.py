@@ -12,18 +12,35 @@ MAY_IMPORT = {
     "dispatcher": {"dispatcher", "sysadmd"},
     "server": {"server", "collectors", "dispatcher", "sysadmd"},
 }
+# What the server's own rooms may import of the server.
+_PROTOCOL = "server.wire.protocol"
+SERVER_ROOMS = {
+    "wire": {"server.wire"},
+    "login": {"server.login"},
+    "dialects": {"server.dialects", _PROTOCOL},
+    "delivery": {"server.delivery", "server.dialects", _PROTOCOL},
+    "classes": {
+        *("server.classes", "server.session", "server.delivery", "server.dialects"),
+        *("server.login", _PROTOCOL),
+    },
+}
 # The door alone may look up, inside its functions: every program starts there.
 DOOR = ROOT / "sysadmd" / "__main__.py"
 
 
-def imported_rooms(tree: ast.AST) -> set[str]:
+def imported(tree: ast.AST) -> set[str]:
+    """The modules that are imported, and what is imported from each."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names & MAY_IMPORT.keys()
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imported_rooms(tree: ast.AST) -> set[str]:
+    return {name.partition(".")[0] for name in imported(tree)} & MAY_IMPORT.keys()
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -32,6 +49,20 @@ def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
         if file != DOOR:
             rooms = imported_rooms(ast.parse(file.read_text()))
             assert rooms <= MAY_IMPORT[room], f"{file.relative_to(ROOT)} imports {rooms}"
+
+
+@pytest.mark.parametrize("room", SERVER_ROOMS)
+def test_a_room_of_the_server_imports_only_what_it_may(room: str) -> None:
+    for file in (ROOT / "server" / room).rglob("*.py"):
+        names = imported(ast.parse(file.read_text()))
+        for name in names:
+            if name.startswith("server."):
+                allowed = SERVER_ROOMS[room]
+                fits = any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)
+                assert fits, f"{file.relative_to(ROOT)} imports {name}"
+        if room != "wire":
+            outside = {name.partition(".")[0] for name in names}
+            assert not outside & {"socket", "ssl", "websockets"}, file.relative_to(ROOT)
 
 
 def test_the_door_looks_up_inside_its_functions_only() -> None:
