@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
+from msgspec.structs import replace
+
 from dispatcher import events, orders, records, transitions
 from dispatcher.orders import Order
 from dispatcher.records import PENDING, RUNNING, Command, Job
@@ -49,9 +51,8 @@ def _accept(change: Transaction, now: Now, order: Order) -> Accepted:
     if order.commands:
         return Accepted(job, waits=True)
     transitions.finish_job(change, now, job.uid, "succeeded")
-    finished = records.job(change.db, job.uid)
-    assert finished is not None
-    return Accepted(finished, waits=False)
+    ended = replace(job, state="finished", result="succeeded", finished=now.ms)
+    return Accepted(ended, waits=False)
 
 
 def _same(db: Connection, order: Order) -> int | None:

@@ -56,24 +56,26 @@ class Mover:
         facts = [entry for pair in board.pairs.values() if (entry := self._read(pair))]
         verdicts, unsent, endings = board.verdicts[:], board.unsent[:], dict(board.endings)
         taker = board.taker()
-        queues = board.queues
-        ready = taker is not None and (unsent or queues.start_ready()[1])
-        if not (facts or verdicts or ready or endings):
+        if taker is None:
+            unsent = []
+        # What the jobs that end now make room for is decided where they end.
+        queues, starting = (board.queues, ()) if taker is None else board.queues.start_ready()
+        if not (facts or verdicts or unsent or starting or endings):
             return
         now = board.now()
 
         def change(change: Transaction) -> Outcome:
             step = Advance(change, now, None if taker is None else taker.id, board.log_size)
             for uid, ending in endings.items():
-                mark(change, uid, ending)
+                mark(change, uid, ending.word)
+                ending.note(change)
             for entry in facts:
                 step.facts(entry)
             for verdict in verdicts:
                 step.verdict(verdict)
-            if taker is not None:
-                for uid, n in unsent:
-                    step.again(uid, n)
-            step.start_ready(queues)
+            for uid, n in unsent:
+                step.again(uid, n)
+            step.start(queues, starting)
             return step.outcome
 
         try:
@@ -85,8 +87,7 @@ class Mover:
         for uid in endings:
             del board.endings[uid]
         del board.verdicts[: len(verdicts)]
-        if taker is not None:
-            del board.unsent[: len(unsent)]
+        del board.unsent[: len(unsent)]
         self._remember(outcome, taker)
         for entry in facts:
             self._worked_in(entry)

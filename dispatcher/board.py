@@ -18,6 +18,7 @@ from dispatcher.identity import Identity, boot_clock
 from dispatcher.keepers import KeeperPair, Limits
 from dispatcher.queue import Queues
 from dispatcher.transitions import Now, Orphan, Verdict
+from sysadmd.journal import Note, no_note
 from sysadmd.machine import COMMAND_PATH
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import Store
@@ -41,6 +42,14 @@ class Running:
     doomed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a running job ends, decided while nothing could be written; note: to go with it."""
+
+    word: str
+    note: Note = no_note
+
+
 @dataclass(slots=True)
 class Board:
     """All of it. `wake`: there is something for the next step forward."""
@@ -57,8 +66,8 @@ class Board:
     # Commands committed as running that no keeper has been asked to start.
     unsent: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     orphans: list[Orphan] = field(default_factory=list[Orphan])
-    # How running jobs end, decided while the disk was full; committed with the next step.
-    endings: dict[int, str] = field(default_factory=dict[int, str])
+    # Of running jobs, decided while the disk was full; committed with the next step.
+    endings: dict[int, Ending] = field(default_factory=dict[int, Ending])
     verdicts: list[Verdict] = field(default_factory=list[Verdict])
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     # There are orphans to be looked after.

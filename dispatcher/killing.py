@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Final
 
-from dispatcher.board import Board
+from dispatcher.board import Board, Ending
 from dispatcher.book import Line
 from dispatcher.identity import Identity
 from dispatcher.processes import Family
@@ -41,7 +41,7 @@ class Killer:
             self._doomed.append(uid)
             self._wake.set()
 
-    def kill_unwritten(self, uid: int, ending: str) -> None:
+    def kill_unwritten(self, uid: int, ending: Ending) -> None:
         """As `kill`, when the mark can't be committed: what runs may be what fills the disk."""
         if uid in self._board.running:
             self._board.endings.setdefault(uid, ending)

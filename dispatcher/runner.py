@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from dispatcher import acceptance, keepers, logs, orders, records
 from dispatcher.acceptance import Accepted, Doomed
 from dispatcher.advance import Mover
-from dispatcher.board import Board, limits_of
+from dispatcher.board import Board, Ending, limits_of
 from dispatcher.killing import Killer
 from dispatcher.orders import Order
 from dispatcher.orphans import OrphanWatcher
@@ -33,7 +34,7 @@ from dispatcher.recovery import pause_as_written, recover
 from dispatcher.tending import Tender
 from dispatcher.timing import Timer
 from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
-from sysadmd.journal import Transaction
+from sysadmd.journal import Note, Transaction, no_note
 from sysadmd.settings import NO_QUEUE, DispatcherSettings
 from sysadmd.store import Store
 
@@ -110,11 +111,15 @@ class Dispatcher:
         pause_as_written(board)
         board.wake.set()
 
-    async def submit(self, wanted: Sequence[Order]) -> list[Job]:
+    async def submit(
+        self,
+        wanted: Sequence[Order],
+        note: Callable[[Transaction, Sequence[Job]], object] = no_note,
+    ) -> list[Job]:
         """Accept all of these, or none; returns once they are committed, in the same order.
 
         An active job's id with the same commands, or a known key with them, gives that job.
-        Raises: BadRequest, Conflict, Stopping, StoreFull.
+        note: committed together with them. Raises: BadRequest, Conflict, Stopping, StoreFull.
         """
         board = self._board
         for order in wanted:
@@ -129,7 +134,9 @@ class Dispatcher:
                     " ON CONFLICT DO UPDATE SET used = 1",
                     (queue or "",),
                 )
-            return acceptance.accept(change, board.now(), wanted)
+            jobs = acceptance.accept(change, board.now(), wanted)
+            note(change, [one.job for one in jobs])
+            return jobs
 
         def accepted(jobs: list[Accepted]) -> None:
             board.used |= fresh
@@ -141,16 +148,24 @@ class Dispatcher:
 
         return [one.job for one in await self._change(change, accepted)]
 
-    async def kill(self, ids: Sequence[str]) -> list[str]:
+    async def kill(
+        self,
+        ids: Sequence[str],
+        note: Callable[[Transaction, Sequence[str]], object] = no_note,
+    ) -> list[str]:
         """Kill the active jobs of these ids; returns the ids of those that there are.
 
         A waiting job is then finished, a running one on its way. While the disk is full only
-        running ones can be killed. Raises: Stopping, StoreFull if there is none of them.
+        running ones can be killed. note: committed together with the decision, of those that
+        there are. Raises: Stopping, StoreFull if there is none of them.
         """
         board = self._board
 
         def change(change: Transaction) -> list[Doomed]:
-            return acceptance.kill(change, board.now(), ids)
+            jobs = acceptance.kill(change, board.now(), ids)
+            if jobs:
+                note(change, [job.id for job in jobs])
+            return jobs
 
         def killed(jobs: list[Doomed]) -> None:
             for job in jobs:
@@ -163,19 +178,19 @@ class Dispatcher:
             return [job.id for job in await self._change(change, killed)]
         except StoreFull:
             running = acceptance.running(board.store.reader, ids)
-            for uid in running.values():
-                self._killer.kill_unwritten(uid, "killed")
+            for id, uid in running.items():
+                self._killer.kill_unwritten(uid, Ending("killed", partial(_of_one, note, id)))
             if not running:
                 raise
             return list(running)
 
-    async def pause(self, queue: str | None) -> None:
+    async def pause(self, queue: str | None, note: Note = no_note) -> None:
         """Start nothing more of it, over restarts, until `resume`. Raises: NotFound."""
-        await self._set_paused(queue, True)
+        await self._set_paused(queue, True, note)
 
-    async def resume(self, queue: str | None) -> None:
+    async def resume(self, queue: str | None, note: Note = no_note) -> None:
         """Undo `pause`. Raises: NotFound."""
-        await self._set_paused(queue, False)
+        await self._set_paused(queue, False, note)
 
     def queues(self) -> list[QueueState]:
         """All queues, that of the jobs without one first."""
@@ -200,7 +215,7 @@ class Dispatcher:
                 return place
         return None
 
-    async def _set_paused(self, queue: str | None, paused: bool) -> None:
+    async def _set_paused(self, queue: str | None, paused: bool, note: Note) -> None:
         board = self._board
         if queue not in board.queues.lanes:
             raise NotFound(f"there is no queue {queue!r}; there are: {self._queue_names()}")
@@ -211,6 +226,7 @@ class Dispatcher:
                 " ON CONFLICT DO UPDATE SET paused = ?",
                 (queue or "", paused, paused),
             )
+            note(change)
 
         def done(_: None) -> None:
             try:
@@ -253,3 +269,9 @@ class Dispatcher:
         there = await asyncio.to_thread(logs.uids, board.state_dir)
         gone = records.unknown(board.store.reader, there)
         await asyncio.to_thread(logs.remove, board.state_dir, gone)
+
+
+def _of_one(
+    note: Callable[[Transaction, Sequence[str]], object], id: str, change: Transaction
+) -> None:
+    note(change, [id])

@@ -9,7 +9,7 @@ import asyncio
 from typing import Final
 
 from dispatcher import logs, transitions
-from dispatcher.board import Board, Running
+from dispatcher.board import Board, Ending, Running
 from dispatcher.identity import boot_clock
 from dispatcher.killing import Killer
 from sysadmd.errors import StoreFull
@@ -63,7 +63,7 @@ class Timer:
             await self._board.store.write(change)
         except StoreFull:
             for uid in due:
-                self._killer.kill_unwritten(uid, "timed-out")
+                self._killer.kill_unwritten(uid, Ending("timed-out"))
             raise
         for uid in due:
             self._killer.kill(uid)

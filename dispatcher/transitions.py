@@ -204,9 +204,14 @@ class Advance:
         )
         self._hand_over(uid, n)
 
-    def start_ready(self, queues: Queues) -> None:
-        """Start the jobs that may start once those just finished are gone."""
-        if self._keeper is None:
+    def start(self, queues: Queues, starting: Iterable[tuple[str | None, int]]) -> None:
+        """Start these jobs, and those that may start once the ones just finished are gone.
+
+        queues: with `starting` running already.
+        """
+        for _, uid in starting:
+            self._start_job(uid)
+        if self._keeper is None or not self.outcome.finished:
             return
         for queue, uid in self.outcome.finished:
             queues = queues.finish(queue, uid)

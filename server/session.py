@@ -26,6 +26,7 @@ from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
 from sysadmd.errors import SysadmdError
+from sysadmd.journal import Note, Transaction, no_note
 from sysadmd.settings import ServerSettings
 from sysadmd.store import Store
 
@@ -87,10 +88,18 @@ class Sessions:
         """Who is connected and logged in."""
         return [(session, session.login) for session in self._there if session.login]
 
-    async def end_token(self, number: int, why: str) -> None:
-        """Revoke a token, and close the connections that logged in by it. Raises: StoreFull."""
+    async def end_token(self, number: int, why: str, note: Note = no_note) -> None:
+        """Revoke a token, and close the connections that logged in by it.
+
+        note: committed together with that. Raises: StoreFull.
+        """
+
+        def change(change: Transaction) -> None:
+            tokens.revoke(change, number)
+            note(change)
+
         try:
-            await self._store.write(lambda change: tokens.revoke(change, number))
+            await self._store.write(change)
         finally:
             for session, login in self.logins():
                 if login.token == number:

@@ -15,11 +15,11 @@ from typing import Any
 
 from server.classes.tokens import parse_new_token, token_value
 from server.daemon import SCHEMAS
-from server.login import tokens
-from server.login.audit import Audit
+from server.login import audit, tokens
 from server.statedir import StateDir
 from sysadmd.client import Target, Unreachable, connect
 from sysadmd.errors import BadRequest, CannotStart
+from sysadmd.journal import Transaction
 from sysadmd.store import Store, open_store
 from sysadmd.text import printable
 
@@ -111,18 +111,23 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
         return {"tokens": [token_value(token) for token in tokens.listed(store.reader)]}
     if not name.isprintable():
         raise BadRequest("the name must be printable")
-    account, trail = _own_name(), Audit(store)
+    note = audit.entry(_own_name(), "local", f"token {action} {name}")
     if action == "revoke":
         number = tokens.named(store.reader, name)
-        await trail.note(account, "local", f"token revoke {name}")
-        await store.write(lambda change: tokens.revoke(change, number))
+
+        def revoke(change: Transaction) -> None:
+            tokens.revoke(change, number)
+            note(change)
+
+        await store.write(revoke)
         return {"revoked": name}
     try:
         role, seconds = parse_new_token(name, args["role"], args.get("expires"))
     except ValueError as error:
         raise BadRequest(str(error)) from error
-    await trail.note(account, "local", f"token add {name}")
-    secret = await store.write(lambda change: tokens.add_named(change, name, role, seconds))
+    secret = await store.write(
+        lambda change: tokens.add_named(change, name, role, seconds, note)
+    )
     return {"token": secret, "name": name, "role": role.word}
 
 

@@ -60,10 +60,10 @@ def open_doors(
         "rpc/auth_token": AuthToken(store, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
         "rpc/query": Query(),
-        "rpc/dispatcher": DispatcherClass(dispatcher, store, state_dir, trail),
+        "rpc/dispatcher": DispatcherClass(dispatcher, store, state_dir),
         "rpc/logs": Logs(store, sources.hub, sources.renderer),
         "rpc/clients": Clients(sessions),
-        "rpc/tokens": Tokens(store, trail, sessions),
+        "rpc/tokens": Tokens(store, sessions),
         "events/subscribe": Subscribe(sources, Snapshots(store)),
         "events/unsubscribe": Unsubscribe(store),
     }

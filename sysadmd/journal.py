@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Final
@@ -85,6 +85,14 @@ class Transaction:
 
     db: Connection
     events: list[Event] = field(default_factory=list[Event])
+
+
+# What is to be committed together with a change, or not at all.
+Note = Callable[[Transaction], object]
+
+
+def no_note(*_: object) -> None:
+    """Nothing more is to be committed."""
 
 
 def ensure_epoch(db: Connection) -> str:

@@ -5,7 +5,6 @@ Source: docs/protocol.md, "Jobs"; `run`, `list` and `kill` after the original se
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -19,16 +18,14 @@ from dispatcher.records import Job
 from dispatcher.runner import Dispatcher
 from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
 from server.dialects.values import job_value, queue_name
-from server.login.audit import Audit
+from server.login import audit
 from server.login.roles import Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
-from sysadmd.errors import StoreFull
+from sysadmd.journal import Transaction
 from sysadmd.settings import NO_QUEUE
 from sysadmd.store import Store
 from sysadmd.text import whole_characters
-
-log = logging.getLogger(__name__)
 
 READING: Final = frozenset({"list", "history", "show", "log"})
 # Bytes of a log in one reply: as JSON they may grow sixfold, and must fit into a frame.
@@ -41,13 +38,10 @@ _Handler = Callable[[Session, Request, dict[str, Any]], Coroutine[Any, Any, Repl
 class DispatcherClass:
     """Answers rpc/dispatcher."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, store: Store, state_dir: Path, trail: Audit
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Store, state_dir: Path) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._state_dir = state_dir
-        self._trail = trail
         self._actions: Mapping[str, _Handler] = {
             "run": self._run,
             "submit": self._submit,
@@ -87,14 +81,22 @@ class DispatcherClass:
         if not orders:
             raise request.refuse(400, "name at least one job: args.<job id> = its commands")
         _few_enough(request, [order.id for order in orders])
-        await self._note(session, "run " + ", ".join(order.id or "" for order in orders))
-        jobs = await self._dispatcher.submit(orders)
+        who = _who(session)
+
+        def note(change: Transaction, jobs: Sequence[Job]) -> None:
+            audit.write(change, *who, "run " + ", ".join(job.id for job in jobs))
+
+        jobs = await self._dispatcher.submit(orders, note)
         return Reply({"started": [job.id for job in jobs]})
 
     async def _submit(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
-        order = _order(request, args.get("job"))
-        await self._note(session, f"submit {order.id or 'a job'} to {queue_name(order.queue)}")
-        job = (await self._dispatcher.submit([order]))[0]
+        order, who = _order(request, args.get("job")), _who(session)
+
+        def note(change: Transaction, jobs: Sequence[Job]) -> None:
+            (job,) = jobs
+            audit.write(change, *who, f"submit {job.id} to {queue_name(job.queue)}")
+
+        job = (await self._dispatcher.submit([order], note))[0]
         value = {
             "id": job.id,
             "state": job.state,
@@ -112,28 +114,24 @@ class DispatcherClass:
             raise request.refuse(400, "args.job_id must be a job's id or a list of them")
         wanted = cast("list[str]", ids)
         _few_enough(request, wanted)
-        try:
-            await self._note(session, "kill " + ", ".join(wanted))
-        except StoreFull as error:
-            # The job may be what fills the disk.
-            log.error("%s: a kill was not written down: %s", session.address, error)
-        return Reply({"killed": {"jobs": await self._dispatcher.kill(wanted)}})
+        who = _who(session)
+
+        def note(change: Transaction, killed: Sequence[str]) -> None:
+            audit.write(change, *who, "kill " + ", ".join(killed))
+
+        return Reply({"killed": {"jobs": await self._dispatcher.kill(wanted, note)}})
 
     async def _pause(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         name = _string(request, args, "queue")
-        await self._note(session, f"pause {name}")
-        await self._dispatcher.pause(_queue(name))
+        await self._dispatcher.pause(_queue(name), audit.entry(*_who(session), f"pause {name}"))
         return Reply({"paused": name})
 
     async def _resume(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         name = _string(request, args, "queue")
-        await self._note(session, f"resume {name}")
-        await self._dispatcher.resume(_queue(name))
+        await self._dispatcher.resume(
+            _queue(name), audit.entry(*_who(session), f"resume {name}")
+        )
         return Reply({"resumed": name})
-
-    async def _note(self, session: Session, action: str) -> None:
-        assert session.login is not None
-        await self._trail.note(session.login.account, session.address, action)
 
     # Reading.
 
@@ -207,6 +205,12 @@ class DispatcherClass:
         if job is None:
             raise request.refuse(404, f"there is no job {id!r}; list and history name them")
         return job
+
+
+def _who(session: Session) -> tuple[str, str]:
+    """Account and address of who asks, for the trail; by the commit it may be somebody else."""
+    assert session.login is not None
+    return session.login.account, session.address
 
 
 def _commands(

@@ -6,8 +6,7 @@ from typing import Any
 
 from server.classes.paging import first_page, paging
 from server.dialects.values import rfc3339
-from server.login import tokens
-from server.login.audit import Audit
+from server.login import audit, tokens
 from server.login.roles import Role, parse_role
 from server.session import Session, Sessions
 from server.wire.protocol import Reply, Request
@@ -18,9 +17,8 @@ from sysadmd.store import Store
 class Tokens:
     """`add`, `list`, `revoke`."""
 
-    def __init__(self, store: Store, trail: Audit, sessions: Sessions) -> None:
+    def __init__(self, store: Store, sessions: Sessions) -> None:
         self._store = store
-        self._trail = trail
         self._sessions = sessions
 
     def role(self, request: Request) -> Role | None:
@@ -49,8 +47,8 @@ class Tokens:
         number = tokens.named(self._store.reader, name)
         if number != login.token:
             session.require(request, Role.FULL)
-        await self._trail.note(login.account, session.address, f"token revoke {name}")
-        await self._sessions.end_token(number, "the token was revoked")
+        entry = audit.entry(login.account, session.address, f"token revoke {name}")
+        await self._sessions.end_token(number, "the token was revoked", entry)
         return Reply({"revoked": name})
 
     async def _add(
@@ -61,9 +59,9 @@ class Tokens:
         except ValueError as error:
             raise request.refuse(400, f"args: {error}") from error
         account = session.require(request, Role.FULL).account
-        await self._trail.note(account, session.address, f"token add {name}")
+        note = audit.entry(account, session.address, f"token add {name}")
         secret = await self._store.write(
-            lambda change: tokens.add_named(change, name, role, seconds)
+            lambda change: tokens.add_named(change, name, role, seconds, note)
         )
         return Reply({"token": secret, "name": name, "role": role.word})
 

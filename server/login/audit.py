@@ -13,7 +13,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from sysadmd.errors import SysadmdError
-from sysadmd.journal import Transaction
+from sysadmd.journal import Note, Transaction
 from sysadmd.store import Store
 from sysadmd.text import printable
 
@@ -83,11 +83,16 @@ class Audit:
 def write(change: Transaction, account: str, address: str, action: str) -> None:
     """Add an entry to the trail, together with what it is about."""
     now = round(time.time() * 1000)
-    # What was asked for is written down before anything has looked at it.
+    # A job's id may hold what does not print.
     row = (now, printable(account), address, printable(action)[:TEXT_LENGTH])
     change.db.execute(
         "INSERT INTO audit (time, account, address, action) VALUES (?, ?, ?, ?)", row
     )
+
+
+def entry(account: str, address: str, action: str) -> Note:
+    """What adds the entry to the change that it is about."""
+    return lambda change: write(change, account, address, action)
 
 
 def entries(db: Connection, start: int, end: int, after: int, limit: int) -> list[Entry]:

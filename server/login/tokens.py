@@ -16,7 +16,7 @@ from typing import Final
 
 from server.login.roles import Login, Role
 from sysadmd.errors import Conflict, NotFound
-from sysadmd.journal import Transaction
+from sysadmd.journal import Note, Transaction
 
 SCHEMA: Final = (
     """
@@ -95,8 +95,11 @@ def add(
     return Login(account, role, row[0], expires, lifetime)
 
 
-def add_named(change: Transaction, name: str, role: Role, seconds: int | None) -> str:
+def add_named(
+    change: Transaction, name: str, role: Role, seconds: int | None, note: Note
+) -> str:
     """Keep a new token that is an account of its own; returns its text. Raises: Conflict."""
+    note(change)
     secret = make_secret()
     add(change, secret, account=name, role=role, name=name, seconds=seconds, renewed=False)
     return secret

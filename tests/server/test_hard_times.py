@@ -55,6 +55,9 @@ def test_a_job_that_has_filled_the_disk_can_be_killed_and_times_out(mount: Path)
             os.truncate(log, 0)
         wait_for(lambda: result(client, "killed") == "killed", "the first result")
         wait_for(lambda: result(client, "late") == "timed-out", "the second")
+        # Who killed it is written down as soon as there is room.
+        reply = client.ask("rpc", "logs", {"action": "read_logs", "logs": "hostinfo"})
+        assert "root@127.0.0.1: kill killed" in reply["hostinfo"].values()
 
 
 def sleepers() -> list[str]:
