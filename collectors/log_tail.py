@@ -231,10 +231,16 @@ class LogTail:
 
     def _find_again(self, at: Position) -> LogFile | None:
         """The file of the position by whatever name; None: it is gone."""
+        oldest = None if at.offset else self._oldest_since(at.modified, at.done)
+        if oldest is not None:
+            # Nothing was read of it, and an inode may be another's by now: what was written
+            # next tells.
+            if oldest.info.st_ino == at.inode:
+                return oldest
+            oldest.close()
+            return None
         file = open_plain(self.path)
-        # An inode may be another's by now if there was a rotation that has not been read.
-        sure = at.offset or not self._unread(at.modified, at.done)
-        if file is not None and sure and self._holds(file, at):
+        if file is not None and self._holds(file, at):
             return file
         if file is not None:
             file.close()

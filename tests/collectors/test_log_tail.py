@@ -229,6 +229,19 @@ def test_what_stood_there_before_the_first_look_is_passed_over(log: Path) -> Non
     tail.close()
 
 
+def test_an_inode_that_a_later_log_has_got_hides_no_older_one(log: Path) -> None:
+    for number in (2, 1):
+        rotated = log.with_name(f"a.log.{number}")
+        rotated.write_bytes(b"of %d\n" % number)
+        os.utime(rotated, ns=((5 - number) * 10**9,) * 2)
+    # The empty file that was looked at first was deleted, and its inode used again.
+    position = Position(inode=rotated.stat().st_ino, modified=10**9, marks=((0, ""),))
+    clock = Clock()
+    tail = LogTail(log, position, clock)
+    assert list(drain(tail, clock)) == [b"of 2", b"of 1"]
+    tail.close()
+
+
 def test_a_file_that_comes_later_is_read_from_its_beginning(tmp_path: Path) -> None:
     clock = Clock()
     tail = LogTail(tmp_path / "later.log", None, clock)
