@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from collectors.zpool_output import Detail
-from sysadmd.events import format_priority, priority_number
 
 # A pool vanished; a vdev has errors; a scrub found some; a collector is in trouble.
 TROUBLE: Final = 6
@@ -33,13 +32,10 @@ class News:
 def combine(
     listed: Mapping[str, Mapping[str, str]], details: Mapping[str, Detail], warning: int
 ) -> dict[str, dict[str, Any]]:
-    """A reading: each pool's columns, priority, and what its status says beyond them."""
+    """A reading: each pool's columns, priority (0..10), and what its status says beyond."""
     reading: dict[str, dict[str, Any]] = {}
     for name, columns in listed.items():
-        pool: dict[str, Any] = {
-            **columns,
-            "priority": format_priority(priority(columns, warning)),
-        }
+        pool: dict[str, Any] = {**columns, "priority": priority(columns, warning)}
         detail = details.get(name)
         if detail is not None and detail.vdevs:
             pool["vdevs"] = [dict(vdev) for vdev in detail.vdevs]
@@ -84,7 +80,7 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 def _weight(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> int:
     """How much a pool's change weighs: its own priority, or new errors in it."""
-    weight = priority_number(after["priority"])
+    weight: int = after["priority"]
     known = _vdevs(before) if before else set[tuple[str, ...]]()
     scan = before.get("scan") if before else None
     if _vdevs(after) - known or (_failed_scan(after) and after.get("scan") != scan):
@@ -94,7 +90,7 @@ def _weight(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> int:
 
 def highest(pools: Pools) -> int:
     """The highest priority of all pools."""
-    return max((priority_number(pool["priority"]) for pool in pools.values()), default=0)
+    return max((pool["priority"] for pool in pools.values()), default=0)
 
 
 def _vdevs(pool: Mapping[str, Any]) -> set[tuple[str, ...]]:

@@ -35,6 +35,14 @@ SCHEMA: Final = (
         value BLOB NOT NULL             -- JSON
     );
     """,
+    # Priorities of pools as numbers: they were kept as texts such as `9/Urgent`.
+    """
+    UPDATE readings SET value = (
+        SELECT CAST(json_group_object(pool.key, json_set(
+            pool.value, '$.priority', CAST(json_extract(pool.value, '$.priority') AS INTEGER)
+        )) AS BLOB) FROM json_each(CAST(readings.value AS TEXT)) AS pool
+    ) WHERE name = 'pools';
+    """,
 )
 
 # A renamed host is worth a warning.
@@ -215,7 +223,10 @@ def _args(
         "hostname": hostname or "",
         "hostnamechanged": "false",
         **more,
-        "zpools": zpools,
+        "zpools": {
+            name: {**pool, "priority": format_priority(pool["priority"])}
+            for name, pool in zpools.items()
+        },
         "priority": format_priority(worst),
     }
     if troubles:
@@ -223,17 +234,17 @@ def _args(
         args["error"] = "; ".join(texts)
     encoded = _encode(args)
     if len(encoded) > ARGS_LIMIT:
-        encoded = _fit(args)
+        encoded = _fit(args, zpools)
     return encoded
 
 
-def _fit(args: dict[str, Any]) -> bytes:
+def _fit(args: dict[str, Any], zpools: Pools) -> bytes:
     """`args` within ARGS_LIMIT: without details, then without healthy pools at the end."""
     plain = {
         name: {key: value for key, value in pool.items() if key not in ("vdevs", "scan")}
         for name, pool in args["zpools"].items()
     }
-    order = sorted(plain, key=lambda name: (plain[name]["priority"].startswith("0/"), name))
+    order = sorted(plain, key=lambda name: (zpools[name]["priority"] == 0, name))
     left_out = 0
     while True:
         kept = {name: plain[name] for name in order[: len(order) - left_out]}

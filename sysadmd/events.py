@@ -13,8 +13,3 @@ CATEGORIES: Final = ((9, "Urgent"), (6, "Critical"), (3, "Warning"), (0, "Inform
 def format_priority(number: int) -> str:
     """`9` -> `"9/Urgent"`. Source: events.rst, `priority`; contract: 0-2, 3-5, 6-8, 9-10."""
     return next(f"{number}/{name}" for least, name in CATEGORIES if number >= least)
-
-
-def priority_number(text: str) -> int:
-    """The inverse: `"9/Urgent"` -> 9."""
-    return int(text.partition("/")[0])

@@ -1,5 +1,7 @@
 """Readings of pools: what is news between two of them, and how much it weighs."""
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import pytest
@@ -7,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.pools import combine, compare, highest, priority
+from collectors.system_state import SCHEMA, read, write
 from collectors.zpool_output import COLUMNS, Detail
+from sysadmd.events import format_priority
 
 WELL = dict.fromkeys(COLUMNS, "-") | {"health": "ONLINE", "capacity": "10%"}
 DISK = {"name": "d0", "state": "ONLINE", "read": "0", "write": "0", "cksum": "62"}
@@ -134,3 +138,23 @@ def test_a_reading_is_news_if_and_only_if_it_says_something_else(
     if highest(new) > highest(old):
         assert news.told
         assert news.priority >= highest(new) or news.priority >= 6
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+
+
+@given(st.dictionaries(NAMES, st.sampled_from([0, 6, 9]), max_size=5))
+def test_a_reading_of_an_older_version_keeps_its_priorities(numbers: dict[str, int]) -> None:
+    pools = {name: {"size": "1G", "priority": number} for name, number in numbers.items()}
+    texts = {
+        name: {**pool, "priority": format_priority(numbers[name])}
+        for name, pool in pools.items()
+    }
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(SCHEMA[0])
+        write(db, "pools", texts)
+        write(db, "hostname", "box")
+        db.executescript(SCHEMA[1])
+        assert read(db, "pools") == pools
+        assert list(read(db, "pools")) == list(pools)
+        assert read(db, "hostname") == "box"
