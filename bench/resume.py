@@ -22,11 +22,11 @@ import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from bench.wire import RawClient, percentile, resident
 from sysadmd import journal
 from sysadmd.journal import SYSTEMS, Transaction
-from tests.conftest import QUIET
-from tests.daemon import Daemon
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.figures import percentile, resident
+from tests.kit.raw_client import RawClient
 
 # Of 100 stored events so many come from real jobs, three of each.
 JOBS_PER_100 = 8

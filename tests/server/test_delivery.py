@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from bench.wire import RawClient
 from sysadmd import journal
 from sysadmd.journal import SYSTEMS, Transaction
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon, wait_for
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.raw_client import RawClient
+from tests.kit.waiting import wait_for
 
 ALL = list(SYSTEMS)
 

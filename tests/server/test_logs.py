@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from server.log_window import DEFAULT_WINDOW, FARTHEST, window
 from sysadmd import journal
 from sysadmd.journal import Transaction
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
 
 NOW = 1_700_000_000_000
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from server.frames import FRAME_LIMIT
 from server.paging import MAX_ENTRIES
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon
-from tests.server.test_token_cli import token
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon, sysadmd
 
 
 def pages(client: Client, name: str, action: str, key: str) -> list[Any]:
@@ -43,7 +42,7 @@ def test_more_tokens_than_a_reply_holds_are_all_listed(tmp_path: Path) -> None:
 
 def shown(daemon: Daemon) -> list[str]:
     """The names that `sysadmd token list` prints."""
-    done = token(daemon, "list", "--json")
+    done = sysadmd("token", "list", "--json", "--state-dir", str(daemon.state_dir))
     return [json.loads(line)["name"] for line in done.stdout.splitlines()]
 
 

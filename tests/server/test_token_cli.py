@@ -1,23 +1,13 @@
 """`sysadmd token`, with and without a running daemon."""
 
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.conftest import QUIET
-from tests.daemon import ROOT, Daemon
+from tests.kit.daemon import QUIET, Daemon, sysadmd
 
 
 def token(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = str(ROOT / "sysadmd" / "__main__.py")
-    options = ["--state-dir", str(daemon.state_dir)]
-    return subprocess.run(
-        [sys.executable, program, "token", *arguments, *options],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return sysadmd("token", *arguments, "--state-dir", str(daemon.state_dir))
 
 
 def works(daemon: Daemon, secret: str) -> bool:

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 
 from dispatcher import logs, records
 from dispatcher.records import Job
-from tests.dispatcher.harness import end, holders, wait_for
+from tests.kit.processes import end, holders
+from tests.kit.waiting import wait_for
 
 # Long enough that nobody waits for it to end by itself.
 FOREVER = "sleep 300"
@@ -168,18 +169,18 @@ class Victim(Protocol):
     @property
     def is_up(self) -> bool: ...
 
-    def start(self) -> None: ...
+    def start(self) -> object: ...
 
     def kill(self) -> None: ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> object: ...
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """As the driver. Raises: OSError when the daemon dies meanwhile."""
         ...
 
 
-class Client(threading.Thread):
+class Submitter(threading.Thread):
     """Submits its jobs and sees to it that each is acknowledged."""
 
     def __init__(self, daemon: Victim, jobs: Sequence[Planned], pace: float) -> None:
@@ -221,14 +222,14 @@ def torture(
     planned = plan(seed, jobs, ledger)
     rng = random.Random(-seed)
     daemon.start()
-    clients = [Client(daemon, planned[number::3], pace) for number in range(3)]
+    clients = [Submitter(daemon, planned[number::3], pace) for number in range(3)]
     for client in clients:
         client.start()
     for target in itertools.islice(itertools.cycle(targets), kills):
         _hit(daemon, target, rng)
     for client in clients:
         client.join()
-    wait_for(lambda: _all_finished(daemon, len(planned)), 120)
+    wait_for(lambda: _all_finished(daemon, len(planned)), "the end of all jobs", 120)
     # What is written late is late, and the last words of the last commands are read.
     time.sleep(0.5)
     daemon.stop()
