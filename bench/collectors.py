@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from collectors import pools, zpool_output
 from tests.kit.daemon import QUIET, Daemon, following
 from tests.kit.figures import percentile, resident, spent
 from tests.kit.raw_client import RawClient
+from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
 
 DATE = "Thu Nov 26 18:00:02 UTC 2026"
@@ -74,9 +74,8 @@ def delays(scratch: Path, lines: int) -> None:
 
 def read_so_far(state_dir: Path) -> int:
     """Bytes of the log that are committed as read."""
-    db = sqlite3.connect(f"file:{state_dir}/state.db?mode=ro", uri=True)
-    row = db.execute("SELECT value FROM positions").fetchone()
-    db.close()
+    with state_file(state_dir) as db:
+        row = db.execute("SELECT value FROM positions").fetchone()
     return json.loads(row[0])["position"]["offset"] if row else 0
 
 

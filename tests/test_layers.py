@@ -40,7 +40,25 @@ def test_the_door_looks_up_inside_its_functions_only() -> None:
     assert imported_rooms(ast.Module(outside, [])) <= {"sysadmd"}
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+@pytest.mark.parametrize("room", [*MAY_IMPORT, "tests/kit", "bench"])
 def test_every_module_says_first_what_it_is_for(room: str) -> None:
     for file in (ROOT / room).rglob("*.py"):
         assert ast.get_docstring(ast.parse(file.read_text())), file
+
+
+def imported_tests(tree: ast.AST) -> set[str]:
+    """What it imports of tests and bench, with full names."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module or '.'}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.partition(".")[0] in ("tests", "bench", "")}
+
+
+@pytest.mark.parametrize(("room", "own"), [("tests", "tests.kit."), ("bench", "bench.")])
+def test_what_tests_and_benches_share_lies_in_the_kit(room: str, own: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        for name in imported_tests(ast.parse(file.read_text())):
+            assert name.startswith((own, "tests.kit.")), f"{file.relative_to(ROOT)}: {name}"

@@ -17,6 +17,7 @@ from dispatcher import records
 from sysadmd.journal import Transaction
 from sysadmd.settings import Retention
 from tests.kit.driver import Driver
+from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
 
 
@@ -204,9 +205,8 @@ def test_the_same_id_and_commands_give_the_same_job_while_it_is_active(room: Dri
     assert reply["error"] == "conflict"
     assert "id 'a' is in use by an active job with other commands" in reply["text"]
     # All or nothing: the first of the two is not there either.
-    with sqlite3.connect(room.state_dir / "state.db") as db:
+    with state_file(room.state_dir) as db:
         assert records.newest(db, "b") is None
-    db.close()
     room.ask({"kill": ["a"]})
     room.finished(first)
     assert room.submit("sleep 0", id="a") != first
@@ -265,13 +265,12 @@ def test_progress_comes_at_most_once_in_its_interval(tmp_path: Path) -> None:
     with Driver(tmp_path, progress_interval=0.4) as daemon:
         uid = daemon.submit(["sh", "-c", "for i in $(seq 60); do echo $i; sleep 0.02; done"])
         daemon.finished(uid)
-        with sqlite3.connect(tmp_path / "state.db") as db:
+        with state_file(tmp_path) as db:
             times = [
                 at
                 for at, body in db.execute("SELECT time, body FROM events ORDER BY seq")
                 if json.loads(body)["state"] == "running"
             ]
-        db.close()
     assert len(times) >= 2
     assert all(later - earlier >= 390 for earlier, later in itertools.pairwise(times))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import pytest
 
 from tests.kit.daemon import ROOT
 from tests.kit.driver import PROGRAM, Driver
-from tests.kit.processes import end, holders
+from tests.kit.processes import books, end, holders
+from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
 
 SLOW = ["sh", "-c", "echo first; while [ ! -e go ]; do sleep 0.05; done; echo second; exit 7"]
@@ -160,17 +160,13 @@ def test_when_guard_and_keeper_are_killed_a_job_ends_as_lost_with_its_whole_log(
 def test_a_job_of_dead_guard_and_keeper_can_still_be_killed(daemon: Driver) -> None:
     uid = daemon.submit("sleep 60", id="a")
     wait_for(lambda: daemon.job(uid).state == "running")
-    wait_for(lambda: '"began"' in books(daemon))
+    wait_for(lambda: '"began"' in books(daemon.state_dir))
     for pid in reversed(holders(daemon.state_dir)):
         end(pid)
     wait_for(lambda: holders(daemon.state_dir, "keeper"))
     daemon.ask({"kill": ["a"]})
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("killed", None)
-
-
-def books(daemon: Driver) -> str:
-    return "".join(file.read_text() for file in (daemon.state_dir / "keeper").glob("*.book"))
 
 
 def test_a_kill_is_gone_on_with_by_the_next_daemon(daemon: Driver) -> None:
@@ -328,9 +324,8 @@ def test_a_commands_end_in_a_machine_crash_is_lost(room: Driver) -> None:
     for pid in reversed(holders(room.state_dir)):
         end(pid)
     let_go(room)
-    with sqlite3.connect(room.state_dir / "state.db") as db:
+    with state_file(room.state_dir) as db:
         db.execute("UPDATE jobs SET boot = 'another' WHERE uid = ?", (uid,))
-    db.close()
     room.start()
     job = room.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("lost", None)

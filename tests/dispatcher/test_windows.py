@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.driver import Driver
-from tests.kit.processes import end, holders
+from tests.kit.processes import books, end, holders
 from tests.kit.torture import torture
 from tests.kit.waiting import wait_for
 
@@ -27,10 +27,6 @@ def hold(daemon: Driver, more: int) -> int:
     size = book.stat().st_size
     resource.prlimit(keeper, resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
     return keeper
-
-
-def text(daemon: Driver) -> str:
-    return "".join(file.read_text() for file in (daemon.state_dir / "keeper").glob("*.book"))
 
 
 def warm(daemon: Driver) -> None:
@@ -71,7 +67,7 @@ def test_killed_before_the_word_that_it_comes_next_it_is_started_once(
     keeper = hold(daemon, 10)
     uid = submit(daemon, "exit 3")
     wait_for(lambda: daemon.job(uid).state == "running")
-    wait_for(lambda: text(daemon).endswith('{"next":[4'))
+    wait_for(lambda: books(daemon.state_dir).endswith('{"next":[4'))
     strike(daemon, keeper, with_daemon)
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("failed", 3)
@@ -116,7 +112,7 @@ def test_killed_between_end_and_record_the_code_is_known(
     warm(room)
     uid = submit(room, "echo $$ >pid; while [ ! -e go ]; do sleep 0.05; done; exit 3", id="a")
     pid = wait_for(lambda: (room.state_dir / "pid").exists() and the_pid(room))
-    wait_for(lambda: f'"pid":{pid}' in text(room))
+    wait_for(lambda: f'"pid":{pid}' in books(room.state_dir))
     keeper = hold(room, 5)
     (room.state_dir / "go").touch()
     wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z")

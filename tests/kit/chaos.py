@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 import socket
-import sqlite3
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final
 from sysadmd.client import Event, Target, Unreachable, connect, events
 from sysadmd.journal import SYSTEMS, parse_place
 from tests.kit.daemon import Daemon
+from tests.kit.state_file import state_file
 
 READERS: Final = 20
 # How often the daemon is killed; s.
@@ -261,7 +261,7 @@ async def _settle(daemon: Daemon, direct: Target, readers: list[Reader]) -> None
 
 def _read_journal(state_dir: Path) -> list[tuple[int, int]]:
     """(seq, system) of all events."""
-    with contextlib.closing(sqlite3.connect(state_dir / "state.db")) as db:
+    with state_file(state_dir) as db:
         return db.execute("SELECT seq, system FROM events ORDER BY seq").fetchall()
 
 

@@ -50,6 +50,11 @@ class Client:
         assert frame["name"] == "response", frame
         return frame["args"]
 
+    def trail(self) -> list[str]:
+        """Who did what: the texts of the audit trail."""
+        args = {"action": "read_logs", "logs": ["hostinfo"]}
+        return list(self.ask("rpc", "logs", args)["hostinfo"].values())
+
     def receive(self, seconds: float = DEADLINE) -> dict[str, Any]:
         """The next frame."""
         frame = self.socket.recv(timeout=seconds)

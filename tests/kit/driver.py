@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ from typing import Any, Self
 from dispatcher import logs, records
 from dispatcher.records import Job
 from tests.kit.processes import Program, clean
+from tests.kit.state_file import state_file
 from tests.kit.waiting import DEADLINE, wait_for
 
 PROGRAM = Path(__file__).with_name("driver_program.py")
@@ -79,9 +79,8 @@ class Driver(Program):
 
     def job(self, uid: int) -> Job:
         """The job, from the state file."""
-        with sqlite3.connect(self.state_dir / "state.db") as db:
+        with state_file(self.state_dir) as db:
             job = records.job(db, uid)
-        db.close()
         assert job is not None
         return job
 
@@ -100,7 +99,6 @@ class Driver(Program):
 
     def events(self) -> list[tuple[int, dict[str, Any]]]:
         """All events: seq and body."""
-        with sqlite3.connect(self.state_dir / "state.db") as db:
+        with state_file(self.state_dir) as db:
             rows = db.execute("SELECT seq, body FROM events ORDER BY seq").fetchall()
-        db.close()
         return [(seq, json.loads(body)) for seq, body in rows]

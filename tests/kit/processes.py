@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import selectors
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ from typing import Self
 import psutil
 
 from dispatcher import logs
+from tests.kit.state_file import state_file
 from tests.kit.waiting import DEADLINE
 
 # Those that outlive the daemon; the guard first, since it takes over what a keeper leaves.
@@ -178,22 +180,28 @@ def held(state_dir: Path) -> list[Path]:
     return [log for log in (state_dir / "jobs").glob("*/*.log") if logs.is_held(log)]
 
 
+def books(state_dir: Path) -> str:
+    """What guards and keepers have written, as far as it has not been worked in and deleted."""
+    return "".join(file.read_text() for file in (state_dir / "keeper").glob("*.book"))
+
+
+def begun(state_dir: Path) -> list[int]:
+    """The pids that commands were given, by the books; they may be others' by now."""
+    return [int(pid) for pid in re.findall(r'"pid":(\d+)', books(state_dir))]
+
+
 def clean(state_dir: Path) -> None:
     """End what a test leaves: guards, keepers, and the jobs that they or dead ones began."""
-    left = family([*holders(state_dir), *_orphans(state_dir)])
-    for process in left:
-        end(process.pid)
-
-
-def _orphans(state_dir: Path) -> list[int]:
-    """Pids of commands on record as running that do have a log of this place open."""
+    pids = begun(state_dir)
+    # There may be none, or none that can be read.
+    with contextlib.suppress(sqlite3.Error), state_file(state_dir) as db:
+        pids += [
+            pid for (pid,) in db.execute("SELECT pid FROM commands WHERE state = 1") if pid
+        ]
     place = f"{state_dir.resolve()}/jobs/"
-    found: list[int] = []
-    with contextlib.suppress(sqlite3.Error):
-        db = sqlite3.connect(f"file:{state_dir}/state.db?mode=ro", uri=True)
-        with contextlib.closing(db):
-            found = [pid for (pid,) in db.execute("SELECT pid FROM commands WHERE state = 1")]
-    return [pid for pid in found if pid and _writes_below(pid, place)]
+    orphans = [pid for pid in pids if _writes_below(pid, place)]
+    for process in family([*holders(state_dir), *orphans]):
+        end(process.pid)
 
 
 def _writes_below(pid: int, place: str) -> bool:

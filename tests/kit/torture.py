@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from dispatcher import logs, records
 from dispatcher.records import Job
 from tests.kit.processes import end, holders
+from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
 
 # Long enough that nobody waits for it to end by itself.
@@ -274,9 +275,8 @@ def _wait_for_a_line(state_dir: Path) -> None:
 
 
 def _all_finished(daemon: Victim, count: int) -> bool:
-    with sqlite3.connect(daemon.state_dir / "state.db") as db:
+    with state_file(daemon.state_dir) as db:
         row = db.execute("SELECT count(*) FROM jobs WHERE state = 2").fetchone()
-    db.close()
     return bool(row[0] == count)
 
 
@@ -285,7 +285,7 @@ def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
     tally = Tally(jobs=len(planned))
     signed = [tuple(line.rsplit(" ", 2)) for line in ledger.read_text().splitlines()]
     begun = Counter((id, int(n)) for id, n, word in signed if word == "begins")
-    with sqlite3.connect(state_dir / "state.db") as db:
+    with state_file(state_dir) as db:
         for plan in planned:
             job = records.job(db, plan.uid) if plan.uid else None
             if job is None or job.state != "finished":
@@ -296,7 +296,6 @@ def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
         tally.doubled += [f"{id} {n}" for (id, n), times in begun.items() if times > 1]
         tally.wrong += _order_problems(db, signed)
         tally.wrong += _event_problems(db)
-    db.close()
     return tally
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from sysadmd.client import Target, Unreachable, events
 from tests.kit.daemon import QUIET, Daemon
 from tests.kit.processes import clean
 from tests.kit.raw_client import RawClient
+from tests.kit.state_file import state_file
 from tests.kit.torture import Tally, torture
 from tests.kit.waiting import DEADLINE
 
@@ -46,9 +46,8 @@ class _Victim(Daemon):
         (order,) = request["submit"]
         order = {**order, "queue": order.get("queue") or "no_queue"}
         id = self._request({"action": "submit", "job": order})["job"]["id"]
-        with sqlite3.connect(self.state_dir / "state.db", timeout=30) as db:
+        with state_file(self.state_dir) as db:
             job = records.newest(db, id)
-        db.close()
         # The reply means that it is on disk.
         assert job is not None, f"job {id} was acknowledged and is not there"
         return {"jobs": [[job.uid, job.id]]}
@@ -122,9 +121,8 @@ def run(seed: int, jobs: int, kills: int, targets: str, portable: bool) -> tuple
 
 
 def _compare(state_dir: Path, rider: _Rider) -> str:
-    with sqlite3.connect(state_dir / "state.db") as db:
+    with state_file(state_dir) as db:
         (count,) = db.execute("SELECT count(*) FROM events").fetchone()
-    db.close()
     until = time.monotonic() + 30
     while rider.heard < count and not rider.trouble and time.monotonic() < until:
         time.sleep(0.05)
