@@ -8,19 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sqlite3
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from bench.idle import spent
-from bench.wire import RawClient, percentile, resident
 from collectors import pools, zpool_output
-from tests.conftest import QUIET
-from tests.daemon import Daemon, wait_for
+from tests.kit.daemon import QUIET, Daemon, following
+from tests.kit.figures import percentile, resident, spent
+from tests.kit.raw_client import RawClient
+from tests.kit.state_file import state_file
+from tests.kit.waiting import wait_for
 
 DATE = "Thu Nov 26 18:00:02 UTC 2026"
 POOL = "tank{0}\t10.9T\t1.21T\t9.67T\t3%\t-\t1.00x\t-\t{1}%\tONLINE"
@@ -36,11 +34,9 @@ def daemon(scratch: Path, name: str, *, watched: bool = True) -> tuple[Daemon, P
     log = scratch / name / "lpreserver.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"{DATE}: Creating snapshot on tank/old\n")
-    collectors = QUIET.rsplit("[collectors.life_preserver]", 1)[0]
-    settings = f'{collectors}[collectors.life_preserver]\nlog = "{log}"\n'
     env = {} if watched else {"SYSADMD_PORTABLE": "1"}
     options = ("--log-level", "info")
-    return Daemon(scratch / name / "state", settings, options=options, env=env), log
+    return Daemon(scratch / name / "state", following(log), options=options, env=env), log
 
 
 def follow(one: Daemon, log: Path, lines: int, longest_pause: float) -> list[float]:
@@ -78,9 +74,8 @@ def delays(scratch: Path, lines: int) -> None:
 
 def read_so_far(state_dir: Path) -> int:
     """Bytes of the log that are committed as read."""
-    db = sqlite3.connect(f"file:{state_dir}/state.db?mode=ro", uri=True)
-    row = db.execute("SELECT value FROM positions").fetchone()
-    db.close()
+    with state_file(state_dir) as db:
+        row = db.execute("SELECT value FROM positions").fetchone()
     return json.loads(row[0])["position"]["offset"] if row else 0
 
 
@@ -107,7 +102,7 @@ def backlog(scratch: Path, lines: int) -> None:
             answers.append(time.perf_counter() - asked)
             most = max(most, resident(one.pid))
             time.sleep(0.02)
-        took, used = time.perf_counter() - begun, spent(psutil.Process(one.pid))
+        took, used = time.perf_counter() - begun, spent(one.pid)
         client.close()
     print(
         f"backlog of {lines:,} lines, start included: {lines / took:,.0f} lines/s,"
@@ -151,10 +146,9 @@ def idle(scratch: Path, seconds: float) -> None:
         with Daemon(scratch / name, settings, options=("--log-level", "info")) as one:
             # Past the start: the first readings are taken.
             time.sleep(5)
-            process = psutil.Process(one.pid)
-            before = spent(process)
+            before = spent(one.pid)
             time.sleep(seconds)
-            costs.append(100 * (spent(process) - before) / seconds)
+            costs.append(100 * (spent(one.pid) - before) / seconds)
     without, full = costs
     print(
         f"idle over {seconds:g} s: collectors {full - without:.3f} % of a core (limit"

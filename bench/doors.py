@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import socket
 import ssl
 import tempfile
 import time
 from pathlib import Path
 
-from bench.wire import RawClient, percentile, resident
-from tests.conftest import QUIET
-from tests.daemon import Daemon
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.figures import percentile, resident
+from tests.kit.raw_client import RawClient
 
 # Rude ones come from so many addresses of 127.0.0.0/8, below the limit of each.
 PER_ADDRESS = 10
@@ -41,11 +40,6 @@ def latency(daemon: Daemon, seconds: float) -> list[float]:
     return found
 
 
-def plain(daemon: Daemon, source: str) -> socket.socket:
-    host, port = daemon.url.removeprefix("wss://").rsplit(":", 1)
-    return socket.create_connection((host, int(port)), source_address=(source, 0))
-
-
 def idle_crowd(daemon: Daemon, count: int) -> None:
     before = resident(daemon.pid)
     begun = time.perf_counter()
@@ -66,10 +60,10 @@ def idle_crowd(daemon: Daemon, count: int) -> None:
 def under_siege(daemon: Daemon, count: int) -> None:
     """500 that say nothing in the handshake, 500 that write a byte now and then."""
     quiet = latency(daemon, 4)
-    silent = [plain(daemon, address(n // PER_ADDRESS)) for n in range(count)]
+    silent = [daemon.plain_socket(address(n // PER_ADDRESS)) for n in range(count)]
     slow: list[ssl.SSLSocket] = []
     for number in range(count):
-        sock = plain(daemon, address(1000 + number // PER_ADDRESS))
+        sock = daemon.plain_socket(address(1000 + number // PER_ADDRESS))
         with contextlib.suppress(OSError):
             secure = daemon.context.wrap_socket(sock, server_hostname="127.0.0.1")
             secure.send(b"GET / HTTP/1.1\r\nX: ")

@@ -16,22 +16,18 @@ from pathlib import Path
 
 import psutil
 
-from tests.daemon import Daemon
+from tests.kit.daemon import Daemon
+from tests.kit.figures import resident, spent
+from tests.kit.processes import holders
 
 # The contract's promises: s of CPU to the ready line at the second start, MiB, % of one core.
 START, MEMORY, PROCESSOR = 0.5, 60.0, 0.3
 
 
-def spent(process: psutil.Process) -> float:
-    """Seconds of CPU of a process and of its ended children."""
-    times = process.cpu_times()
-    return float(times.user + times.system + times.children_user + times.children_system)
-
-
 def start_cost(daemon: Daemon) -> float:
     """Seconds of CPU from exec to the ready line, children included."""
     daemon.start()
-    cost = spent(psutil.Process(daemon.pid))
+    cost = spent(daemon.pid)
     daemon.stop()
     return cost
 
@@ -50,15 +46,6 @@ def bare_cost() -> float:
     )
 
 
-def keepers(state_dir: Path) -> list[psutil.Process]:
-    """The guard and the keeper of a state directory."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "keeper" in (process.info["cmdline"] or []) and str(state_dir) in process.cmdline()
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
@@ -75,13 +62,12 @@ def main() -> None:
         with daemon:
             # Past the start: the first readings are taken, the keeper is there.
             time.sleep(5)
-            process = psutil.Process(daemon.pid)
-            before = spent(process)
+            before = spent(daemon.pid)
             time.sleep(options.seconds)
-            used = 100 * (spent(process) - before) / options.seconds
-            memory = process.memory_info().rss / 2**20
+            used = 100 * (spent(daemon.pid) - before) / options.seconds
+            memory = resident(daemon.pid)
             print(f"resident memory: {memory:.1f} MiB (limit {MEMORY:g})")
-            for other in keepers(daemon.state_dir):
+            for other in map(psutil.Process, holders(daemon.state_dir)):
                 full = other.memory_full_info()
                 print(
                     f"  beside it {other.name()} {other.pid}: {full.rss / 2**20:.1f} MiB"

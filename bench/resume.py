@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import selectors
 import socket
-import sqlite3
 import ssl
 import tempfile
 import threading
@@ -22,12 +21,11 @@ import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from bench.wire import RawClient, percentile, resident
-from sysadmd import journal
 from sysadmd.events import SYSTEMS
-from sysadmd.journal import Transaction
-from tests.conftest import QUIET
-from tests.daemon import Daemon
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.figures import percentile, resident
+from tests.kit.raw_client import RawClient
+from tests.kit.state_file import append_events
 
 # Of 100 stored events so many come from real jobs, three of each.
 JOBS_PER_100 = 8
@@ -47,18 +45,13 @@ def fill_jobs(daemon: Daemon, jobs: int) -> None:
 
 
 def fill_logs(state_dir: Path, count: int) -> None:
-    db = sqlite3.connect(state_dir / "state.db")
-    change = Transaction(db)
-    for number in range(count):
-        body = {
-            "message": f"Wed Nov 25 18:00:02 UTC 2026: Creating snapshot on tank/data/{number}",
-            "priority": "1/Information",
-            "class": "snapshot",
-        }
-        journal.append(change, "life-preserver", json.dumps(body).encode(), time.time())
-        change.events.clear()
-    db.commit()
-    db.close()
+    text = "Wed Nov 25 18:00:02 UTC 2026: Creating snapshot on tank/data/{}"
+    rest = {"priority": "1/Information", "class": "snapshot"}
+    bodies = ({"message": text.format(number), **rest} for number in range(count))
+    append_events(
+        state_dir,
+        (("life-preserver", json.dumps(body).encode(), time.time()) for body in bodies),
+    )
 
 
 def read_all(state_dir: Path, count: int) -> tuple[float, int]:

@@ -6,17 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
-
-# No surprise from the machine that the tests run on: its pools and logs are not ours.
-QUIET = """
-[collectors.hostname]
-enabled = false
-[collectors.zpool]
-enabled = false
-[collectors.life_preserver]
-enabled = false
-"""
+from tests.kit.daemon import QUIET, Daemon
 
 
 def pytest_configure() -> None:

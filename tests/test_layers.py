@@ -34,8 +34,8 @@ def imported(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module or ''}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -71,7 +71,7 @@ def test_the_door_looks_up_inside_its_functions_only() -> None:
     assert imported_rooms(ast.Module(outside, [])) <= {"sysadmd"}
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+@pytest.mark.parametrize("room", [*MAY_IMPORT, "tests/kit", "bench"])
 def test_every_module_says_first_what_it_is_for(room: str) -> None:
     for file in (ROOT / room).rglob("*.py"):
         assert ast.get_docstring(ast.parse(file.read_text())), file
@@ -85,3 +85,12 @@ def test_no_two_classes_have_one_name() -> None:
                 if isinstance(node, ast.ClassDef):
                     other = seen.setdefault(node.name, file)
                     assert other == file, f"{node.name} is a class of {file} and of {other}"
+
+
+@pytest.mark.parametrize(("room", "own"), [("tests", "tests.kit."), ("bench", "bench.")])
+def test_what_tests_and_benches_share_lies_in_the_kit(room: str, own: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        for name in imported(ast.parse(file.read_text())):
+            if name.partition(".")[0] in ("tests", "bench", ""):
+                fits = name.startswith((own, "tests.kit."))
+                assert fits, f"{file.relative_to(ROOT)} imports {name}"

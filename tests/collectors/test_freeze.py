@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.collectors.conftest import needed
-from tests.collectors.test_real_pools import config, next_state
-from tests.daemon import Daemon, wait_for
+from tests.kit.daemon import Daemon
+from tests.kit.needs import needs_root
+from tests.kit.pools import next_state, watching
+from tests.kit.processes import command_line, family
+from tests.kit.waiting import wait_for
 
 TOOLS = ("mkfs.ext4", "mount", "fsfreeze", "umount")
 ROW = "tank\\t1G\\t1M\\t1023M\\t0%\\t-\\t1.00x\\t-\\t0%\\t{health}\\n"
@@ -25,8 +25,7 @@ ROUNDS, ROUND = 10, 1.1
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
-    if os.geteuid() != 0 or not all(map(shutil.which, TOOLS)):
-        needed(f"root and {', '.join(TOOLS)}")
+    needs_root(*TOOLS)
     image, mounted = tmp_path / "image", tmp_path / "disk"
     image.touch()
     os.truncate(image, 16 * 2**20)
@@ -49,6 +48,7 @@ def stand_in(directory: Path, disk: Path) -> Path:
     command.write_text(
         f"#!/bin/sh\n"
         f'[ "$1" = events ] && exec sleep 1000\n'
+        f"echo $$ >> {directory}/asking\n"
         f"echo asked >> {disk}/log\n"
         f'[ "$1" = list ] && cat {directory}/list\n'
         f"exit 0\n"
@@ -65,13 +65,13 @@ def say(directory: Path, health: str) -> None:
 
 
 def queries(command: Path) -> list[int]:
-    """Processes that ask, by their pids."""
-    found: list[int] = []
-    for process in psutil.process_iter(["cmdline"]):
-        words: list[str] = process.info["cmdline"] or []
-        if str(command) in words and "events" not in words:
-            found.append(process.pid)
-    return found
+    """Processes that ask, by their pids: each has noted it before anything else."""
+    noted = command.with_name("asking").read_text().split()
+    return [
+        process.pid
+        for process in family(map(int, noted))
+        if str(command) in command_line(process)
+    ]
 
 
 def rounds(check: Callable[[], None]) -> None:
@@ -87,7 +87,7 @@ def test_one_zpool_at_most_sits_in_the_kernel_whatever_happens(
     tmp_path: Path, disk: Path
 ) -> None:
     command = stand_in(tmp_path, disk)
-    settings = config(str(command)).replace("timeout = 1", "timeout = 0.5")
+    settings = watching(str(command)).replace("timeout = 1", "timeout = 0.5")
     with Daemon(tmp_path / "state", settings) as daemon:
         with daemon.client() as client:
             client.ask("events", "subscribe", {"systems": ["system-state"], "since": "now"})

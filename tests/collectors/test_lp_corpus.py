@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.collectors.corpus import LPRESERVER
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.corpus import LPRESERVER
+from tests.kit.daemon import Daemon, following
 
 sys.path.append(str(LPRESERVER))
 # The corpus' own player leaves a file to the garbage collector.
@@ -25,20 +26,10 @@ pytestmark = [
 CASES = sorted(
     path.name for path in LPRESERVER.iterdir() if path.is_dir() and path.name[0] != "_"
 )
+
 FAST = ("all-messages", "half-lines", "rotation-newsyslog-rename", "not-utf8")
 # How long the last lines of a case may take: two looks of the timer, and a rotation.
 SETTLE = 6.0
-
-
-def config(log: Path) -> str:
-    return f"""
-        [collectors.hostname]
-        enabled = false
-        [collectors.zpool]
-        enabled = false
-        [collectors.life_preserver]
-        log = "{log}"
-    """
 
 
 class Run:
@@ -49,7 +40,7 @@ class Run:
         self.logs = directory / case / "log"
         self.logs.mkdir(parents=True)
         state = directory / case / "state"
-        self.daemon = Daemon(state, config(self.logs / "lpreserver.log"))
+        self.daemon = Daemon(state, following(self.logs / "lpreserver.log"))
         steps = (self.case / "steps.jsonl").read_text().splitlines()
         self.restarts = any('"collector"' in step for step in steps)
         half_time = sum(json.loads(step)["sleep"] for step in steps) / 2
@@ -71,14 +62,14 @@ class Run:
             return self._events()
         finally:
             self.timer.cancel()
-            self.daemon.stop()
+            if self.daemon.is_up:
+                self.daemon.stop()
 
     def _kill_in_between(self) -> None:
         if self.restarts:
             # The case has a restart of its own.
             return
-        process = self.daemon.process
-        if process is not None and process.poll() is None:
+        if self.daemon.is_up:
             self.daemon.kill()
             self.daemon.start()
 

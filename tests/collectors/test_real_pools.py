@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.collectors.conftest import Zpool, destroy, needed
-from tests.daemon import Client, Daemon, wait_for
-
-
-def config(command: str = "zpool", *, enabled: str = "true", hostname: str = "false") -> str:
-    return f"""
-        [collectors.hostname]
-        enabled = {hostname}
-        interval = 0.2
-        [collectors.zpool]
-        enabled = {enabled}
-        command = "{command}"
-        interval = 1
-        timeout = 1
-        [collectors.life_preserver]
-        enabled = false
-    """
-
-
-def next_state(client: Client, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The args of the next system-state event that fits."""
-    found: dict[str, Any] = client.until(
-        lambda f: f["name"] == "system_state" and fits(f["args"])
-    )[-1]["args"]
-    return found
+from tests.kit.daemon import Daemon
+from tests.kit.needs import needs_root
+from tests.kit.pools import Zpool, next_state, watching
+from tests.kit.waiting import wait_for
 
 
 def test_a_pool_is_followed_from_its_first_day_to_its_last(
     zfs_fuse: Zpool, mirror: str, tmp_path: Path
 ) -> None:
-    with Daemon(tmp_path / "state", config()) as daemon, daemon.client() as client:
+    with Daemon(tmp_path / "state", watching()) as daemon, daemon.client() as client:
         wait_for(lambda: current(daemon), "the first reading")
         client.ask("events", "subscribe", "system-state")
         pool = client.event()["args"]["zpools"][mirror]
@@ -57,7 +34,7 @@ def test_a_pool_is_followed_from_its_first_day_to_its_last(
         zfs_fuse("online", mirror, str(tmp_path / "a"))
         better = next_state(client, lambda args: health(args, mirror) == "ONLINE")
         assert better["zpools"][mirror]["priority"] == "0/Information"
-        destroy(zfs_fuse, mirror)
+        zfs_fuse.destroy(mirror)
         gone = next_state(client, lambda args: "vanished" in args)
         assert gone["vanished"] == [mirror]
         assert gone["priority"] == "6/Critical"
@@ -67,7 +44,7 @@ def test_a_pool_is_followed_from_its_first_day_to_its_last(
 def test_a_pool_that_fills_up_and_one_whose_disk_rots_are_told(
     zfs_fuse: Zpool, mirror: str, tmp_path: Path
 ) -> None:
-    settings = config().replace("timeout = 1", "timeout = 10")
+    settings = watching().replace("timeout = 1", "timeout = 10")
     with Daemon(tmp_path / "state", settings) as daemon, daemon.client() as client:
         wait_for(lambda: current(daemon), "the first reading")
         client.ask("events", "subscribe", "system-state")
@@ -112,11 +89,11 @@ def current(daemon: Daemon) -> bool:
 def test_a_pool_that_vanished_while_the_daemon_was_down_is_told_at_its_start(
     zfs_fuse: Zpool, mirror: str, tmp_path: Path
 ) -> None:
-    daemon = Daemon(tmp_path / "state", config())
+    daemon = Daemon(tmp_path / "state", watching())
     with daemon:
         wait_for(lambda: current(daemon), "the first reading")
         daemon.kill()
-        destroy(zfs_fuse, mirror)
+        zfs_fuse.destroy(mirror)
         daemon.start()
         with daemon.client() as client:
             client.ask("events", "subscribe", {"systems": ["system-state"], "since": "oldest"})
@@ -124,10 +101,9 @@ def test_a_pool_that_vanished_while_the_daemon_was_down_is_told_at_its_start(
 
 
 def test_a_host_that_is_renamed_is_told_with_its_old_name(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        needed("root and unshare")
+    needs_root("unshare", "nsenter")
     wrapper = ("unshare", "-u", "--")
-    settings = config(enabled="false", hostname="true")
+    settings = watching(enabled="false", hostname="true")
     with Daemon(tmp_path / "state", settings, wrapper=wrapper) as daemon:
 
         def rename(name: str) -> None:
@@ -167,7 +143,7 @@ def test_a_zpool_in_trouble_is_told_once(tmp_path: Path, script: str, error: str
     stand_in = tmp_path / "zpool"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o755)
-    settings = config(str(stand_in))
+    settings = watching(str(stand_in))
     if "sleep" not in script:
         # It takes what time it needs.
         settings = settings.replace("timeout = 1", "timeout = 30")
@@ -183,7 +159,7 @@ def test_a_zpool_in_trouble_is_told_once(tmp_path: Path, script: str, error: str
 
 def test_a_machine_without_zpool_is_said_once_and_is_no_trouble(tmp_path: Path) -> None:
     missing = tmp_path / "zpool"
-    with Daemon(tmp_path / "state", config(str(missing), enabled='"auto"')) as daemon:
+    with Daemon(tmp_path / "state", watching(str(missing), enabled='"auto"')) as daemon:
         wait_for(lambda: "pools are not watched" in daemon.log.read_text(), "the log line")
         with daemon.client() as client:
             client.ask("events", "subscribe", {"systems": ["system-state"], "since": "oldest"})
@@ -207,7 +183,7 @@ def one_pool(zpool: Path, before: str = "") -> None:
 def test_the_state_is_known_when_the_daemon_is_ready(tmp_path: Path) -> None:
     zpool = tmp_path / "zpool"
     one_pool(zpool, "sleep 0.2")
-    settings = config(str(zpool), hostname="true")
+    settings = watching(str(zpool), hostname="true")
     with Daemon(tmp_path / "state", settings) as daemon, daemon.client() as client:
         client.ask("events", "subscribe", "system-state")
         state = client.event()["args"]
@@ -223,7 +199,7 @@ def test_pools_that_are_first_read_later_have_appeared(tmp_path: Path, late: str
     zpool, go = tmp_path / "zpool", tmp_path / "go"
     if late == "the answer":
         one_pool(zpool, f"until [ -e {go} ]; do sleep 0.02; done")
-    settings = config(str(zpool), enabled='"auto"', hostname="true")
+    settings = watching(str(zpool), enabled='"auto"', hostname="true")
     settings = settings.replace("timeout = 1", "timeout = 60")
     impatient = "import collectors.zpool as z; z.FIRST_ANSWER = 0.1"
     with (
@@ -253,7 +229,10 @@ def test_colours_bad_bytes_and_a_pool_without_status_make_no_news(tmp_path: Path
     answer("list", red)
     head = r"  pool: tank\nconfig:\n\n\tNAME    STATE     READ WRITE CKSUM\n"
     answer("status", head + r"\tsda     \x1b[31mFAULTED\x1b[0m      1     2     3  too many\n")
-    with Daemon(tmp_path / "state", config(str(stand_in))) as daemon, daemon.client() as client:
+    with (
+        Daemon(tmp_path / "state", watching(str(stand_in))) as daemon,
+        daemon.client() as client,
+    ):
         client.ask("events", "subscribe", {"systems": ["system-state"], "since": "oldest"})
         first = next_state(client, lambda args: "tank" in args["zpools"])
         assert health(first, "tank") == "DEGRADED"

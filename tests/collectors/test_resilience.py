@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sqlite3
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from watchdog.observers.api import EventEmitter
 
 from collectors.directory_watch import DirectoryWatch
 from collectors.life_preserver import SETTLING, Replication
 from collectors.log_tail import ROTATION_GRACE
-from tests.collectors.conftest import Zpool, needed
-from tests.collectors.test_lp_corpus import config
-from tests.collectors.test_real_pools import next_state
-from tests.daemon import Client, Daemon, wait_for
+from tests.kit.client import Client
+from tests.kit.daemon import Daemon, following
+from tests.kit.needs import needed
+from tests.kit.pools import Zpool, next_state
+from tests.kit.waiting import wait_for
 
 LINE = "Thu Nov 26 18:00:02 UTC 2026: Creating snapshot on tank/{}\n"
 ALL = {"systems": ["life-preserver", "system-state"], "since": "now"}
@@ -41,7 +40,7 @@ def test_what_is_written_once_the_daemon_is_ready_is_news(tmp_path: Path) -> Non
         "written = lambda: 'new' in log.read_text() or time.sleep(0.01); "
         "watch.check = lambda self: (list(iter(written, True)), check(self))[1]"
     )
-    with Daemon(tmp_path / "state", config(log), before=late) as daemon:
+    with Daemon(tmp_path / "state", following(log), before=late) as daemon:
         with log.open("a") as file:
             file.write(LINE.format("new"))
         with daemon.client() as client:
@@ -52,14 +51,12 @@ def test_what_is_written_once_the_daemon_is_ready_is_news(tmp_path: Path) -> Non
 
 def test_what_is_written_once_another_log_is_named_is_news(tmp_path: Path) -> None:
     logs = [tmp_path / name for name in ("a.log", "b.log", "c.log")]
-    with Daemon(tmp_path / "state", config(logs[0])) as daemon, daemon.client() as client:
+    with Daemon(tmp_path / "state", following(logs[0])) as daemon, daemon.client() as client:
         client.ask("events", "subscribe", ALL)
-        for number, log in enumerate(logs[1:], 1):
+        for log in logs[1:]:
             log.write_text(LINE.format("old"))
-            daemon.config.write_text(config(log))
-            os.kill(daemon.pid, signal.SIGHUP)
-            said = "configuration reloaded"
-            wait_for(lambda: daemon.log.read_text().count(said) == number, said)  # noqa: B023
+            daemon.config.write_text(following(log))
+            daemon.reload()
             with log.open("a") as file:
                 file.write(LINE.format("new"))
             told = [f for f in heard(client, "new") if f["name"] == "life_preserver"]
@@ -85,7 +82,7 @@ def test_progress_is_that_of_the_replication_that_runs(tmp_path: Path) -> None:
 def test_zeros_before_a_line_are_no_part_of_it(tmp_path: Path) -> None:
     log = tmp_path / "lpreserver.log"
     log.touch()
-    with Daemon(tmp_path / "state", config(log)) as daemon, daemon.client() as client:
+    with Daemon(tmp_path / "state", following(log)) as daemon, daemon.client() as client:
         client.ask("events", "subscribe", ALL)
         with log.open("a") as file:
             file.write(LINE.format("a") + "\0" * 4000 + LINE.format("b"))
@@ -135,7 +132,7 @@ def test_without_the_systems_notification_lines_are_found_by_looking(tmp_path: P
     log.touch()
     none_left = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
     wrapper = ("unshare", "-U", "-r", "--", "sh", "-c", none_left, "sh")
-    with Daemon(tmp_path / "state", config(log), wrapper=wrapper) as daemon:
+    with Daemon(tmp_path / "state", following(log), wrapper=wrapper) as daemon:
         with daemon.client() as client:
             client.ask("events", "subscribe", ALL)
             for dataset in ("a", "b"):
@@ -149,7 +146,7 @@ def test_a_log_that_can_not_be_read_is_trouble_until_it_can(tmp_path: Path) -> N
     log = tmp_path / "log" / "lpreserver.log"
     log.parent.mkdir()
     log.write_text(LINE.format("old"))
-    with Daemon(tmp_path / "state", config(log)) as daemon, daemon.client() as client:
+    with Daemon(tmp_path / "state", following(log)) as daemon, daemon.client() as client:
         client.ask("events", "subscribe", ALL)
         for dataset in ("a", "b"):
             log.unlink()
@@ -176,8 +173,8 @@ def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
 ) -> None:
     # Not there yet: what is there may be answered for by the kernel alone.
     log = Path("/", mirror, "lpreserver.log")
-    with Daemon(tmp_path / "state", config(log)) as daemon:
-        (disk,) = (p for p in psutil.process_iter() if p.name() == "zfs-fuse")
+    with Daemon(tmp_path / "state", following(log)) as daemon:
+        disk = zfs_fuse.server()
         with daemon.client() as client:
             client.ask("events", "subscribe", ALL)
             try:
@@ -187,7 +184,7 @@ def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
                 job = {"action": "run", "meanwhile": "true"}
                 assert client.ask("rpc", "dispatcher", job)["started"] == ["meanwhile"]
                 # Not even the very first start, which would like to know the log's end.
-                Daemon(tmp_path / "first", config(log)).start().stop()
+                Daemon(tmp_path / "first", following(log)).start().stop()
                 begun = time.monotonic()
                 assert daemon.stop() == 0
                 assert time.monotonic() - begun < 20
@@ -206,7 +203,7 @@ def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
 def test_a_collector_that_raises_is_told_started_again_and_alone(tmp_path: Path) -> None:
     log = tmp_path / "lpreserver.log"
     log.touch()
-    settings = config(log).replace("enabled = false", "interval = 0.2", 1)
+    settings = following(log).replace("enabled = false", "interval = 0.2", 1)
     with Daemon(tmp_path / "state", settings) as daemon:
         daemon.stop()
         db = sqlite3.connect(daemon.state_dir / "state.db")

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from collectors.zpool_output import COLUMNS
-from tests.collectors.corpus import ZPOOL, expected_pools, records
-from tests.collectors.test_real_pools import config
-from tests.daemon import Client, Daemon, wait_for
+from tests.kit.client import Client
+from tests.kit.corpus import ZPOOL, expected_pools, records
+from tests.kit.daemon import Daemon
+from tests.kit.pools import watching
+from tests.kit.waiting import wait_for
 
 
 def whole_list(record: dict[str, Any]) -> bool:
@@ -31,6 +33,7 @@ FAST = (
     *("ozfs-several-pools-one-bad", "fuse-capacity-over-90", "fuse-daemon-frozen"),
     *("ozfs-names-with-spaces", "ozfs-zpool-not-installed"),
 )
+
 STAND_IN = Path(__file__).with_name("zpool_stand_in.py")
 # Change between two recorded commands.
 LIVE = {"alloc", "free", "frag"}
@@ -92,7 +95,7 @@ def is_right(state: str, phase: int, args: dict[str, Any]) -> bool:
 def replay(tmp_path: Path, states: list[str]) -> None:
     machine = Machine(tmp_path)
     machine.put("ozfs-mirror-healthy", 1)
-    settings = config(str(machine.command)).replace("timeout = 1", "timeout = 4")
+    settings = watching(str(machine.command)).replace("timeout = 1", "timeout = 4")
     wrong: dict[str, object] = {}
     with Daemon(tmp_path / "state", settings) as daemon, daemon.client() as client:
         wait_for(lambda: shown(client)["zpools"], "the first reading")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from collectors import pools, zpool_output
 from collectors.zpool_output import COLUMNS, parse_list, parse_status
-from tests.collectors.corpus import ZPOOL, expected_pools, records
+from tests.kit.corpus import ZPOOL, expected_pools, records
 
 NOTHING: frozenset[str] = frozenset()
 # Every zpool knows the health.

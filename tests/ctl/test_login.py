@@ -1,10 +1,7 @@
 """`sysadmctl login`, `logout`, and the profile: through the machine's own PAM."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,34 +9,25 @@ import psutil
 import pytest
 
 from sysadmd.client import file_pin
-from tests.conftest import QUIET
-from tests.ctl.conftest import MAIN, Ctl, lines
-from tests.daemon import DEADLINE, ROOT, Daemon, ended, wait_for
+from tests.kit.accounts import PASSWORD, account, pam_service
+from tests.kit.ctl import Ctl, lines
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.needs import needs_root
+from tests.kit.waiting import DEADLINE, wait_for
 
-USER, PASSWORD, SERVICE = "sysadmd-ctl", "correct horse 8", "sysadmd-ctl-tests"
+USER, SERVICE = "sysadmd-ctl", "sysadmd-ctl-tests"
 CONFIG = f'{QUIET}[auth]\npam_service = "{SERVICE}"\nfull = ["{USER}"]\n'
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[None]:
+def person() -> Iterator[None]:
     """An account of this machine that may do everything."""
-    if os.geteuid() != 0 or shutil.which("useradd") is None or not Path("/etc/pam.d").is_dir():
-        if os.environ.get("CI"):
-            pytest.fail("root, useradd and PAM are needed here")
-        pytest.skip("root, useradd and PAM are needed")
-    service = Path("/etc/pam.d") / SERVICE
-    try:
-        subprocess.run(["useradd", "-M", "-N", "-s", "/bin/sh", USER], check=True)
-        subprocess.run(["chpasswd"], input=f"{USER}:{PASSWORD}".encode(), check=True)
-        service.write_text((ROOT / "rc.d/pam.d/sysadmd.linux").read_text())
+    with pam_service(SERVICE), account(USER):
         yield
-    finally:
-        service.unlink(missing_ok=True)
-        subprocess.run(["userdel", "-f", USER], capture_output=True, check=False)
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, account: None) -> Iterator[Daemon]:
+def guarded(tmp_path: Path, person: None) -> Iterator[Daemon]:
     with Daemon(tmp_path / "state", CONFIG) as daemon:
         yield daemon
 
@@ -73,7 +61,7 @@ def test_login_shows_the_key_pins_it_and_keeps_a_token(guarded: Daemon, ctl: Ctl
 
 @pytest.mark.parametrize("role", ["limited", "full"])
 def test_logout_ends_the_token_whatever_the_role(
-    tmp_path: Path, account: None, ctl: Ctl, role: str
+    tmp_path: Path, person: None, ctl: Ctl, role: str
 ) -> None:
     config = CONFIG.replace("full = ", "full = []\nlimited = ") if role == "limited" else CONFIG
     with Daemon(tmp_path / "state", config) as daemon:
@@ -118,7 +106,7 @@ def test_a_server_with_another_key_gets_no_token(guarded: Daemon, ctl: Ctl) -> N
     url = guarded.url
     guarded.stop()
     shutil.rmtree(guarded.state_dir / "tls")
-    guarded.options = ["--listen", url.removeprefix("wss://")]
+    guarded.listen = guarded.address
     guarded.start()
     refused = ctl("jobs", "--url", url)
     assert refused.returncode == 69
@@ -144,10 +132,10 @@ def test_what_a_role_does_not_allow_exits_with_77(daemon: Daemon, ctl: Ctl, role
         assert refused.stderr.startswith("sysadmctl: ")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_read_the_state_directory_is_told_to_log_in(
     daemon: Daemon, ctl: Ctl
 ) -> None:
+    needs_root()
     nobody = "import os, sysadmd.ctl.jobs; os.seteuid(65534); "
     refused = ctl("--state-dir", str(daemon.state_dir), "jobs", before=nobody)
     assert refused.returncode == 69
@@ -156,16 +144,7 @@ def test_who_may_not_read_the_state_directory_is_told_to_log_in(
 
 
 def test_ctrl_c_ends_a_question_at_once(daemon: Daemon, ctl: Ctl) -> None:
-    started = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "login", daemon.url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ctl.environment({}),
-        start_new_session=True,
-    )
-    with ended(started) as asking:
+    with ctl.started("login", daemon.url) as asking:
         assert asking.stderr is not None
         shown = ""
         while not shown.endswith("[y/N]: "):

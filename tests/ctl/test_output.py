@@ -2,16 +2,15 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sysadmd.ctl.run import exit_status
 from sysadmd.text import printable
-from tests.ctl.conftest import MAIN, Ctl, lines
-from tests.daemon import DEADLINE, Daemon, ended
+from tests.kit.ctl import Ctl, lines
+from tests.kit.daemon import Daemon
+from tests.kit.waiting import DEADLINE
 
 EVIL = "evil \x1b]0;title\x07\x9b31m\u202e\u061c\u200b\ud800 end"
 
@@ -162,14 +161,7 @@ def test_every_end_of_a_job_has_its_status(
 def test_ctrl_c_ends_tail_and_says_where_to_go_on(daemon: Daemon, ctl: Ctl) -> None:
     local = ["--state-dir", str(daemon.state_dir)]
     assert ctl(*local, "run", "--", "true").returncode == 0
-    started = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *local, "tail", "--since", "oldest"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ctl.environment({}),
-    )
-    with ended(started) as tail:
+    with ctl.started(*local, "tail", "--since", "oldest") as tail:
         assert tail.stdout is not None
         assert "pending" in tail.stdout.readline()
         assert "running" in tail.stdout.readline()

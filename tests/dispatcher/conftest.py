@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.dispatcher.harness import Daemon
+from tests.kit.driver import Driver
 
 
 @pytest.fixture(params=["fast", "portable"])
-def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     """A running daemon; in the second round the portable ways are forced."""
     portable = request.param == "portable"
-    with Daemon(tmp_path, portable=portable, kill_grace=0.3, progress_interval=0.1) as running:
+    with Driver(tmp_path, portable=portable, kill_grace=0.3, progress_interval=0.1) as running:
         yield running
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Daemon]:
+def room(tmp_path: Path) -> Iterator[Driver]:
     """A running daemon, where both ways go through the same code."""
-    with Daemon(tmp_path, kill_grace=0.3, progress_interval=0.1) as running:
+    with Driver(tmp_path, kill_grace=0.3, progress_interval=0.1) as running:
         yield running

@@ -11,9 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.kit.driver import Driver
+from tests.kit.processes import begun, end, held, holders
+from tests.kit.waiting import wait_for
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.dispatcher.harness import Daemon, end, holders, wait_for, writers
 
 # Of this namespace alone, on a kernel that has it so (6.14 and newer).
 PID_MAX = Path("/proc/sys/kernel/pid_max")
@@ -34,6 +37,11 @@ def reap() -> None:
         pass
 
 
+def is_gone(pid: int) -> bool:
+    reap()
+    return not Path(f"/proc/{pid}").exists()
+
+
 def take(pid: int) -> None:
     """Start processes until one has this pid; that one sleeps."""
     while True:
@@ -51,19 +59,19 @@ def main(state_dir: Path, portable: bool) -> None:
     assert os.getpid() == 1, "not in a pid namespace of its own"
     PID_MAX.write_text("600")
     pass_reserved()
-    with Daemon(state_dir, portable=portable, kill_grace=0.2) as daemon:
+    with Driver(state_dir, portable=portable, kill_grace=0.2) as daemon:
         uid = daemon.submit("sleep 299", id="a")
-        ((job),) = wait_for(lambda: writers(state_dir))
-        for role in ("guard", "keeper"):
-            for pid in holders(state_dir, role):
-                end(pid)
-        # Adopted by its identity: known to the daemon by now.
+        (job,) = wait_for(lambda: begun(state_dir))
+        for pid in holders(state_dir):
+            end(pid)
+        # Adopted by its identity.
         wait_for(lambda: len(holders(state_dir, "keeper")) == 1)
         assert daemon.job(uid).state == "running"
         daemon.kill()
         end(job)
-        wait_for(lambda: not writers(state_dir))
-        reap()
+        # Its files are closed before it can be reaped.
+        wait_for(lambda: is_gone(job))
+        assert not held(state_dir)
         # The portable way tells starts in seconds.
         since = time.monotonic()
         wait_for(lambda: time.monotonic() - since > 2.5)

@@ -11,14 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.dispatcher.harness import Daemon, end, holders, wait_for, writers
+from tests.kit.driver import Driver
+from tests.kit.processes import end, held, holders, members
+from tests.kit.waiting import wait_for
 
 
-def members(daemon: Daemon) -> list[int]:
-    return [pid for pid in writers(daemon.state_dir) if psutil.pid_exists(pid)]
-
-
-def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Daemon) -> None:
+def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Driver) -> None:
     uid = daemon.submit(
         ["sh", "-c", "echo one; while [ ! -e go ]; do sleep 0.05; done; echo two; exit 3"],
         "echo never",
@@ -33,15 +31,15 @@ def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Daemon) -> No
     assert (job.result, job.commands[0].return_code) == ("failed", 3)
     # What had been told of it.
     assert job.commands[0].log_size == 4
-    assert daemon.log(uid) == b""
+    assert daemon.output(uid) == b""
 
 
-def test_a_whole_directory_deleted_under_its_job_is_made_again(room: Daemon) -> None:
+def test_a_whole_directory_deleted_under_its_job_is_made_again(room: Driver) -> None:
     script = f"rm -r {room.state_dir}/jobs/*; echo lost"
     uid = room.submit(["sh", "-c", script], "echo there")
     job = room.finished(uid)
     assert (job.result, job.commands[0].log_size) == ("succeeded", 0)
-    assert room.log(uid, 1) == b"there\n"
+    assert room.output(uid, 1) == b"there\n"
 
 
 def an_hour_ago() -> dict[str, str]:
@@ -62,19 +60,18 @@ def an_hour_ago() -> dict[str, str]:
 
 @pytest.mark.parametrize("role", ["daemon", "both"])
 def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, role: str
+    daemon: Driver, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
     script = "echo one; while [ ! -e go ]; do sleep 0.05; done; exit 3"
     adopted = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
     timed = daemon.submit("sleep 60", timeout=3)
-    wait_for(lambda: daemon.log(adopted) == b"one\n")
+    wait_for(lambda: daemon.output(adopted) == b"one\n")
     wait_for(lambda: daemon.job(timed).started)
     daemon.kill()
     if role == "both":
         # Only the identity of the processes is left to tell what runs.
-        for kind in ("guard", "keeper"):
-            for pid in holders(daemon.state_dir, kind):
-                end(pid)
+        for pid in holders(daemon.state_dir):
+            end(pid)
     daemon.environment.update(an_hour_ago())
     daemon.start()
     other = daemon.submit("true")
@@ -121,7 +118,7 @@ def test_a_pid_that_another_process_has_by_now_is_not_taken_for_the_job(
     assert result.stdout.endswith("proven\n")
 
 
-def test_a_job_that_closes_its_descriptors_is_followed_to_its_end(daemon: Daemon) -> None:
+def test_a_job_that_closes_its_descriptors_is_followed_to_its_end(daemon: Driver) -> None:
     script = (
         "import os, time\n"
         "os.write(1, b'bye\\n')\n"
@@ -134,7 +131,7 @@ def test_a_job_that_closes_its_descriptors_is_followed_to_its_end(daemon: Daemon
     cwd = str(daemon.state_dir)
     uid = daemon.submit([sys.executable, "-S", "-c", script], cwd=cwd)
     orphan = daemon.submit([sys.executable, "-S", "-c", script], cwd=cwd)
-    wait_for(lambda: daemon.log(uid) == daemon.log(orphan) == b"bye\n")
+    wait_for(lambda: daemon.output(uid) == daemon.output(orphan) == b"bye\n")
     daemon.kill()
     daemon.start()
     assert daemon.job(uid).state == "running"
@@ -145,7 +142,7 @@ def test_a_job_that_closes_its_descriptors_is_followed_to_its_end(daemon: Daemon
 
 
 def test_a_job_that_closes_its_descriptors_is_waited_for_without_guard_and_keeper(
-    daemon: Daemon,
+    daemon: Driver,
 ) -> None:
     script = (
         "import os, time\n"
@@ -154,11 +151,10 @@ def test_a_job_that_closes_its_descriptors_is_waited_for_without_guard_and_keepe
         "while not os.path.exists('go'): time.sleep(0.05)\n"
     )
     uid = daemon.submit([sys.executable, "-S", "-c", script], cwd=str(daemon.state_dir))
-    wait_for(lambda: daemon.log(uid) == b"bye\n")
+    wait_for(lambda: daemon.output(uid) == b"bye\n")
     daemon.kill()
-    for role in ("guard", "keeper"):
-        for pid in holders(daemon.state_dir, role):
-            end(pid)
+    for pid in holders(daemon.state_dir):
+        end(pid)
     daemon.start()
     # Nobody holds the log, and yet it lives.
     daemon.finished(daemon.submit("sleep 1"))
@@ -167,47 +163,57 @@ def test_a_job_that_closes_its_descriptors_is_waited_for_without_guard_and_keepe
     assert daemon.finished(uid).result == "lost"
 
 
+# Sleepers that note their pids: one each that is the job's child, in its group, in a session of
+# its own, in the background without a parent, and behind a shell there.
+TREE = """
+trap '' TERM
+setsid sh -c 'sh -c "$SLEEP"; :' & sh -c "$SLEEP" &
+(sh -c 'sh -c "$SLEEP" & sh -c "$SLEEP"; :' &)
+echo up; sh -c "$SLEEP"; sh -c "$SLEEP"
+"""
+
+
 @pytest.fixture
-def tree(daemon: Daemon) -> Iterator[int]:
+def tree(daemon: Driver) -> Iterator[int]:
     """A job that ignores TERM, with children in its group and in sessions of their own."""
-    script = (
-        "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 301' & sh -c 'sleep 302' & "
-        "(trap '' TERM; sh -c 'sleep 303 & sleep 304' &) ; echo up; sleep 305; sleep 306"
-    )
-    uid = daemon.submit(["sh", "-c", script], id="tree")
-    wait_for(lambda: daemon.log(uid) == b"up\n" and len(members(daemon)) >= 6)
+    pids = daemon.state_dir / "pids"
+    sleep = {"SLEEP": f"echo $$ >>{pids}; exec sleep 300"}
+    uid = daemon.submit(["sh", "-c", TREE], id="tree", env=sleep)
+    wait_for(lambda: pids.exists() and pids.read_text().count("\n") == 5)
+    assert daemon.output(uid) == b"up\n"
     yield uid
-    for pid in members(daemon):
-        end(pid)
+    if held(daemon.state_dir):
+        for pid in pids.read_text().split():
+            end(int(pid))
 
 
-def test_a_tree_that_ignores_term_is_killed_to_the_last(daemon: Daemon, tree: int) -> None:
+def test_a_tree_that_ignores_term_is_killed_to_the_last(daemon: Driver, tree: int) -> None:
     daemon.ask({"kill": ["tree"]})
     job = daemon.finished(tree)
     assert (job.result, job.commands[0].return_code) == ("killed", -9)
-    wait_for(lambda: not members(daemon))
+    wait_for(lambda: not held(daemon.state_dir))
 
 
-def test_term_is_heard_before_kill(daemon: Daemon) -> None:
+def test_term_is_heard_before_kill(daemon: Driver) -> None:
     uid = daemon.submit(
         ["sh", "-c", "trap 'echo heard; exit 9' TERM; echo up; while :; do sleep 0.05; done"],
         id="a",
     )
-    wait_for(lambda: daemon.log(uid) == b"up\n")
+    wait_for(lambda: daemon.output(uid) == b"up\n")
     daemon.ask({"kill": ["a"]})
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("killed", 9)
-    assert daemon.log(uid).endswith(b"heard\n")
+    assert daemon.output(uid).endswith(b"heard\n")
 
 
 def test_a_job_that_stops_itself_can_be_killed_and_goes_on_if_continued(
-    daemon: Daemon,
+    daemon: Driver,
 ) -> None:
     first = daemon.submit(["sh", "-c", "kill -STOP $$; exit 4"], id="a")
     second = daemon.submit(["sh", "-c", "kill -STOP $$; exit 4"], id="b")
 
     def stopped() -> list[psutil.Process]:
-        found = [psutil.Process(pid) for pid in members(daemon)]
+        found = members(daemon.state_dir)
         return [process for process in found if process.status() == psutil.STATUS_STOPPED]
 
     wait_for(lambda: len(stopped()) == 2)
@@ -221,7 +227,7 @@ def test_a_job_that_stops_itself_can_be_killed_and_goes_on_if_continued(
     assert daemon.finished(second).commands[0].return_code == 4
 
 
-def test_a_job_that_forks_away_from_itself_is_killed_to_the_last(daemon: Daemon) -> None:
+def test_a_job_that_forks_away_from_itself_is_killed_to_the_last(daemon: Driver) -> None:
     # Each generation is in a group of its own, and its parent is gone at once.
     away = "os.setpgid(0, 0)"
     if "SYSADMD_PORTABLE" in daemon.environment:
@@ -238,13 +244,13 @@ def test_a_job_that_forks_away_from_itself_is_killed_to_the_last(daemon: Daemon)
     )
     main = f"import os, time\nif os.fork() == 0: exec({script!r})\ntime.sleep(60)"
     uid = daemon.submit([sys.executable, "-S", "-c", main], id="bomb")
-    wait_for(lambda: b"up\n" in daemon.log(uid))
+    wait_for(lambda: b"up\n" in daemon.output(uid))
     daemon.ask({"kill": ["bomb"]})
     assert daemon.finished(uid).result == "killed"
-    wait_for(lambda: not members(daemon), 30)
+    wait_for(lambda: not held(daemon.state_dir), seconds=30)
 
 
-def test_a_job_that_forks_in_its_group_is_killed_to_the_last(daemon: Daemon) -> None:
+def test_a_job_that_forks_in_its_group_is_killed_to_the_last(daemon: Driver) -> None:
     script = (
         "import os, time\n"
         "os.write(1, b'up\\n')\n"
@@ -258,23 +264,23 @@ def test_a_job_that_forks_in_its_group_is_killed_to_the_last(daemon: Daemon) -> 
         "    except OSError: pass\n"
     )
     uid = daemon.submit([sys.executable, "-S", "-c", script], id="bomb")
-    wait_for(lambda: len(members(daemon)) > 8)
+    wait_for(lambda: len(members(daemon.state_dir)) > 8)
     daemon.ask({"kill": ["bomb"]})
     assert daemon.finished(uid).result == "killed"
-    wait_for(lambda: not members(daemon))
+    wait_for(lambda: not held(daemon.state_dir))
 
 
-def test_a_job_that_ends_while_a_grandchild_writes_on_is_finished(daemon: Daemon) -> None:
+def test_a_job_that_ends_while_a_grandchild_writes_on_is_finished(daemon: Driver) -> None:
     script = "sh -c 'while [ ! -e stop ]; do echo more; sleep 0.02; done' & echo end"
     uid = daemon.submit(["sh", "-c", script], "echo next", cwd=str(daemon.state_dir))
     job = daemon.finished(uid)
     assert job.result == "succeeded"
     size = job.commands[0].log_size or 0
-    wait_for(lambda: len(daemon.log(uid)) > size)
+    wait_for(lambda: len(daemon.output(uid)) > size)
     daemon.kill()
     daemon.start()
     assert daemon.job(uid) == job
     # It is not the job's any more: nothing of it is told.
     assert all((body.get("to") or 0) <= size for _, body in daemon.events())
     (daemon.state_dir / "stop").touch()
-    wait_for(lambda: not members(daemon))
+    wait_for(lambda: not held(daemon.state_dir))

@@ -16,10 +16,12 @@ import pytest
 from dispatcher import records
 from sysadmd.journal import Transaction
 from sysadmd.settings import RetentionSettings
-from tests.dispatcher.harness import Daemon, wait_for
+from tests.kit.driver import Driver
+from tests.kit.state_file import state_file
+from tests.kit.waiting import wait_for
 
 
-def story(daemon: Daemon, uid: int) -> list[tuple[str, int | None]]:
+def story(daemon: Driver, uid: int) -> list[tuple[str, int | None]]:
     """The states that a job was told in, without progress."""
     return [
         (body["state"], body.get("command"))
@@ -28,7 +30,7 @@ def story(daemon: Daemon, uid: int) -> list[tuple[str, int | None]]:
     ]
 
 
-def test_commands_run_in_order_until_one_fails(daemon: Daemon) -> None:
+def test_commands_run_in_order_until_one_fails(daemon: Driver) -> None:
     uid = daemon.submit("echo one", "sh -c 'echo two; echo three >&2; exit 3'", "echo never")
     # The quotes of a shell are none here, so the second one is given as a vector.
     assert daemon.finished(uid).result == "failed"
@@ -38,8 +40,8 @@ def test_commands_run_in_order_until_one_fails(daemon: Daemon) -> None:
     assert [command.state for command in job.commands] == ["finished", "finished", "skipped"]
     assert [command.return_code for command in job.commands] == [0, 3, None]
     assert [command.log_size for command in job.commands] == [4, 10, None]
-    assert daemon.log(uid, 0) == b"one\n"
-    assert daemon.log(uid, 1) == b"two\nthree\n"
+    assert daemon.output(uid, 0) == b"one\n"
+    assert daemon.output(uid, 1) == b"two\nthree\n"
     assert story(daemon, uid) == [
         ("pending", None),
         ("running", 0),
@@ -49,7 +51,7 @@ def test_commands_run_in_order_until_one_fails(daemon: Daemon) -> None:
     assert job.created <= (job.started or 0) <= (job.finished or 0)
 
 
-def test_a_job_without_commands_succeeds_at_once(room: Daemon) -> None:
+def test_a_job_without_commands_succeeds_at_once(room: Driver) -> None:
     uid = room.submit("", " \t")
     job = room.job(uid)
     assert (job.state, job.result, job.started, job.commands) == (
@@ -61,7 +63,7 @@ def test_a_job_without_commands_succeeds_at_once(room: Daemon) -> None:
     assert story(room, uid) == [("pending", None), ("finished", None)]
 
 
-def test_what_can_not_start_says_so_in_its_log(room: Daemon, tmp_path: Path) -> None:
+def test_what_can_not_start_says_so_in_its_log(room: Driver, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no program\n")
     text.chmod(0o755)
@@ -77,11 +79,11 @@ def test_what_can_not_start_says_so_in_its_log(room: Daemon, tmp_path: Path) -> 
         job = room.finished(uid)
         assert job.result == "failed"
         assert job.commands[0].return_code == code
-        assert said in room.log(uid).decode()
-        assert job.commands[0].log_size == len(room.log(uid))
+        assert said in room.output(uid).decode()
+        assert job.commands[0].log_size == len(room.output(uid))
 
 
-def test_a_signal_is_a_negative_code(room: Daemon) -> None:
+def test_a_signal_is_a_negative_code(room: Driver) -> None:
     uid = room.submit(["sh", "-c", "kill -9 $$"])
     assert room.finished(uid).commands[0].return_code == -9
 
@@ -107,12 +109,12 @@ print(json.dumps({
 """
 
 
-def test_a_command_starts_as_promised(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_command_starts_as_promised(daemon: Driver, tmp_path: Path) -> None:
     portable = "SYSADMD_PORTABLE" in daemon.environment
     uid = daemon.submit([sys.executable, "-S", "-c", STARTING], env={"A": "ä"}, cwd="/tmp")
     job = daemon.finished(uid)
-    assert job.result == "succeeded", daemon.log(uid)
-    found: dict[str, Any] = json.loads(daemon.log(uid))
+    assert job.result == "succeeded", daemon.output(uid)
+    found: dict[str, Any] = json.loads(daemon.output(uid))
     home = found["env"].pop("HOME")
     assert Path(home).is_dir()
     # Python itself adds this one.
@@ -138,14 +140,14 @@ def test_a_command_starts_as_promised(daemon: Daemon, tmp_path: Path) -> None:
     assert tuple(found["limit"]) == resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
-def test_sigpipe_has_its_default_disposition(room: Daemon) -> None:
+def test_sigpipe_has_its_default_disposition(room: Driver) -> None:
     uid = room.submit(["sh", "-c", "grep SigIgn /proc/self/status"])
     room.finished(uid)
-    ignored = int(room.log(uid).split()[1], 16)
+    ignored = int(room.output(uid).split()[1], 16)
     assert ignored & (1 << 12 | 1 << 24 | 1 << 14 | 1) == 0
 
 
-def test_a_waiting_job_is_killed_without_a_start(daemon: Daemon) -> None:
+def test_a_waiting_job_is_killed_without_a_start(daemon: Driver) -> None:
     first = daemon.submit("sleep 60", id="first", queue="pkg_queue")
     wait_for(lambda: daemon.job(first).state == "running")
     second = daemon.submit("echo never", id="second", queue="pkg_queue")
@@ -161,7 +163,7 @@ def test_a_waiting_job_is_killed_without_a_start(daemon: Daemon) -> None:
     assert daemon.finished(third).result == "succeeded"
 
 
-def test_a_timeout_ends_the_whole_job(daemon: Daemon) -> None:
+def test_a_timeout_ends_the_whole_job(daemon: Driver) -> None:
     before = time.monotonic()
     uid = daemon.submit("echo one", "sleep 60", "echo never", timeout=2)
     job = daemon.finished(uid)
@@ -170,7 +172,7 @@ def test_a_timeout_ends_the_whole_job(daemon: Daemon) -> None:
     assert [command.return_code for command in job.commands] == [0, -15, None]
 
 
-def test_a_queue_never_runs_more_than_it_may_and_keeps_the_order(room: Daemon) -> None:
+def test_a_queue_never_runs_more_than_it_may_and_keeps_the_order(room: Driver) -> None:
     orders: list[dict[str, Any]] = [
         {"commands": [["sh", "-c", f"echo {n} >>order; sleep 0.05; echo {n} >>order"]]}
         for n in range(8)
@@ -185,7 +187,7 @@ def test_a_queue_never_runs_more_than_it_may_and_keeps_the_order(room: Daemon) -
 
 
 def test_jobs_without_a_queue_run_at_once_up_to_the_limit(tmp_path: Path) -> None:
-    with Daemon(tmp_path, default_parallel=3, kill_grace=0) as daemon:
+    with Driver(tmp_path, default_parallel=3, kill_grace=0) as daemon:
         uids = [daemon.submit("sleep 60", id=f"j{n}") for n in range(5)]
         wait_for(lambda: all(daemon.job(uid).state == "running" for uid in uids[:3]))
         assert [daemon.job(uid).state for uid in uids[3:]] == ["pending", "pending"]
@@ -194,7 +196,7 @@ def test_jobs_without_a_queue_run_at_once_up_to_the_limit(tmp_path: Path) -> Non
         assert daemon.job(uids[4]).state == "pending"
 
 
-def test_the_same_id_and_commands_give_the_same_job_while_it_is_active(room: Daemon) -> None:
+def test_the_same_id_and_commands_give_the_same_job_while_it_is_active(room: Driver) -> None:
     first = room.submit("sleep 60", "echo x", id="a")
     assert room.submit(["sleep", "60"], "echo  x", id="a") == first
     reply = room.ask(
@@ -203,27 +205,26 @@ def test_the_same_id_and_commands_give_the_same_job_while_it_is_active(room: Dae
     assert reply["error"] == "conflict"
     assert "id 'a' is in use by an active job with other commands" in reply["text"]
     # All or nothing: the first of the two is not there either.
-    with sqlite3.connect(room.state_dir / "state.db") as db:
+    with state_file(room.state_dir) as db:
         assert records.newest(db, "b") is None
-    db.close()
     room.ask({"kill": ["a"]})
     room.finished(first)
     assert room.submit("sleep 0", id="a") != first
 
 
-def test_a_key_means_the_same_job_even_when_it_has_finished(room: Daemon) -> None:
+def test_a_key_means_the_same_job_even_when_it_has_finished(room: Driver) -> None:
     first = room.submit("echo x", key="k")
     room.finished(first)
     assert room.submit("echo x", key="k") == first
     reply = room.ask({"submit": [{"commands": ["echo y"], "key": "k"}]})
     assert reply["error"] == "conflict"
-    assert room.log(first) == b"x\n"
+    assert room.output(first) == b"x\n"
     reply = room.ask({"submit": [{"commands": ["sleep 9"], "id": "i", "key": "l"}]})
     reply = room.ask({"submit": [{"commands": ["sleep 9"], "id": "i", "key": "m"}]})
     assert reply["error"] == "conflict"
 
 
-def test_an_unknown_queue_is_refused_with_the_known_ones(room: Daemon) -> None:
+def test_an_unknown_queue_is_refused_with_the_known_ones(room: Driver) -> None:
     reply = room.ask({"submit": [{"commands": ["true"], "queue": "nope"}]})
     assert reply["error"] == "bad-request"
     assert reply["text"].endswith("allowed: iocage_queue, no_queue, pkg_queue")
@@ -231,7 +232,7 @@ def test_an_unknown_queue_is_refused_with_the_known_ones(room: Daemon) -> None:
     assert reply["error"] == "not-found"
 
 
-def test_progress_is_told_in_ranges_that_join_and_cut_no_character(room: Daemon) -> None:
+def test_progress_is_told_in_ranges_that_join_and_cut_no_character(room: Driver) -> None:
     # One byte at a time, so that many looks fall inside a character.
     script = (
         "import os, time\n"
@@ -240,7 +241,7 @@ def test_progress_is_told_in_ranges_that_join_and_cut_no_character(room: Daemon)
     )
     uid = room.submit([sys.executable, "-S", "-c", script])
     job = room.finished(uid)
-    data = room.log(uid)
+    data = room.output(uid)
     assert job.commands[0].log_size == len(data) == 30 * 13
     at = 0
     ranges = [body for _, body in room.events() if body["job"] == uid and "to" in body]
@@ -252,7 +253,7 @@ def test_progress_is_told_in_ranges_that_join_and_cut_no_character(room: Daemon)
     assert at <= len(data)
 
 
-def test_progress_that_is_plainly_not_text_is_told_as_it_is(room: Daemon) -> None:
+def test_progress_that_is_plainly_not_text_is_told_as_it_is(room: Driver) -> None:
     script = "import os, time\nos.write(1, b'\\xff\\x80\\x80\\x80\\x80'); time.sleep(60)"
     uid = room.submit([sys.executable, "-S", "-c", script], id="a")
     wait_for(lambda: any(body.get("to") == 5 for _, body in room.events()))
@@ -261,21 +262,20 @@ def test_progress_that_is_plainly_not_text_is_told_as_it_is(room: Daemon) -> Non
 
 
 def test_progress_comes_at_most_once_in_its_interval(tmp_path: Path) -> None:
-    with Daemon(tmp_path, progress_interval=0.4) as daemon:
+    with Driver(tmp_path, progress_interval=0.4) as daemon:
         uid = daemon.submit(["sh", "-c", "for i in $(seq 60); do echo $i; sleep 0.02; done"])
         daemon.finished(uid)
-        with sqlite3.connect(tmp_path / "state.db") as db:
+        with state_file(tmp_path) as db:
             times = [
                 at
                 for at, body in db.execute("SELECT time, body FROM events ORDER BY seq")
                 if json.loads(body)["state"] == "running"
             ]
-        db.close()
     assert len(times) >= 2
     assert all(later - earlier >= 390 for earlier, later in itertools.pairwise(times))
 
 
-def test_a_background_child_does_not_hold_its_job(daemon: Daemon) -> None:
+def test_a_background_child_does_not_hold_its_job(daemon: Driver) -> None:
     script = "(while [ ! -e go ]; do sleep 0.05; done; echo late; echo >late) & echo soon"
     uid = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
     job = daemon.finished(uid)
@@ -283,11 +283,11 @@ def test_a_background_child_does_not_hold_its_job(daemon: Daemon) -> None:
     (daemon.state_dir / "go").touch()
     # The child was not killed; what it writes is not counted any more.
     wait_for((daemon.state_dir / "late").exists)
-    assert daemon.log(uid) == b"soon\nlate\n"
+    assert daemon.output(uid) == b"soon\nlate\n"
     assert daemon.job(uid) == job
 
 
-def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Daemon) -> None:
+def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Driver) -> None:
     uids = [room.submit("true") for _ in range(4)]
     for uid in uids:
         room.finished(uid)
@@ -326,5 +326,5 @@ def test_a_state_directory_may_have_a_long_path(
     long.mkdir(parents=True)
     # As when all of it lies below a long TMPDIR.
     monkeypatch.setenv("TMPDIR", str(long))
-    with Daemon(long, door=tmp_path / "door") as daemon:
+    with Driver(long, door=tmp_path / "door") as daemon:
         assert daemon.finished(daemon.submit("true")).result == "succeeded"

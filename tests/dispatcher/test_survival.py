@@ -5,37 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.dispatcher.harness import DRIVER, Daemon, end, holders, wait_for
+from tests.kit.daemon import ROOT
+from tests.kit.driver import PROGRAM, Driver
+from tests.kit.processes import books, end, holders
+from tests.kit.state_file import state_file
+from tests.kit.waiting import wait_for
 
 SLOW = ["sh", "-c", "echo first; while [ ! -e go ]; do sleep 0.05; done; echo second; exit 7"]
 
 
-def start_slow(daemon: Daemon, **more: str) -> int:
+def start_slow(daemon: Driver, **more: str) -> int:
     """A job that ends, with code 7, when `let_go` says so; returns once it has begun."""
     uid = daemon.submit(SLOW, cwd=str(daemon.state_dir), **more)
-    wait_for(lambda: daemon.log(uid) == b"first\n")
+    wait_for(lambda: daemon.output(uid) == b"first\n")
     return uid
 
 
-def let_go(daemon: Daemon) -> None:
+def let_go(daemon: Driver) -> None:
     (daemon.state_dir / "go").touch()
 
 
-def check_slow(daemon: Daemon, uid: int) -> None:
+def check_slow(daemon: Driver, uid: int) -> None:
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("failed", 7)
-    assert daemon.log(uid) == b"first\nsecond\n"
+    assert daemon.output(uid) == b"first\nsecond\n"
     assert job.commands[0].log_size == 13
 
 
-def test_a_job_goes_on_when_the_daemon_is_killed_and_is_adopted(daemon: Daemon) -> None:
+def test_a_job_goes_on_when_the_daemon_is_killed_and_is_adopted(daemon: Driver) -> None:
     uid = start_slow(daemon)
     daemon.kill()
     daemon.start()
@@ -45,21 +47,17 @@ def test_a_job_goes_on_when_the_daemon_is_killed_and_is_adopted(daemon: Daemon) 
 
 
 def test_a_job_that_ends_while_there_is_no_daemon_is_known_by_its_true_code(
-    daemon: Daemon,
+    daemon: Driver,
 ) -> None:
     uid = start_slow(daemon)
     daemon.kill()
     let_go(daemon)
-    wait_for(lambda: daemon.log(uid).endswith(b"second\n") and not holders_all(daemon))
+    wait_for(lambda: daemon.output(uid).endswith(b"second\n") and not holders(daemon.state_dir))
     daemon.start()
     check_slow(daemon, uid)
 
 
-def holders_all(daemon: Daemon) -> list[int]:
-    return holders(daemon.state_dir, "keeper") + holders(daemon.state_dir, "guard")
-
-
-def test_what_waits_starts_in_order_under_the_next_daemon(daemon: Daemon) -> None:
+def test_what_waits_starts_in_order_under_the_next_daemon(daemon: Driver) -> None:
     start_slow(daemon, queue="pkg_queue")
     waiting = [
         daemon.submit(
@@ -75,7 +73,7 @@ def test_what_waits_starts_in_order_under_the_next_daemon(daemon: Daemon) -> Non
     assert (daemon.state_dir / "order").read_text().split() == ["0", "1", "2", "3", "4"]
 
 
-def test_a_pause_holds_over_a_restart(room: Daemon) -> None:
+def test_a_pause_holds_over_a_restart(room: Driver) -> None:
     for queue in ("pkg_queue", None):
         room.ask({"pause": queue})
         uid = room.submit("true", queue=queue)
@@ -88,7 +86,7 @@ def test_a_pause_holds_over_a_restart(room: Daemon) -> None:
         assert room.finished(uid).result == "succeeded"
 
 
-def test_a_queue_that_is_no_longer_configured_drains(room: Daemon) -> None:
+def test_a_queue_that_is_no_longer_configured_drains(room: Driver) -> None:
     first = start_slow(room, queue="pkg_queue")
     second = room.submit("true", queue="pkg_queue")
     room.kill()
@@ -101,7 +99,7 @@ def test_a_queue_that_is_no_longer_configured_drains(room: Daemon) -> None:
     assert room.finished(second).result == "succeeded"
 
 
-def test_the_guard_tells_the_end_of_what_a_killed_keeper_leaves(room: Daemon) -> None:
+def test_the_guard_tells_the_end_of_what_a_killed_keeper_leaves(room: Driver) -> None:
     uid = start_slow(room)
     (keeper,) = holders(room.state_dir, "keeper")
     end(keeper)
@@ -112,19 +110,19 @@ def test_the_guard_tells_the_end_of_what_a_killed_keeper_leaves(room: Daemon) ->
 
 
 def test_what_a_killed_keeper_leaves_is_told_even_when_the_daemon_is_killed_too(
-    room: Daemon,
+    room: Driver,
 ) -> None:
     uid = start_slow(room)
     room.kill()
     (keeper,) = holders(room.state_dir, "keeper")
     end(keeper)
     let_go(room)
-    wait_for(lambda: not holders_all(room))
+    wait_for(lambda: not holders(room.state_dir))
     room.start()
     check_slow(room, uid)
 
 
-def test_a_keeper_without_its_guard_drains(daemon: Daemon) -> None:
+def test_a_keeper_without_its_guard_drains(daemon: Driver) -> None:
     uid = start_slow(daemon)
     (guard,) = holders(daemon.state_dir, "guard")
     (old,) = holders(daemon.state_dir, "keeper")
@@ -137,11 +135,12 @@ def test_a_keeper_without_its_guard_drains(daemon: Daemon) -> None:
 
 
 def test_when_guard_and_keeper_are_killed_a_job_ends_as_lost_with_its_whole_log(
-    daemon: Daemon,
+    daemon: Driver,
 ) -> None:
     uid = start_slow(daemon, queue="pkg_queue")
     after = daemon.submit("true", queue="pkg_queue")
-    for pid in holders_all(daemon):
+    # The keeper first: the guard has seen it die.
+    for pid in reversed(holders(daemon.state_dir)):
         end(pid)
     # It lives, so it is waited for; what comes behind it in its queue waits as well.
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
@@ -153,16 +152,16 @@ def test_when_guard_and_keeper_are_killed_a_job_ends_as_lost_with_its_whole_log(
     let_go(daemon)
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("lost", None)
-    assert daemon.log(uid) == b"first\nsecond\n"
+    assert daemon.output(uid) == b"first\nsecond\n"
     assert job.commands[0].log_size == 13
     assert daemon.finished(after).result == "succeeded"
 
 
-def test_a_job_of_dead_guard_and_keeper_can_still_be_killed(daemon: Daemon) -> None:
+def test_a_job_of_dead_guard_and_keeper_can_still_be_killed(daemon: Driver) -> None:
     uid = daemon.submit("sleep 60", id="a")
     wait_for(lambda: daemon.job(uid).state == "running")
-    wait_for(lambda: '"began"' in books(daemon))
-    for pid in holders_all(daemon):
+    wait_for(lambda: '"began"' in books(daemon.state_dir))
+    for pid in reversed(holders(daemon.state_dir)):
         end(pid)
     wait_for(lambda: holders(daemon.state_dir, "keeper"))
     daemon.ask({"kill": ["a"]})
@@ -170,16 +169,12 @@ def test_a_job_of_dead_guard_and_keeper_can_still_be_killed(daemon: Daemon) -> N
     assert (job.result, job.commands[0].return_code) == ("killed", None)
 
 
-def books(daemon: Daemon) -> str:
-    return "".join(file.read_text() for file in (daemon.state_dir / "keeper").glob("*.book"))
-
-
-def test_a_kill_is_gone_on_with_by_the_next_daemon(daemon: Daemon) -> None:
+def test_a_kill_is_gone_on_with_by_the_next_daemon(daemon: Driver) -> None:
     daemon.settings["kill_grace"] = 1
     daemon.kill()
     daemon.start()
     uid = daemon.submit(["sh", "-c", "trap '' TERM; echo up; sleep 60; sleep 60"], id="a")
-    wait_for(lambda: daemon.log(uid) == b"up\n")
+    wait_for(lambda: daemon.output(uid) == b"up\n")
     daemon.ask({"kill": ["a"]})
     daemon.kill()
     daemon.start()
@@ -187,7 +182,7 @@ def test_a_kill_is_gone_on_with_by_the_next_daemon(daemon: Daemon) -> None:
     assert (job.result, job.commands[0].return_code) == ("killed", -9)
 
 
-def test_a_timeout_counts_on_while_there_is_no_daemon(daemon: Daemon) -> None:
+def test_a_timeout_counts_on_while_there_is_no_daemon(daemon: Driver) -> None:
     uid = daemon.submit("sleep 60", timeout=2)
     wait_for(lambda: daemon.job(uid).started)
     daemon.kill()
@@ -195,18 +190,18 @@ def test_a_timeout_counts_on_while_there_is_no_daemon(daemon: Daemon) -> None:
     assert daemon.finished(uid).result == "timed-out"
 
 
-def test_nothing_lingers_after_a_stop_without_jobs(daemon: Daemon) -> None:
+def test_nothing_lingers_after_a_stop_without_jobs(daemon: Driver) -> None:
     daemon.finished(daemon.submit("true"))
     daemon.stop()
-    wait_for(lambda: not holders_all(daemon))
+    wait_for(lambda: not holders(daemon.state_dir))
     assert not list((daemon.state_dir / "keeper").glob("*.sock"))
     daemon.start()
     # The books of the dead are worked in and gone; one pair is there.
-    wait_for(lambda: len(holders_all(daemon)) == 2)
+    wait_for(lambda: len(holders(daemon.state_dir)) == 2)
     wait_for(lambda: len(list((daemon.state_dir / "keeper").glob("*.keeper"))) == 1)
 
 
-def test_a_stop_leaves_running_jobs_alone(daemon: Daemon) -> None:
+def test_a_stop_leaves_running_jobs_alone(daemon: Driver) -> None:
     uid = start_slow(daemon)
     daemon.stop()
     let_go(daemon)
@@ -215,7 +210,7 @@ def test_a_stop_leaves_running_jobs_alone(daemon: Daemon) -> None:
 
 
 def test_another_version_starts_its_own_keeper_and_lets_the_old_one_drain(
-    room: Daemon,
+    room: Driver,
 ) -> None:
     uid = start_slow(room)
     (old,) = holders(room.state_dir, "keeper")
@@ -230,7 +225,7 @@ def test_another_version_starts_its_own_keeper_and_lets_the_old_one_drain(
     assert len(holders(room.state_dir, "keeper")) == 1
 
 
-def test_a_keeper_that_does_not_answer_does_not_hold_up_the_start(room: Daemon) -> None:
+def test_a_keeper_that_does_not_answer_does_not_hold_up_the_start(room: Driver) -> None:
     uid = start_slow(room)
     (keeper,) = holders(room.state_dir, "keeper")
     room.kill()
@@ -242,7 +237,7 @@ def test_a_keeper_that_does_not_answer_does_not_hold_up_the_start(room: Daemon) 
     check_slow(room, uid)
 
 
-def test_the_book_is_begun_anew_when_it_has_grown(room: Daemon) -> None:
+def test_the_book_is_begun_anew_when_it_has_grown(room: Driver) -> None:
     uid = start_slow(room)
     (file,) = (room.state_dir / "keeper").glob("*.1.book")
     with file.open("a") as book:
@@ -263,7 +258,7 @@ def test_the_book_is_begun_anew_when_it_has_grown(room: Daemon) -> None:
     check_slow(room, uid)
 
 
-def test_a_torn_line_spoils_no_other(room: Daemon) -> None:
+def test_a_torn_line_spoils_no_other(room: Driver) -> None:
     uid = start_slow(room)
     room.kill()
     (file,) = (room.state_dir / "keeper").glob("*.1.book")
@@ -273,34 +268,19 @@ def test_a_torn_line_spoils_no_other(room: Daemon) -> None:
         book.write('{"next":[99')
     end(keeper)
     let_go(room)
-    wait_for(lambda: not holders_all(room))
+    wait_for(lambda: not holders(room.state_dir))
     room.start()
     check_slow(room, uid)
 
 
 def test_nothing_of_the_daemon_is_open_in_guard_keeper_and_job(tmp_path: Path) -> None:
     """Who reads the daemon's output to its end waits for the daemon alone."""
-    log = tmp_path / "log"
     extra = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(extra, True)
-    daemon = Daemon(tmp_path)
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(DRIVER), str(tmp_path)],
-            env={
-                **daemon.environment,
-                "DRIVER_DOOR": str(daemon.door),
-                "DRIVER_VERSION": "",
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            pass_fds=[extra],
-        )
-    os.close(extra)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+    with Driver(tmp_path).start(stdin=subprocess.PIPE, pass_fds=[extra]) as daemon:
+        os.close(extra)
+        assert daemon.process is not None
+        assert daemon.process.stdout is not None
         uid = start_slow(daemon)
         for role in ("guard", "keeper"):
             (pid,) = holders(tmp_path, role)
@@ -316,20 +296,16 @@ def test_nothing_of_the_daemon_is_open_in_guard_keeper_and_job(tmp_path: Path) -
                 if not name.startswith((f"{tmp_path}/keeper/", "socket:", "pipe:"))
                 and (role, name) != ("keeper", str(tmp_path))
             ]
-        process.terminate()
-        rest = process.stdout.read()
-        assert rest == b""
+        daemon.process.terminate()
+        assert daemon.process.stdout.read() == ""
+        daemon.stop()
         let_go(daemon)
         daemon.start()
         check_slow(daemon, uid)
-    finally:
-        process.kill()
-        process.communicate()
-        daemon.__exit__()
 
 
 @pytest.mark.parametrize("role", ["guard", "keeper"])
-def test_a_polite_signal_ends_neither_guard_nor_keeper(room: Daemon, role: str) -> None:
+def test_a_polite_signal_ends_neither_guard_nor_keeper(room: Driver, role: str) -> None:
     uid = start_slow(room)
     (pid,) = holders(room.state_dir, role)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -339,27 +315,26 @@ def test_a_polite_signal_ends_neither_guard_nor_keeper(room: Daemon, role: str) 
     assert holders(room.state_dir, role) == [pid]
 
 
-def test_a_commands_end_in_a_machine_crash_is_lost(room: Daemon) -> None:
+def test_a_commands_end_in_a_machine_crash_is_lost(room: Driver) -> None:
     """After a crash of the machine another boot id meets running commands."""
     uid = start_slow(room)
     after = room.submit("true", queue="pkg_queue")
     room.finished(after)
     room.kill()
-    for pid in holders_all(room):
+    for pid in reversed(holders(room.state_dir)):
         end(pid)
     let_go(room)
-    with sqlite3.connect(room.state_dir / "state.db") as db:
+    with state_file(room.state_dir) as db:
         db.execute("UPDATE jobs SET boot = 'another' WHERE uid = ?", (uid,))
-    db.close()
     room.start()
     job = room.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("lost", None)
 
 
-def test_a_job_that_kills_the_daemon_itself_goes_on(daemon: Daemon) -> None:
+def test_a_job_that_kills_the_daemon_itself_goes_on(daemon: Driver) -> None:
     assert daemon.process is not None
     script = (
-        f"echo one; kill -9 {daemon.process.pid}; echo two;"
+        f"echo one; kill -9 {daemon.pid}; echo two;"
         " while [ ! -e go ]; do sleep 0.05; done; echo three"
     )
     uid = daemon.submit(["sh", "-c", script], "echo four", cwd=str(daemon.state_dir))
@@ -369,25 +344,24 @@ def test_a_job_that_kills_the_daemon_itself_goes_on(daemon: Daemon) -> None:
     let_go(daemon)
     job = daemon.finished(uid)
     assert job.result == "succeeded"
-    assert daemon.log(uid) == b"one\ntwo\nthree\n"
-    assert daemon.log(uid, 1) == b"four\n"
+    assert daemon.output(uid) == b"one\ntwo\nthree\n"
+    assert daemon.output(uid, 1) == b"four\n"
 
 
 def test_the_programs_files_may_vanish_under_a_running_keeper(tmp_path: Path) -> None:
     """As in the middle of an upgrade: the keeper has imported all that it will ever need."""
-    root = DRIVER.parents[2]
-    program = tmp_path / "program"
+    copy = tmp_path / "copy"
     for room in ("sysadmd", "dispatcher"):
-        shutil.copytree(root / room, program / room)
-    driver = program / "tests" / "dispatcher" / DRIVER.name
-    driver.parent.mkdir(parents=True)
-    shutil.copy(DRIVER, driver)
+        shutil.copytree(ROOT / room, copy / room)
+    program = copy / PROGRAM.relative_to(ROOT)
+    program.parent.mkdir(parents=True)
+    shutil.copy(PROGRAM, program)
     state_dir = tmp_path / "state"
     state_dir.mkdir()
-    with Daemon(state_dir, driver=driver) as daemon:
+    with Driver(state_dir, program=program) as daemon:
         wait_for(lambda: holders(state_dir, "keeper"))
         uid = start_slow(daemon)
-        shutil.rmtree(program)
+        shutil.rmtree(copy)
         assert daemon.finished(daemon.submit("no-such-program")).result == "failed"
         let_go(daemon)
         check_slow(daemon, uid)

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.dispatcher.harness import Daemon, end, holders, wait_for
-from tests.dispatcher.torture import torture
+from tests.kit.driver import Driver
+from tests.kit.processes import books, end, holders
+from tests.kit.torture import torture
+from tests.kit.waiting import wait_for
 
 # Bytes of a `next` line are fewer, of both it and a `began` line more.
 ONE_LINE = 60
 
 
-def hold(daemon: Daemon, more: int) -> int:
+def hold(daemon: Driver, more: int) -> int:
     """Let the keeper's book grow by `more` bytes and no further; returns the keeper's pid."""
     (keeper,) = wait_for(lambda: holders(daemon.state_dir, "keeper"))
     (book,) = (daemon.state_dir / "keeper").glob("*.book")
@@ -27,24 +29,20 @@ def hold(daemon: Daemon, more: int) -> int:
     return keeper
 
 
-def text(daemon: Daemon) -> str:
-    return "".join(file.read_text() for file in (daemon.state_dir / "keeper").glob("*.book"))
-
-
-def warm(daemon: Daemon) -> None:
+def warm(daemon: Driver) -> None:
     """Some lines in the book, so that the logs of what follows fit into its size."""
     for _ in range(3):
         daemon.finished(daemon.submit("true"))
 
 
-def submit(daemon: Daemon, script: str, **more: str) -> int:
+def submit(daemon: Driver, script: str, **more: str) -> int:
     """A job that signs a ledger when it runs."""
     return daemon.submit(
         ["sh", "-c", f"echo ran >>ledger; {script}"], cwd=str(daemon.state_dir), **more
     )
 
 
-def ledger(daemon: Daemon) -> str:
+def ledger(daemon: Driver) -> str:
     file = Path(daemon.state_dir / "ledger")
     return file.read_text() if file.exists() else ""
 
@@ -54,7 +52,7 @@ def with_daemon(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "daemon killed")
 
 
-def strike(daemon: Daemon, keeper: int, with_daemon: bool) -> None:
+def strike(daemon: Driver, keeper: int, with_daemon: bool) -> None:
     if with_daemon:
         daemon.kill()
     end(keeper)
@@ -63,13 +61,13 @@ def strike(daemon: Daemon, keeper: int, with_daemon: bool) -> None:
 
 
 def test_killed_before_the_word_that_it_comes_next_it_is_started_once(
-    daemon: Daemon, with_daemon: bool
+    daemon: Driver, with_daemon: bool
 ) -> None:
     warm(daemon)
     keeper = hold(daemon, 10)
     uid = submit(daemon, "exit 3")
     wait_for(lambda: daemon.job(uid).state == "running")
-    wait_for(lambda: text(daemon).endswith('{"next":[4'))
+    wait_for(lambda: books(daemon.state_dir).endswith('{"next":[4'))
     strike(daemon, keeper, with_daemon)
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("failed", 3)
@@ -77,7 +75,7 @@ def test_killed_before_the_word_that_it_comes_next_it_is_started_once(
 
 
 def test_killed_between_spawn_and_record_a_running_command_keeps_its_code(
-    room: Daemon, with_daemon: bool
+    room: Driver, with_daemon: bool
 ) -> None:
     warm(room)
     keeper = hold(room, ONE_LINE)
@@ -91,7 +89,7 @@ def test_killed_between_spawn_and_record_a_running_command_keeps_its_code(
 
 
 def test_killed_between_spawn_and_record_an_ended_command_keeps_its_code(
-    room: Daemon, with_daemon: bool
+    room: Driver, with_daemon: bool
 ) -> None:
     warm(room)
     keeper = hold(room, ONE_LINE)
@@ -104,17 +102,17 @@ def test_killed_between_spawn_and_record_an_ended_command_keeps_its_code(
     assert ledger(room) == "ran\n"
 
 
-def the_pid(daemon: Daemon) -> str:
+def the_pid(daemon: Driver) -> str:
     return (daemon.state_dir / "pid").read_text().strip()
 
 
 def test_killed_between_end_and_record_the_code_is_known(
-    room: Daemon, with_daemon: bool
+    room: Driver, with_daemon: bool
 ) -> None:
     warm(room)
     uid = submit(room, "echo $$ >pid; while [ ! -e go ]; do sleep 0.05; done; exit 3", id="a")
     pid = wait_for(lambda: (room.state_dir / "pid").exists() and the_pid(room))
-    wait_for(lambda: f'"pid":{pid}' in text(room))
+    wait_for(lambda: f'"pid":{pid}' in books(room.state_dir))
     keeper = hold(room, 5)
     (room.state_dir / "go").touch()
     wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z")
@@ -126,7 +124,7 @@ def test_killed_between_end_and_record_the_code_is_known(
 
 
 def test_with_the_guard_killed_too_what_was_between_spawn_and_record_is_lost(
-    daemon: Daemon, with_daemon: bool
+    daemon: Driver, with_daemon: bool
 ) -> None:
     warm(daemon)
     keeper = hold(daemon, ONE_LINE)
@@ -144,11 +142,11 @@ def test_with_the_guard_killed_too_what_was_between_spawn_and_record_is_lost(
     (daemon.state_dir / "go").touch()
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("lost", None)
-    assert daemon.log(uid) == b"end\n"
+    assert daemon.output(uid) == b"end\n"
     assert ledger(daemon) == "ran\n"
 
 
-def test_with_the_guard_killed_too_such_a_command_can_be_killed(daemon: Daemon) -> None:
+def test_with_the_guard_killed_too_such_a_command_can_be_killed(daemon: Driver) -> None:
     warm(daemon)
     keeper = hold(daemon, ONE_LINE)
     uid = submit(daemon, "sleep 60", id="a")
@@ -160,7 +158,7 @@ def test_with_the_guard_killed_too_such_a_command_can_be_killed(daemon: Daemon) 
     assert (job.result, job.commands[0].return_code) == ("killed", None)
 
 
-def test_a_full_disk_delays_and_loses_nothing(daemon: Daemon) -> None:
+def test_a_full_disk_delays_and_loses_nothing(daemon: Driver) -> None:
     warm(daemon)
     keeper = hold(daemon, ONE_LINE)
     uids = [submit(daemon, "exit 3") for _ in range(3)]
@@ -178,7 +176,7 @@ def test_a_hail_of_kills_loses_doubles_and_confuses_nothing(
     tmp_path: Path, portable: bool
 ) -> None:
     targets = ["daemon", "keeper", "daemon+keeper", "daemon", "keeper+daemon"]
-    with Daemon(tmp_path, portable=portable, kill_grace=1, progress_interval=0.2) as daemon:
+    with Driver(tmp_path, portable=portable, kill_grace=1, progress_interval=0.2) as daemon:
         daemon.stop()
         tally = torture(daemon, seed=7, jobs=60, kills=16, targets=targets)
     assert not tally.lost
@@ -200,7 +198,7 @@ def test_a_hail_of_kills_loses_doubles_and_confuses_nothing(
     ids=["one", "both", "guard"],
 )
 def test_a_long_hail_of_kills(tmp_path: Path, seed: int, targets: tuple[str, ...]) -> None:
-    with Daemon(tmp_path, kill_grace=1, progress_interval=0.2) as daemon:
+    with Driver(tmp_path, kill_grace=1, progress_interval=0.2) as daemon:
         daemon.stop()
         tally = torture(daemon, seed=seed, jobs=300, kills=100, targets=targets)
     assert not tally.lost

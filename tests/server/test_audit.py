@@ -17,13 +17,13 @@ from server.login import audit
 from sysadmd.journal import Transaction
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import open_store
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.daemon import Daemon
 
 
 def actions(client: Client) -> list[str]:
     """What the trail has of jobs, queues and tokens, oldest first."""
-    reply = client.ask("rpc", "logs", {"action": "read_logs", "logs": "hostinfo"})
-    texts = [entry.partition(": ")[2] for entry in reply["hostinfo"].values()]
+    texts = [entry.partition(": ")[2] for entry in client.trail()]
     return [text for text in texts if not text.startswith("logged in")]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos import run
+from tests.kit.chaos import run
 
 
 def test_readers_lose_and_double_nothing_in_chaos(tmp_path: Path) -> None:

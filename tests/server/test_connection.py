@@ -14,10 +14,10 @@ from pathlib import Path
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
-from bench.wire import RawClient
 from server.wire import tls
 from server.wire.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, SLICE, Connection, Phase
 from sysadmd.settings import ServerSettings
+from tests.kit.raw_client import RawClient
 
 
 class Echo:

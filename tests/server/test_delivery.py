@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from bench.wire import RawClient
-from sysadmd import journal
 from sysadmd.events import SYSTEMS
-from sysadmd.journal import Transaction
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon, wait_for
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.raw_client import RawClient
+from tests.kit.state_file import append_events, line
+from tests.kit.waiting import wait_for
 
 ALL = list(SYSTEMS)
 
@@ -29,19 +28,16 @@ def subscribe(client: Client, systems: list[str], since: str | None, **more: Any
 
 def fill(state_dir: Path, count: int, start: int = 0) -> None:
     """Events in a stopped daemon's journal: the three systems in turn."""
-    db = sqlite3.connect(state_dir / "state.db")
-    change = Transaction(db)
-    for number in range(start, start + count):
-        body = b'{"message":"m%d","priority":"1/Information","class":"snapshot"}' % number
-        if number % 3 == 2:
-            body = (
-                b'{"hostname":"h%d","hostnamechanged":"true","zpools":{},'
-                b'"priority":"3/Warning"}' % number
-            )
-        system = "system-state" if number % 3 == 2 else "life-preserver"
-        journal.append(change, system, body, time.time())
-    db.commit()
-    db.close()
+    state = b'{"hostname":"h%d","hostnamechanged":"true","zpools":{},"priority":"3/Warning"}'
+    append_events(
+        state_dir,
+        (
+            ("system-state", state % number, time.time())
+            if number % 3 == 2
+            else ("life-preserver", line(number), time.time())
+            for number in range(start, start + count)
+        ),
+    )
 
 
 def chain(prev: str, frames: list[dict[str, Any]]) -> str:
@@ -62,10 +58,7 @@ def stored(tmp_path: Path) -> Daemon:
 
 
 def test_a_reader_for_whom_the_journal_is_damaged_stops_no_other(stored: Daemon) -> None:
-    db = sqlite3.connect(stored.state_dir / "state.db")
-    journal.append(Transaction(db), "dispatcher", b'{"job":', time.time())
-    db.commit()
-    db.close()
+    append_events(stored.state_dir, [("dispatcher", b'{"job":', time.time())])
     with stored, stored.client() as client, stored.client() as other:
         subscribe(client, ["dispatcher"], "oldest")
         with pytest.raises(ConnectionClosed) as closed:

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.daemon import DEADLINE, ROOT, wait_for
-
-CTL = "from sysadmd.ctl import main; main()"
+from tests.kit.ctl import Ctl
+from tests.kit.daemon import MAIN
+from tests.kit.waiting import DEADLINE, wait_for
 
 
 class Demo:
@@ -20,7 +20,7 @@ class Demo:
         self.output = tmp / "output"
         with self.output.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "sysadmd" / "__main__.py"), "demo", *options],
+                [sys.executable, MAIN, "demo", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -68,14 +68,7 @@ def test_a_demo_that_is_kept_can_be_talked_to_and_ends_on_ctrl_c(tmp_path: Path)
         wait_for(lambda: "sysadmctl --state-dir" in demo.text, "the hint")
         match = re.search(r"--state-dir (\S+)", demo.text)
         assert match is not None
-        done = subprocess.run(
-            [sys.executable, "-c", CTL, "--state-dir", match[1], "--json", "identify"],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        done = Ctl(tmp_path)("--state-dir", match[1], "--json", "identify")
         assert '"type":"server"' in done.stdout, done.stderr
     finally:
         demo.process.send_signal(signal.SIGINT)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
 
 LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 

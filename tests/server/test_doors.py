@@ -5,7 +5,6 @@ import base64
 import contextlib
 import json
 import os
-import signal
 import socket
 import ssl
 import subprocess
@@ -23,13 +22,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from bench.wire import RawClient
 from server.wire.connection import STRANGER_FRAMES
 from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon, wait_for
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.raw_client import RawClient
+from tests.kit.waiting import wait_for
 
 
 @contextlib.contextmanager
@@ -44,14 +44,9 @@ def configured(tmp_path: Path, server: str) -> Daemon:
     return Daemon(tmp_path / "state", f"{QUIET}\n[server]\n{server}\n")
 
 
-def plain_socket(daemon: Daemon, source: str = "127.0.0.1") -> socket.socket:
-    host, port = daemon.url.removeprefix("wss://").rsplit(":", 1)
-    return socket.create_connection((host, int(port)), 20, source_address=(source, 0))
-
-
 def secure_socket(daemon: Daemon, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
     made = context or daemon.context
-    return made.wrap_socket(plain_socket(daemon), server_hostname="127.0.0.1")
+    return made.wrap_socket(daemon.plain_socket(), server_hostname="127.0.0.1")
 
 
 def is_over(sock: socket.socket) -> bool:
@@ -230,7 +225,7 @@ def test_who_does_not_log_in_is_sent_away(tmp_path: Path) -> None:
 def test_half_open_handshakes_and_slow_requests_end_in_time(tmp_path: Path) -> None:
     with configured(tmp_path, "handshake_timeout = 1.0") as daemon:
         begun = time.monotonic()
-        with plain_socket(daemon) as silent, secure_socket(daemon) as slow:
+        with daemon.plain_socket() as silent, secure_socket(daemon) as slow:
             slow.send(b"GET / HTTP/1.1\r\nHost:")
             assert is_over(silent)
             assert is_over(slow)
@@ -238,7 +233,7 @@ def test_half_open_handshakes_and_slow_requests_end_in_time(tmp_path: Path) -> N
 
 
 def test_garbage_instead_of_tls_or_http_harms_nobody(daemon: Daemon) -> None:
-    with plain_socket(daemon) as garbage, secure_socket(daemon) as other:
+    with daemon.plain_socket() as garbage, secure_socket(daemon) as other:
         garbage.sendall(b"GET / HTTP/1.0\r\n\r\n")
         other.sendall(os.urandom(5000) + b"\r\n\r\n")
         assert is_over(garbage)
@@ -253,10 +248,10 @@ def test_connections_of_strangers_are_counted_by_address(tmp_path: Path) -> None
         with contextlib.ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(daemon.stranger())
-            with plain_socket(daemon) as refused:
+            with daemon.plain_socket() as refused:
                 assert is_over(refused)
             # From another address, and who has logged in, is not counted.
-            other = stack.enter_context(plain_socket(daemon, "127.0.0.2"))
+            other = stack.enter_context(daemon.plain_socket("127.0.0.2"))
             secure = daemon.context.wrap_socket(other, server_hostname="127.0.0.1")
             stack.enter_context(secure)
             assert secure.version() in ("TLSv1.2", "TLSv1.3")
@@ -287,8 +282,8 @@ def test_connections_above_all_measure_are_closed_at_once(tmp_path: Path) -> Non
         first = daemon.client()
         stack.enter_context(first)
         for _ in range(2 + BEYOND - 1):
-            stack.enter_context(plain_socket(daemon))
-        with plain_socket(daemon) as refused:
+            stack.enter_context(daemon.plain_socket())
+        with daemon.plain_socket() as refused:
             assert is_over(refused)
         assert len(psutil.Process(daemon.pid).net_connections()) <= 2 + BEYOND + 1
         assert first.ask("rpc", "identify")
@@ -348,7 +343,7 @@ def test_old_tls_is_refused_and_new_is_not(daemon: Daemon) -> None:
     for option, works in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
         done = subprocess.run(
             [
-                *("openssl", "s_client", option, "-connect", daemon.url.removeprefix("wss://")),
+                *("openssl", "s_client", option, "-connect", daemon.address),
                 *("-CAfile", str(daemon.state_dir / "tls/certificate.pem")),
                 *("-verify_return_error", "-verify_ip", "127.0.0.1"),
             ],
@@ -362,7 +357,7 @@ def test_old_tls_is_refused_and_new_is_not(daemon: Daemon) -> None:
 
 
 def test_tls_is_neither_renegotiated_nor_compressed(daemon: Daemon) -> None:
-    address = daemon.url.removeprefix("wss://")
+    address = daemon.address
     done = subprocess.run(
         ["openssl", "s_client", "-tls1_2", "-connect", address],
         # "R" on a line of its own asks for it.
@@ -471,9 +466,7 @@ def test_a_configured_certificate_is_reloaded_without_dropping_anybody(
         with connect(daemon.url, ssl=context, proxy=None) as socket:
             assert name() == ((("commonName", "first"),),)
             make("second")
-            assert daemon.process is not None
-            daemon.process.send_signal(signal.SIGHUP)
-            wait_for(lambda: "configuration reloaded" in daemon.log.read_text(), "the reload")
+            daemon.reload()
             assert name() == ((("commonName", "second"),),)
             socket.send('{"namespace":"rpc","name":"identify","id":"still"}')
             assert "still" in str(socket.recv(timeout=10))
@@ -488,8 +481,7 @@ def test_local_clients_follow_to_a_certificate_that_was_configured_meanwhile(
     with Daemon(tmp_path / "state", QUIET) as daemon:
         tls = f'tls = {{ certificate = "{tmp_path}/other.pem", key = "{tmp_path}/other.key" }}'
         daemon.config.write_text(f"{QUIET}[server]\n{tls}\n")
-        os.kill(daemon.pid, signal.SIGHUP)
-        wait_for(lambda: "configuration reloaded" in daemon.log.read_text(), "the reload")
+        daemon.reload()
 
         async def ask() -> Any:
             async with connect_client(Target.local(daemon.state_dir)) as client:
@@ -575,9 +567,7 @@ def with_certificate(daemon: Daemon, directory: Path, name: str) -> Client:
     context = daemon.context
     if name:
         context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
-    stack = contextlib.ExitStack()
-    sock = stack.enter_context(connect(daemon.url, ssl=context, proxy=None))
-    return Client(sock, stack)
+    return Client(daemon.url, context)
 
 
 def test_a_client_certificate_logs_in_by_its_name(tmp_path: Path) -> None:
@@ -589,8 +579,7 @@ def test_a_client_certificate_logs_in_by_its_name(tmp_path: Path) -> None:
                 answers[name] = client.ask_raw("rpc", "query")["name"]
         assert answers == {"root": "response", "nobody": "error", "": "error"}
         with daemon.client() as admin:
-            trail = admin.ask("rpc", "logs", {"action": "read_logs", "logs": "hostinfo"})
-        assert "root@127.0.0.1: logged in by certificate as full" in trail["hostinfo"].values()
+            assert "root@127.0.0.1: logged in by certificate as full" in admin.trail()
 
 
 def test_looking_up_who_a_certificate_names_holds_up_nobody_else(tmp_path: Path) -> None:

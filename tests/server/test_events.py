@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.daemon import Daemon
 
 SYSTEMS = ["dispatcher", "life-preserver", "system-state"]
 

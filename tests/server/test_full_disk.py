@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUIET
-from tests.daemon import Daemon, wait_for
-from tests.small_disk import fill, small_disk
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.disks import fill, small_disk
+from tests.kit.waiting import wait_for
 
 CONFIG = QUIET + '[retention]\nevents_size = "64KiB"\n'
 

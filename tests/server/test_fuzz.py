@@ -11,16 +11,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from bench.wire import RawClient
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.figures import resident
+from tests.kit.raw_client import RawClient
 
 CONFIG = QUIET + "[auth]\npassword_login = false\nfailures = 1000000\n"
 # The client's own thread draws random masks and ids while a strategy runs.
@@ -67,6 +67,7 @@ ACTIONS = st.sampled_from(
         *("read_logs", "add", "revoke", "RUN", "nonsense"),
     )
 )
+
 JOB = st.fixed_dictionaries(
     {"commands": st.lists(COMMANDS | st.lists(COMMANDS, max_size=3), max_size=3)},
     optional={
@@ -161,7 +162,7 @@ class Target:
 
     def _count(self, inputs: int) -> None:
         self.inputs += inputs
-        memory = psutil.Process(self.daemon.pid).memory_info().rss / 2**20
+        memory = resident(self.daemon.pid)
         self.memory.append((self.inputs, memory))
 
     def close(self) -> None:

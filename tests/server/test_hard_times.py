@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon, wait_for
-from tests.small_disk import fill, small_disk
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.disks import fill, small_disk
+from tests.kit.processes import members
+from tests.kit.waiting import wait_for
 
 # It is under way, and known to be, before it fills the disk.
 FULL = 'sh -c "sleep 2; yes | head -c 20000000; exec sleep 77"'
@@ -50,21 +52,13 @@ def test_a_job_that_has_filled_the_disk_can_be_killed_and_times_out(mount: Path)
         wait_for(lambda: is_full(daemon), "a full disk")
         killed = client.ask("rpc", "dispatcher", {"action": "kill", "job_id": "killed"})
         assert killed["killed"]["jobs"] == ["killed"]
-        wait_for(lambda: not sleepers(), "the ends of both")
+        wait_for(lambda: not members(daemon.state_dir), "the ends of both")
         for log in (daemon.state_dir / "jobs").glob("*/*.log"):
             os.truncate(log, 0)
         wait_for(lambda: result(client, "killed") == "killed", "the first result")
         wait_for(lambda: result(client, "late") == "timed-out", "the second")
         # Who killed it is written down as soon as there is room.
-        reply = client.ask("rpc", "logs", {"action": "read_logs", "logs": "hostinfo"})
-        assert "root@127.0.0.1: kill killed" in reply["hostinfo"].values()
-
-
-def sleepers() -> list[str]:
-    found = subprocess.run(
-        ["pgrep", "-f", "^sleep 77$"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.split()
+        assert "root@127.0.0.1: kill killed" in client.trail()
 
 
 def test_a_full_disk_that_prevents_a_start_is_named_and_nothing_else_blamed(
@@ -128,11 +122,9 @@ def test_a_paused_queue_stays_paused_while_it_is_gone_from_the_configuration(
     with_queue = f"{QUIET}[dispatcher.queues]\nq = 1\n"
     with Daemon(tmp_path / "state", with_queue) as daemon, daemon.client() as client:
         client.ask("rpc", "dispatcher", {"action": "pause", "queue": "q"})
-        for number, config in enumerate((QUIET, with_queue), 1):
+        for config in (QUIET, with_queue):
             daemon.config.write_text(config)
-            os.kill(daemon.pid, signal.SIGHUP)
-            said = "configuration reloaded"
-            wait_for(lambda: daemon.log.read_text().count(said) == number, said)  # noqa: B023
+            daemon.reload()
         order = {"commands": ["true"], "id": "w", "queue": "q"}
         client.ask("rpc", "dispatcher", {"action": "submit", "job": order})
         client.ask("rpc", "dispatcher", {"action": "run", "other": "true"})

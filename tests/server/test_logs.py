@@ -1,6 +1,5 @@
 """rpc/logs read_logs: windows of time, pages, equal moments."""
 
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.classes.log_window import DEFAULT_WINDOW, FARTHEST, window
-from sysadmd import journal
-from sysadmd.journal import Transaction
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon
+from tests.kit.state_file import append_events, line
 
 NOW = 1_700_000_000_000
 
@@ -53,14 +51,12 @@ def read(client: Client, **args: Any) -> dict[str, Any]:
 def test_entries_of_one_moment_are_all_there_and_come_in_pages(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "state", QUIET)
     daemon.start().stop()
-    db = sqlite3.connect(daemon.state_dir / "state.db")
-    change = Transaction(db)
     now = time.time()
-    for number in range(25):
-        body = b'{"message":"m%d","priority":"1/Information","class":"snapshot"}' % number
-        journal.append(change, "life-preserver", body, now - 1000 if number < 20 else now)
-    db.commit()
-    db.close()
+    moments = [now - 1000] * 20 + [now] * 5
+    append_events(
+        daemon.state_dir,
+        [("life-preserver", line(number), at) for number, at in enumerate(moments)],
+    )
     with daemon, daemon.client() as client:
         everything = read(client, logs="events-lifepreserver")
         texts = [entry["message"] for entry in everything["events-lifepreserver"].values()]

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from server.classes.paging import MAX_ENTRIES
-from server.wire.protocol import FRAME_LIMIT
-from tests.conftest import QUIET
-from tests.daemon import Client, Daemon
-from tests.server.test_token_cli import token
+from server.delivery.frames import FRAME_LIMIT
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, Daemon, sysadmd
 
 
 def pages(client: Client, name: str, action: str, key: str) -> list[Any]:
@@ -43,7 +42,7 @@ def test_more_tokens_than_a_reply_holds_are_all_listed(tmp_path: Path) -> None:
 
 def shown(daemon: Daemon) -> list[str]:
     """The names that `sysadmd token list` prints."""
-    done = token(daemon, "list", "--json")
+    done = sysadmd("token", "list", "--json", "--state-dir", str(daemon.state_dir))
     return [json.loads(line)["name"] for line in done.stdout.splitlines()]
 
 

@@ -1,6 +1,5 @@
 """A directory server that does not answer: PAM hangs, the daemon does not."""
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUIET
-from tests.daemon import Daemon
+from tests.kit.accounts import pam_service
+from tests.kit.daemon import QUIET, Daemon
 
 SERVICE = "sysadmd-hang"
 HANGS = f"auth required pam_exec.so quiet {shutil.which('sleep') or '/bin/sleep'} 25\n"
@@ -18,18 +17,12 @@ HANGS = f"auth required pam_exec.so quiet {shutil.which('sleep') or '/bin/sleep'
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Daemon]:
-    if os.geteuid() != 0 or not Path("/etc/pam.d").is_dir():
-        if os.environ.get("CI"):
-            pytest.fail("root and PAM are needed here")
-        pytest.skip("root and PAM are needed")
-    service = Path(f"/etc/pam.d/{SERVICE}")
-    service.write_text(HANGS)
     auth = f'[auth]\npam_service = "{SERVICE}"\npam_calls = 2\npam_wait = 1.0\n'
-    try:
-        with Daemon(tmp_path / "state", QUIET + auth) as daemon:
-            yield daemon
-    finally:
-        service.unlink()
+    with (
+        pam_service(SERVICE, HANGS),
+        Daemon(tmp_path / "state", QUIET + auth) as daemon,
+    ):
+        yield daemon
 
 
 def log_in(daemon: Daemon) -> tuple[int, float]:

@@ -12,19 +12,8 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.conftest import QUIET
-from tests.daemon import ROOT, Daemon, wait_for
-
-
-def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "sysadmd" / "__main__.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
+from tests.kit.daemon import MAIN, QUIET, Daemon, sysadmd
+from tests.kit.waiting import wait_for
 
 
 def test_the_endpoint_says_how_to_connect(daemon: Daemon) -> None:
@@ -38,7 +27,7 @@ def test_the_endpoint_says_how_to_connect(daemon: Daemon) -> None:
 
 
 def test_a_second_daemon_names_the_first_and_leaves(daemon: Daemon) -> None:
-    second = run("serve", "--state-dir", str(daemon.state_dir), "--listen", "127.0.0.1:0")
+    second = sysadmd("serve", "--state-dir", str(daemon.state_dir), "--listen", "127.0.0.1:0")
     assert second.returncode == 1
     assert f"pid {daemon.pid}" in second.stderr
     assert daemon.client().ask("rpc", "identify")["type"] == "server"
@@ -49,14 +38,14 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run("serve", "--state-dir", str(tmp_path / "s"), "--listen", address)
+        done = sysadmd("serve", "--state-dir", str(tmp_path / "s"), "--listen", address)
     assert done.returncode == 1
     assert address in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_missing_openssl_is_said(tmp_path: Path) -> None:
-    done = run("serve", "--state-dir", str(tmp_path / "s"), env={"PATH": str(tmp_path)})
+    done = sysadmd("serve", "--state-dir", str(tmp_path / "s"), PATH=str(tmp_path))
     assert done.returncode == 1
     assert "openssl is missing" in done.stderr
 
@@ -83,7 +72,7 @@ def test_a_state_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "s"
     state.mkdir(mode=0o700)
     (state / "state.db").write_bytes(b"not a database, but precious" * 100)
-    done = run("serve", "--state-dir", str(state), "--listen", "127.0.0.1:0")
+    done = sysadmd("serve", "--state-dir", str(state), "--listen", "127.0.0.1:0")
     assert done.returncode == 1
     assert "move it away" in done.stderr
     assert (state / "state.db").read_bytes() == b"not a database, but precious" * 100
@@ -92,7 +81,7 @@ def test_a_state_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 def test_check_config_names_every_mistake_and_serve_refuses_them(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('nonsense = 1\n[server]\nlisten = ["x"]\n[auth]\nfailures = 0\n')
-    done = run("check-config", "--config", str(file))
+    done = sysadmd("check-config", "--config", str(file))
     assert done.returncode == 2
     lines = (done.stdout + done.stderr).splitlines()
     assert [line.split(": ")[1] for line in lines] == [
@@ -101,7 +90,7 @@ def test_check_config_names_every_mistake_and_serve_refuses_them(tmp_path: Path)
         "auth.failures",
     ]
     file.write_text('nonsense = 1\n[server]\nlisten = []\ntls = {certificate = "x"}\n')
-    done = run("check-config", "--config", str(file))
+    done = sysadmd("check-config", "--config", str(file))
     lines = (done.stdout + done.stderr).splitlines()
     assert [line.split(": ")[1] for line in lines] == [
         "nonsense",
@@ -109,47 +98,43 @@ def test_check_config_names_every_mistake_and_serve_refuses_them(tmp_path: Path)
         "server.listen",
     ]
     file.write_text("a=" + "[" * 5000)
-    done = run("check-config", "--config", str(file))
+    done = sysadmd("check-config", "--config", str(file))
     assert (done.returncode, "not TOML" in done.stderr) == (2, True)
     assert "Traceback" not in done.stderr
-    assert run("serve", "--config", str(file)).returncode == 2
-    assert run("serve", "--config", str(tmp_path / "absent")).returncode == 2
+    assert sysadmd("serve", "--config", str(file)).returncode == 2
+    assert sysadmd("serve", "--config", str(tmp_path / "absent")).returncode == 2
     file.write_text("")
-    done = run("check-config", "--config", str(file))
+    done = sysadmd("check-config", "--config", str(file))
     assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, str(ROOT / "sysadmd" / "__main__.py"), "check-config"]
+        command = [sys.executable, MAIN, "check-config"]
         told = subprocess.run(
             [*command, "--config", str(file)], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert told.returncode == 1
     assert b"Traceback" not in told.stderr
-    assert run("serve", "--listen", "nowhere").returncode == 2
-    assert run("frobnicate").returncode == 2
+    assert sysadmd("serve", "--listen", "nowhere").returncode == 2
+    assert sysadmd("frobnicate").returncode == 2
 
 
 def test_a_reload_takes_what_is_right_and_refuses_what_is_wrong(daemon: Daemon) -> None:
-    assert daemon.process is not None
     client = daemon.client()
     job = {"commands": ["true"], "queue": "fresh"}
     assert (
         client.ask_raw("rpc", "dispatcher", {"action": "submit", "job": job})["name"] == "error"
     )
     daemon.config.write_text(QUIET + "[dispatcher.queues]\nfresh = 2\n")
-    daemon.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "configuration reloaded" in daemon.log.read_text(), "the reload")
+    daemon.reload()
     client.ask("rpc", "dispatcher", {"action": "submit", "job": job})
     daemon.config.write_text("[server]\nmax_clients = 0\n")
-    daemon.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "reload refused" in daemon.log.read_text(), "the refusal")
+    daemon.reload("reload refused")
     client.ask("rpc", "dispatcher", {"action": "submit", "job": job})
     daemon.config.write_text(QUIET + '[server]\nlisten = ["127.0.0.1:1"]\n')
-    daemon.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "needs a restart" in daemon.log.read_text(), "the warning")
-    reload(daemon, "needs a restart")
+    daemon.reload("needs a restart")
+    daemon.reload("needs a restart")
     reloads = daemon.log.read_text().count("needs a restart")
     daemon.config.write_text(QUIET)
-    reload(daemon, "configuration reloaded")
+    daemon.reload()
     assert daemon.log.read_text().count("needs a restart") == reloads
 
 
@@ -172,13 +157,6 @@ def test_the_daemon_starts_though_nobody_reads_its_output(tmp_path: Path) -> Non
     assert process.wait(20) == 0
 
 
-def reload(daemon: Daemon, said: str) -> None:
-    """SIGHUP, and wait until the log says so."""
-    before = daemon.log.read_text().count(said)
-    os.kill(daemon.pid, signal.SIGHUP)
-    wait_for(lambda: daemon.log.read_text().count(said) > before, said)
-
-
 def open_files(daemon: Daemon) -> int:
     return psutil.Process(daemon.pid).rlimit(psutil.RLIMIT_NOFILE)[0]
 
@@ -189,7 +167,7 @@ def test_more_clients_after_a_reload_get_their_open_files(tmp_path: Path) -> Non
     with Daemon(tmp_path / "state", few, wrapper=limited) as daemon:
         before = open_files(daemon)
         daemon.config.write_text(more)
-        reload(daemon, "configuration reloaded")
+        daemon.reload()
         assert open_files(daemon) == before + 1900
 
 
@@ -199,7 +177,7 @@ def test_more_clients_than_files_can_be_had_for_are_refused_at_a_reload(tmp_path
     wrapper = ("sh", "-c", unprivileged, "sh")
     with Daemon(tmp_path / "state", config(QUIET, 2, "old"), wrapper=wrapper) as daemon:
         daemon.config.write_text(config(QUIET, 5000, "new"))
-        reload(daemon, "configuration reloaded")
+        daemon.reload()
         log = daemon.log.read_text()
         assert "server.max_clients = 5000 needs 5256 open files" in log
         assert "stays 2" in log
@@ -220,12 +198,12 @@ def test_a_configuration_that_is_made_later_is_read_at_a_reload(tmp_path: Path) 
     daemon = Daemon(tmp_path / "state", before=before)
     daemon.named = False
     with daemon:
-        reload(daemon, "no configuration file")
+        daemon.reload("no configuration file")
         default.write_text(f"{QUIET}[server]\nmax_clients = 0\n")
-        reload(daemon, "reload refused")
+        daemon.reload("reload refused")
         default.write_text(f"{QUIET}[server]\nmax_clients = 1\n")
-        reload(daemon, "configuration reloaded")
+        daemon.reload()
         with daemon.client(), pytest.raises(InvalidStatus):
             daemon.stranger()
         default.unlink()
-        reload(daemon, "no configuration file")
+        daemon.reload("no configuration file")

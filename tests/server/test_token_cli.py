@@ -1,23 +1,13 @@
 """`sysadmd token`, with and without a running daemon."""
 
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.conftest import QUIET
-from tests.daemon import ROOT, Daemon
+from tests.kit.daemon import QUIET, Daemon, sysadmd
 
 
 def token(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = str(ROOT / "sysadmd" / "__main__.py")
-    options = ["--state-dir", str(daemon.state_dir)]
-    return subprocess.run(
-        [sys.executable, program, "token", *arguments, *options],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return sysadmd("token", *arguments, "--state-dir", str(daemon.state_dir))
 
 
 def works(daemon: Daemon, secret: str) -> bool:
@@ -63,8 +53,7 @@ def test_a_token_can_be_made_before_the_first_start(tmp_path: Path) -> None:
     assert daemon.state_dir.stat().st_mode & 0o077 == 0
     with daemon, daemon.client() as client:
         assert works(daemon, secret)
-        trail = client.ask("rpc", "logs", {"action": "read_logs", "logs": ["hostinfo"]})
-        assert any("token add first" in entry for entry in trail["hostinfo"].values())
+        assert any("token add first" in text for text in client.trail())
 
 
 def test_a_daemon_that_hangs_is_not_worked_around(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from sysadmd.client import (
     file_pin,
 )
 from sysadmd.errors import BadRequest, SysadmdError
-from tests.conftest import QUIET
-from tests.daemon import DEADLINE, ROOT, Daemon
+from tests.kit.daemon import QUIET, ROOT, Daemon
+from tests.kit.waiting import DEADLINE
 
 ALL = ["dispatcher", "life-preserver", "system-state"]
 CUT = "cut the connection here"

@@ -1,7 +1,7 @@
 """A daemon with a dispatcher and nothing else: a real process to be killed. Run as a program.
 
-driver.py STATE_DIR [SETTING=VALUE…]: prints `ready`, then answers JSON lines on the socket
-DRIVER_DOOR:
+driver_program.py STATE_DIR DOOR VERSION [SETTING=VALUE…]: prints `ready`, then answers JSON
+lines on the socket DOOR:
 {"submit": [order, …]}, {"kill": [id, …]}, {"pause": queue}, {"resume": queue}.
 """
 
@@ -28,7 +28,7 @@ from sysadmd.settings import build_settings
 from sysadmd.store import open_store
 
 
-async def serve(state_dir: Path, values: dict[str, Any]) -> None:
+async def serve(state_dir: Path, door: str, values: dict[str, Any]) -> None:
     settings = build_settings({"dispatcher": values}).dispatcher
     store = open_store(state_dir / "state.db", {"dispatcher": records.SCHEMA})
     dispatcher = Dispatcher(store, settings, state_dir)
@@ -49,7 +49,6 @@ async def serve(state_dir: Path, values: dict[str, Any]) -> None:
         finally:
             writer.close()
 
-    door = os.environ["DRIVER_DOOR"]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(door)  # noqa: PTH108 - nobody waits for this loop
     server = await asyncio.start_unix_server(answer, door, limit=1 << 22)
@@ -82,9 +81,9 @@ def order(value: dict[str, Any]) -> Order:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    place, door, version, *given = sys.argv[1:]
     # As after an upgrade of the program, when given.
-    sysadmd.__version__ = os.environ["DRIVER_VERSION"] or sysadmd.__version__
-    given = dict(argument.split("=", 1) for argument in sys.argv[2:])
-    asyncio.run(
-        serve(Path(sys.argv[1]), {name: json.loads(value) for name, value in given.items()})
-    )
+    sysadmd.__version__ = version or sysadmd.__version__
+    values = dict(argument.split("=", 1) for argument in given)
+    settings = {name: json.loads(value) for name, value in values.items()}
+    asyncio.run(serve(Path(place), door, settings))

@@ -1,4 +1,4 @@
-"""What the benches share: a client that costs next to nothing, and figures of processes."""
+"""A client that costs next to nothing, for measuring, and for what no proper client does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 
 class RawClient:
@@ -45,16 +43,19 @@ class RawClient:
         return client
 
     def log_in(self) -> RawClient:
+        """Log in with the admin token; returns itself."""
         token = self.token_file.read_text().strip()
         self.send("rpc", "auth_token", {"token": token})
         assert b'"response"' in self.frame()
         return self
 
     def send(self, namespace: str, name: str, args: object) -> None:
+        """A request; its id is `b`."""
         body = {"namespace": namespace, "name": name, "id": "b", "args": args}
         self.send_text(json.dumps(body).encode())
 
     def send_text(self, payload: bytes) -> None:
+        """A text frame."""
         size = len(payload)
         head = bytes((0x81,))
         if size < 126:
@@ -128,15 +129,5 @@ class RawClient:
         self._buffer += data
 
     def close(self) -> None:
+        """Hang up without a word."""
         self.socket.close()
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` of them lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def resident(pid: int) -> float:
-    """Resident memory of a process, MiB."""
-    return float(psutil.Process(pid).memory_info().rss) / 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.daemon import ROOT
+from tests.kit.daemon import ROOT
 
 CORPUS = ROOT / "tests" / "corpus"
 ZPOOL = CORPUS / "zpool"

@@ -1,24 +1,19 @@
-"""A file system that is soon full."""
+"""File systems that are soon full."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
-import pytest
+from tests.kit.needs import needs_root
 
 
 @contextlib.contextmanager
 def small_disk(where: Path, mebibytes: int) -> Generator[Path]:
     """One of that size at `where`, which is made."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        if os.environ.get("CI"):
-            pytest.fail("root and mount are needed here")
-        pytest.skip("root and mount are needed")
+    needs_root("mount")
     where.mkdir()
     size = f"size={mebibytes}m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", where], check=True)

@@ -21,7 +21,9 @@ from typing import Any, Protocol
 
 from dispatcher import logs, records
 from dispatcher.records import Job
-from tests.dispatcher.harness import end, holders, wait_for
+from tests.kit.processes import end, holders
+from tests.kit.state_file import state_file
+from tests.kit.waiting import wait_for
 
 # Long enough that nobody waits for it to end by itself.
 FOREVER = "sleep 300"
@@ -168,18 +170,18 @@ class Victim(Protocol):
     @property
     def is_up(self) -> bool: ...
 
-    def start(self) -> None: ...
+    def start(self) -> object: ...
 
     def kill(self) -> None: ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> object: ...
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """As the driver. Raises: OSError when the daemon dies meanwhile."""
         ...
 
 
-class Client(threading.Thread):
+class Submitter(threading.Thread):
     """Submits its jobs and sees to it that each is acknowledged."""
 
     def __init__(self, daemon: Victim, jobs: Sequence[Planned], pace: float) -> None:
@@ -221,14 +223,14 @@ def torture(
     planned = plan(seed, jobs, ledger)
     rng = random.Random(-seed)
     daemon.start()
-    clients = [Client(daemon, planned[number::3], pace) for number in range(3)]
+    clients = [Submitter(daemon, planned[number::3], pace) for number in range(3)]
     for client in clients:
         client.start()
     for target in itertools.islice(itertools.cycle(targets), kills):
         _hit(daemon, target, rng)
     for client in clients:
         client.join()
-    wait_for(lambda: _all_finished(daemon, len(planned)), 120)
+    wait_for(lambda: _all_finished(daemon, len(planned)), "the end of all jobs", 120)
     # What is written late is late, and the last words of the last commands are read.
     time.sleep(0.5)
     daemon.stop()
@@ -273,9 +275,8 @@ def _wait_for_a_line(state_dir: Path) -> None:
 
 
 def _all_finished(daemon: Victim, count: int) -> bool:
-    with sqlite3.connect(daemon.state_dir / "state.db") as db:
+    with state_file(daemon.state_dir) as db:
         row = db.execute("SELECT count(*) FROM jobs WHERE state = 2").fetchone()
-    db.close()
     return bool(row[0] == count)
 
 
@@ -284,7 +285,7 @@ def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
     tally = Tally(jobs=len(planned))
     signed = [tuple(line.rsplit(" ", 2)) for line in ledger.read_text().splitlines()]
     begun = Counter((id, int(n)) for id, n, word in signed if word == "begins")
-    with sqlite3.connect(state_dir / "state.db") as db:
+    with state_file(state_dir) as db:
         for plan in planned:
             job = records.job(db, plan.uid) if plan.uid else None
             if job is None or job.state != "finished":
@@ -295,7 +296,6 @@ def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
         tally.doubled += [f"{id} {n}" for (id, n), times in begun.items() if times > 1]
         tally.wrong += _order_problems(db, signed)
         tally.wrong += _event_problems(db)
-    db.close()
     return tally
 
 

@@ -1,0 +1,104 @@
+"""The dispatcher alone as a daemon: started, asked, killed, started again; what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from dispatcher import logs, records
+from dispatcher.records import Job
+from tests.kit.processes import Program, clean
+from tests.kit.state_file import state_file
+from tests.kit.waiting import DEADLINE, wait_for
+
+PROGRAM = Path(__file__).with_name("driver_program.py")
+
+
+class Driver(Program):
+    """A daemon with a dispatcher and nothing else, on a state directory that is there."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        portable: bool = False,
+        door: Path | None = None,
+        program: Path = PROGRAM,
+        version: str = "",
+        **settings: Any,
+    ) -> None:
+        """door: the socket where it is asked; version: not its own but this."""
+        kept = {name: value for name, value in os.environ.items() if name != "SYSADMD_PORTABLE"}
+        forced = {"SYSADMD_PORTABLE": "1"} if portable else {}
+        super().__init__(state_dir / "driver.log", {**kept, **forced})
+        self.state_dir = state_dir
+        self.door = door or state_dir / "door"
+        self.program = program
+        self.version = version
+        self.settings = settings
+
+    def command(self) -> list[str]:
+        """As `Program` has it."""
+        settings = [f"{name}={json.dumps(value)}" for name, value in self.settings.items()]
+        where = [str(self.state_dir), str(self.door), self.version]
+        return [sys.executable, str(self.program), *where, *settings]
+
+    def is_ready(self, line: str) -> bool:
+        """As `Program` has it."""
+        return line == "ready\n"
+
+    def __enter__(self) -> Self:
+        return self if self.is_up else self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        clean(self.state_dir)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request, and its reply. Raises: OSError when the daemon dies meanwhile."""
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(DEADLINE)
+            door.connect(str(self.door))
+            door.sendall(json.dumps(request).encode() + b"\n")
+            reply = b""
+            while not reply.endswith(b"\n"):
+                part = door.recv(65536)
+                if not part:
+                    raise ConnectionResetError
+                reply += part
+        return dict(json.loads(reply))
+
+    def submit(self, *commands: str | list[str], **more: Any) -> int:
+        """Accept one job; returns its uid."""
+        reply = self.ask({"submit": [{"commands": list(commands), **more}]})
+        return int(reply["jobs"][0][0])
+
+    def job(self, uid: int) -> Job:
+        """The job, from the state file."""
+        with state_file(self.state_dir) as db:
+            job = records.job(db, uid)
+        assert job is not None
+        return job
+
+    def finished(self, uid: int) -> Job:
+        """The job, once it is finished."""
+
+        def look() -> Job | None:
+            job = self.job(uid)
+            return job if job.state == "finished" else None
+
+        return wait_for(look, f"the end of job {uid}")
+
+    def output(self, uid: int, n: int = 0) -> bytes:
+        """The log of a job's command."""
+        return logs.read(logs.path(self.state_dir, uid, n), 0, 1 << 26)
+
+    def events(self) -> list[tuple[int, dict[str, Any]]]:
+        """All events: seq and body."""
+        with state_file(self.state_dir) as db:
+            rows = db.execute("SELECT seq, body FROM events ORDER BY seq").fetchall()
+        return [(seq, json.loads(body)) for seq, body in rows]

@@ -1,0 +1,22 @@
+"""What a test needs of the machine, and what becomes of the test where it is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def needed(what: str) -> NoReturn:
+    """Skip the test, naming what is missing; fail where CI is set: all is to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"needs {what}")
+    pytest.skip(f"needs {what}")
+
+
+def needs_root(*programs: str) -> None:
+    """Go on only if we are root and these programs are there."""
+    if os.geteuid() != 0 or not all(map(shutil.which, programs)):
+        needed(", ".join(("root", *programs)))

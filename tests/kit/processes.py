@@ -1,0 +1,210 @@
+"""Processes of our own: started, ended, and found again; never by a look at the whole machine.
+
+Known are the daemon, which a test started; guard and keeper, by the locks they hold; and what
+these have started. Who else runs here, another test's processes included, is nobody's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import selectors
+import signal
+import sqlite3
+import struct
+import subprocess
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from dispatcher import logs
+from tests.kit.state_file import state_file
+from tests.kit.waiting import DEADLINE
+
+# Those that outlive the daemon; the guard first, since it takes over what a keeper leaves.
+ROLES = ("guard", "keeper")
+
+
+class Program:
+    """A program to start, kill and start again, which says by a line that it is ready."""
+
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        """log: where its errors go."""
+        self.log = log
+        self.environment = environment
+        self.process: subprocess.Popen[str] | None = None
+
+    def command(self) -> list[str]:
+        """Its command line."""
+        raise NotImplementedError
+
+    def is_ready(self, line: str) -> bool:
+        """Does its first line say that it is ready?"""
+        raise NotImplementedError
+
+    def start(self, *, stdin: int = subprocess.DEVNULL, pass_fds: Sequence[int] = ()) -> Self:
+        """Start it and wait for the ready line. stdin, pass_fds: as Popen has them."""
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self.environment,
+                cwd="/",
+                pass_fds=pass_fds,
+            )
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            line = self.process.stdout.readline() if selector.select(DEADLINE) else ""
+        if not self.is_ready(line):
+            self.kill()
+            raise AssertionError(f"not ready, but {line!r}:\n{self.log.read_text()}")
+        return self
+
+    @property
+    def is_up(self) -> bool:
+        """It was started, and not ended by us."""
+        return self.process is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the running program."""
+        assert self.process is not None
+        return self.process.pid
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end; nothing happens if we have ended it before."""
+        if self.process is not None:
+            self.process.kill()
+            self._wait(DEADLINE)
+
+    def stop(self, seconds: float = DEADLINE) -> int:
+        """SIGTERM, unless it has ended by itself; returns the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self._wait(seconds)
+
+    def _wait(self, seconds: float) -> int:
+        assert self.process is not None
+        status = self.process.wait(seconds)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self.process = None
+        return status
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Generator[subprocess.Popen[str]]:
+    """The process, which is killed at the end: a test that fails does not wait for it."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def end(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal a process; nothing happens if it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def holders(state_dir: Path, *roles: str) -> list[int]:
+    """The pids of the living guards and keepers: each holds a lock on a file of its own."""
+    files = [
+        file for role in roles or ROLES for file in (state_dir / "keeper").glob(f"*.{role}")
+    ]
+    return [pid for file in files if (pid := _holder(file))]
+
+
+def _holder(file: Path) -> int:
+    # struct flock of Linux on 64 bits: type, whence, start, length, pid.
+    question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with file.open("r+b") as open_file:
+            answer = fcntl.fcntl(open_file, fcntl.F_GETLK, question)
+    except OSError:
+        return 0
+    kind, _, _, _, pid = struct.unpack("hhqqi4x", answer)
+    return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+
+def family(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those of these processes that run, and all that descend from them."""
+    found: dict[int, psutil.Process] = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found |= {each.pid: each for each in (process, *process.children(recursive=True))}
+    return [process for process in found.values() if runs(process)]
+
+
+def runs(process: psutil.Process) -> bool:
+    """It has not ended, not even as far as a zombie has."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """As it was started, or called itself; empty once it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return process.cmdline()
+    return []
+
+
+def members(state_dir: Path) -> list[psutil.Process]:
+    """Processes of this state directory's jobs: all below its guards and keepers.
+
+    Without those that have lost their parents and have no reaper: where a guard is none
+    (`SYSADMD_PORTABLE`), or is dead. See `held`, which tells of these as well.
+    """
+    keepers = holders(state_dir)
+    return [process for process in family(keepers) if process.pid not in keepers]
+
+
+def held(state_dir: Path) -> list[Path]:
+    """The logs that any process of a job still has open, wherever it went.
+
+    Only while no command is being started: to ask takes the lock for a moment.
+    """
+    return [log for log in (state_dir / "jobs").glob("*/*.log") if logs.is_held(log)]
+
+
+def books(state_dir: Path) -> str:
+    """What guards and keepers have written, as far as it has not been worked in and deleted."""
+    return "".join(file.read_text() for file in (state_dir / "keeper").glob("*.book"))
+
+
+def begun(state_dir: Path) -> list[int]:
+    """The pids that commands were given, by the books; they may be others' by now."""
+    return [int(pid) for pid in re.findall(r'"pid":(\d+)', books(state_dir))]
+
+
+def clean(state_dir: Path) -> None:
+    """End what a test leaves: guards, keepers, and the jobs that they or dead ones began."""
+    pids = begun(state_dir)
+    # There may be none, or none that can be read.
+    with contextlib.suppress(sqlite3.Error), state_file(state_dir) as db:
+        pids += [
+            pid for (pid,) in db.execute("SELECT pid FROM commands WHERE state = 1") if pid
+        ]
+    place = f"{state_dir.resolve()}/jobs/"
+    orphans = [pid for pid in pids if _writes_below(pid, place)]
+    for process in family([*holders(state_dir), *orphans]):
+        end(process.pid)
+
+
+def _writes_below(pid: int, place: str) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(file.path.startswith(place) for file in psutil.Process(pid).open_files())
+    return False
