@@ -234,7 +234,8 @@ def test_an_inode_that_a_later_log_has_got_hides_no_older_one(log: Path) -> None
     for number in (2, 1):
         rotated = log.with_name(f"a.log.{number}")
         rotated.write_bytes(b"of %d\n" % number)
-        os.utime(rotated, ns=((5 - number) * 10**9,) * 2)
+        moment = (5 - number) * 10**9
+        os.utime(rotated, ns=(moment, moment))
     # The empty file that was looked at first was deleted, and its inode used again.
     position = Position(inode=rotated.stat().st_ino, modified=10**9, marks=((0, ""),))
     clock = Clock()

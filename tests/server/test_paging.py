@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from server.classes.paging import MAX_ENTRIES
-from server.delivery.frames import FRAME_LIMIT
+from server.wire.protocol import FRAME_LIMIT
 from tests.kit.client import Client
 from tests.kit.daemon import QUIET, Daemon, sysadmd
 
