@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.dispatcher.clock import wall_clock_off_by
 from tests.dispatcher.harness import Daemon, end, holders, wait_for, writers
 
 
@@ -44,26 +45,11 @@ def test_a_whole_directory_deleted_under_its_job_is_made_again(room: Daemon) -> 
     assert room.log(uid, 1) == b"there\n"
 
 
-def an_hour_ago() -> dict[str, str]:
-    """What sets the wall clock of one process back. The program `faketime` itself would stay
-    between us and the daemon, and be killed in its place."""
-    found = subprocess.run(
-        ["faketime", "-f", "-1h", "printenv", "LD_PRELOAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {
-        "LD_PRELOAD": found.stdout.strip(),
-        "FAKETIME": "-1h",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
-
-
 @pytest.mark.parametrize("role", ["daemon", "both"])
 def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, role: str
+    daemon: Daemon, tmp_path_factory: pytest.TempPathFactory, role: str
 ) -> None:
+    an_hour_ago = wall_clock_off_by(-3600, tmp_path_factory.mktemp("clock"))
     script = "echo one; while [ ! -e go ]; do sleep 0.05; done; exit 3"
     adopted = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
     timed = daemon.submit("sleep 60", timeout=3)
@@ -75,7 +61,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
         for kind in ("guard", "keeper"):
             for pid in holders(daemon.state_dir, kind):
                 end(pid)
-    daemon.environment.update(an_hour_ago())
+    daemon.environment.update(an_hour_ago)
     daemon.start()
     other = daemon.submit("true")
     assert daemon.finished(other).result == "succeeded"
@@ -92,7 +78,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
     assert time.monotonic() - before < 20
     # The clock steps forward again: the order of the journal is none of its business.
     daemon.kill()
-    for name in an_hour_ago():
+    for name in an_hour_ago:
         del daemon.environment[name]
     daemon.start()
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
