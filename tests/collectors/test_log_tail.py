@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import settings
@@ -40,6 +41,7 @@ def drain(tail: LogTail, clock: Clock) -> Iterator[bytes]:
         clock.now += ROTATION_GRACE + 0.1
 
 
+@settings(max_examples=40, stateful_step_count=20, deadline=None)
 class LogMachine(RuleBasedStateMachine):
     """Appends, half lines, rotations and restarts in any order."""
 
@@ -209,8 +211,8 @@ class LogMachine(RuleBasedStateMachine):
         assert self.got == self.wanted
 
 
-LogMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-TestLog = LogMachine.TestCase
+# Without a type in the hypothesis that we use.
+TestLog = cast("Any", LogMachine).TestCase
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.kit.clock import wall_clock_off_by
 from tests.kit.driver import Driver
+from tests.kit.needs import needs_root
 from tests.kit.processes import end, held, holders, members
 from tests.kit.waiting import wait_for
 
@@ -42,26 +44,11 @@ def test_a_whole_directory_deleted_under_its_job_is_made_again(room: Driver) -> 
     assert room.output(uid, 1) == b"there\n"
 
 
-def an_hour_ago() -> dict[str, str]:
-    """What sets the wall clock of one process back. The program `faketime` itself would stay
-    between us and the daemon, and be killed in its place."""
-    found = subprocess.run(
-        ["faketime", "-f", "-1h", "printenv", "LD_PRELOAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {
-        "LD_PRELOAD": found.stdout.strip(),
-        "FAKETIME": "-1h",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
-
-
 @pytest.mark.parametrize("role", ["daemon", "both"])
 def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
-    daemon: Driver, monkeypatch: pytest.MonkeyPatch, role: str
+    daemon: Driver, tmp_path_factory: pytest.TempPathFactory, role: str
 ) -> None:
+    an_hour_ago = wall_clock_off_by(-3600, tmp_path_factory.mktemp("clock"))
     script = "echo one; while [ ! -e go ]; do sleep 0.05; done; exit 3"
     adopted = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
     timed = daemon.submit("sleep 60", timeout=3)
@@ -72,7 +59,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
         # Only the identity of the processes is left to tell what runs.
         for pid in holders(daemon.state_dir):
             end(pid)
-    daemon.environment.update(an_hour_ago())
+    daemon.environment.update(an_hour_ago)
     daemon.start()
     other = daemon.submit("true")
     assert daemon.finished(other).result == "succeeded"
@@ -89,7 +76,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
     assert time.monotonic() - before < 20
     # The clock steps forward again: the order of the journal is none of its business.
     daemon.kill()
-    for name in an_hour_ago():
+    for name in an_hour_ago:
         del daemon.environment[name]
     daemon.start()
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
@@ -101,6 +88,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
 def test_a_pid_that_another_process_has_by_now_is_not_taken_for_the_job(
     tmp_path: Path, mode: str
 ) -> None:
+    needs_root("unshare")
     release = tuple(map(int, Path("/proc/sys/kernel/osrelease").read_text().split(".")[:2]))
     if release < (6, 14):
         pytest.skip("pid_max belongs to the whole machine on this kernel")

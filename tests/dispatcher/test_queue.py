@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from dispatcher.queue import PIECE, IllegalMove, Line, Queues
 NAMES: list[str | None] = [None, "a", "b"]
 
 
+@settings(max_examples=60, stateful_step_count=30, deadline=None)
 class QueueMachine(RuleBasedStateMachine):
     """Lists of waiting uids and sets of running ones, beside the real value."""
 
@@ -99,10 +102,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert not new or len(lane.running) + new <= lane.limit
 
 
-QueueMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None
-)
-test_queues_keep_their_rules = QueueMachine.TestCase
+# Without a type in the hypothesis that we use.
+test_queues_keep_their_rules = cast("Any", QueueMachine).TestCase
 
 
 @given(st.sets(st.integers(1, 4000)), st.data())
