@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from collectors import pools, zpool_output
-from tests.kit.daemon import QUIET, Daemon, following
+from tests.kit import QUIET, Daemon, RawClient, wait_for
+from tests.kit.daemon import following
 from tests.kit.figures import percentile, resident, spent
-from tests.kit.raw_client import RawClient
 from tests.kit.state_file import state_file
-from tests.kit.waiting import wait_for
 
 DATE = "Thu Nov 26 18:00:02 UTC 2026"
 POOL = "tank{0}\t10.9T\t1.21T\t9.67T\t3%\t-\t1.00x\t-\t{1}%\tONLINE"

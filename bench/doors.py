@@ -13,9 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Daemon, RawClient
 from tests.kit.figures import percentile, resident
-from tests.kit.raw_client import RawClient
 
 # Rude ones come from so many addresses of 127.0.0.0/8, below the limit of each.
 PER_ADDRESS = 10

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.kit.daemon import Daemon
+from tests.kit import Daemon
 from tests.kit.figures import resident, spent
 from tests.kit.processes import holders
 

@@ -22,9 +22,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from sysadmd.events import SYSTEMS
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Daemon, RawClient
 from tests.kit.figures import percentile, resident
-from tests.kit.raw_client import RawClient
 from tests.kit.state_file import append_events
 
 # Of 100 stored events so many come from real jobs, three of each.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Daemon
 
 
 def pytest_configure() -> None:

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import Daemon
-from tests.kit.needs import needs_root
+from tests.kit import Daemon, needs_root, wait_for
 from tests.kit.pools import next_state, watching
 from tests.kit.processes import command_line, family
-from tests.kit.waiting import wait_for
 
 TOOLS = ("mkfs.ext4", "mount", "fsfreeze", "umount")
 ROW = "tank\\t1G\\t1M\\t1023M\\t0%\\t-\\t1.00x\\t-\\t0%\\t{health}\\n"

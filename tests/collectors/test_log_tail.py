@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from collectors.log_file import CHUNK
 from collectors.log_tail import MARKS, ROTATION_GRACE, LogTail, Position
-from tests.kit.needs import needs_root
+from tests.kit import needs_root
 
 
 class Clock:

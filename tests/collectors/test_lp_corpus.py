@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.client import Client
+from tests.kit import Client, Daemon
 from tests.kit.corpus import LPRESERVER
-from tests.kit.daemon import Daemon, following
+from tests.kit.daemon import following
 
 sys.path.append(str(LPRESERVER))
 # The corpus' own player leaves a file to the garbage collector.

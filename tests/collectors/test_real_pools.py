@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import Daemon
-from tests.kit.needs import needs_root
+from tests.kit import Daemon, needs_root, wait_for
 from tests.kit.pools import Zpool, next_state, watching
-from tests.kit.waiting import wait_for
 
 
 def test_a_pool_is_followed_from_its_first_day_to_its_last(

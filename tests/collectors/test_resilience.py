@@ -16,11 +16,9 @@ from watchdog.observers.api import EventEmitter
 from collectors.directory_watch import DirectoryWatch
 from collectors.life_preserver import SETTLING, Replication
 from collectors.log_tail import ROTATION_GRACE
-from tests.kit.client import Client
-from tests.kit.daemon import Daemon, following
-from tests.kit.needs import needed
+from tests.kit import Client, Daemon, needed, wait_for
+from tests.kit.daemon import following
 from tests.kit.pools import Zpool, next_state
-from tests.kit.waiting import wait_for
 
 LINE = "Thu Nov 26 18:00:02 UTC 2026: Creating snapshot on tank/{}\n"
 ALL = {"systems": ["life-preserver", "system-state"], "since": "now"}

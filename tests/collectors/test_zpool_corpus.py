@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 from collectors.zpool_output import COLUMNS
-from tests.kit.client import Client
+from tests.kit import Client, Daemon, wait_for
 from tests.kit.corpus import ZPOOL, expected_pools, records
-from tests.kit.daemon import Daemon
 from tests.kit.pools import watching
-from tests.kit.waiting import wait_for
 
 
 def whole_list(record: dict[str, Any]) -> bool:

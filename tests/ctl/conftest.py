@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import QUIET, Daemon
 from tests.kit.ctl import Ctl
-from tests.kit.daemon import QUIET, Daemon
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import Daemon, wait_for
 from tests.kit.ctl import Ctl, lines
-from tests.kit.daemon import Daemon
-from tests.kit.waiting import wait_for
 
 
 def at(daemon: Daemon) -> Ctl:

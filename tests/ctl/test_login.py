@@ -9,11 +9,9 @@ import psutil
 import pytest
 
 from sysadmd.client import file_pin
+from tests.kit import DEADLINE, QUIET, Daemon, needs_root, wait_for
 from tests.kit.accounts import PASSWORD, account, pam_service
 from tests.kit.ctl import Ctl, lines
-from tests.kit.daemon import QUIET, Daemon
-from tests.kit.needs import needs_root
-from tests.kit.waiting import DEADLINE, wait_for
 
 USER, SERVICE = "sysadmd-ctl", "sysadmd-ctl-tests"
 CONFIG = f'{QUIET}[auth]\npam_service = "{SERVICE}"\nfull = ["{USER}"]\n'

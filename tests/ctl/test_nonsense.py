@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from tests.kit import Daemon
 from tests.kit.ctl import Ctl
-from tests.kit.daemon import Daemon
 
 COMMANDS = (
     ["jobs"],

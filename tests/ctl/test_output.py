@@ -8,9 +8,8 @@ import pytest
 
 from sysadmd.ctl.run import exit_status
 from sysadmd.text import printable
+from tests.kit import DEADLINE, Daemon
 from tests.kit.ctl import Ctl, lines
-from tests.kit.daemon import Daemon
-from tests.kit.waiting import DEADLINE
 
 EVIL = "evil \x1b]0;title\x07\x9b31m\u202e\u061c\u200b\ud800 end"
 

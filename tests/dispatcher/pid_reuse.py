@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.kit import wait_for
 from tests.kit.driver import Driver
 from tests.kit.processes import begun, end, held, holders
-from tests.kit.waiting import wait_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

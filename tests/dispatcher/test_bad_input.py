@@ -11,11 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.kit import needs_root, wait_for
 from tests.kit.clock import wall_clock_off_by
 from tests.kit.driver import Driver
-from tests.kit.needs import needs_root
 from tests.kit.processes import end, held, holders, members
-from tests.kit.waiting import wait_for
 
 
 def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Driver) -> None:

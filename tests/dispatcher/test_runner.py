@@ -16,9 +16,9 @@ import pytest
 from dispatcher import records
 from sysadmd.journal import Transaction
 from sysadmd.settings import RetentionSettings
+from tests.kit import wait_for
 from tests.kit.driver import Driver
 from tests.kit.state_file import state_file
-from tests.kit.waiting import wait_for
 
 
 def story(daemon: Driver, uid: int) -> list[tuple[str, int | None]]:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import ROOT
+from tests.kit import ROOT, wait_for
 from tests.kit.driver import PROGRAM, Driver
 from tests.kit.processes import books, end, holders
 from tests.kit.state_file import state_file
-from tests.kit.waiting import wait_for
 
 SLOW = ["sh", "-c", "echo first; while [ ! -e go ]; do sleep 0.05; done; echo second; exit 7"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import wait_for
 from tests.kit.driver import Driver
 from tests.kit.processes import books, end, holders
 from tests.kit.torture import torture
-from tests.kit.waiting import wait_for
 
 # Bytes of a `next` line are fewer, of both it and a `began` line more.
 ONE_LINE = 60

@@ -17,8 +17,7 @@ from server.login import audit
 from sysadmd.journal import Transaction
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import open_store
-from tests.kit.client import Client
-from tests.kit.daemon import Daemon
+from tests.kit import Client, Daemon
 
 
 def actions(client: Client) -> list[str]:

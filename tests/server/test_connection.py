@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from server.wire import tls
 from server.wire.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, SLICE, Connection, Phase
 from sysadmd.settings import ServerSettings
-from tests.kit.raw_client import RawClient
+from tests.kit import RawClient
 
 
 class Echo:

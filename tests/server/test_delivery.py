@@ -10,11 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from sysadmd.events import SYSTEMS
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon
-from tests.kit.raw_client import RawClient
+from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
 from tests.kit.state_file import append_events, line
-from tests.kit.waiting import wait_for
 
 ALL = list(SYSTEMS)
 

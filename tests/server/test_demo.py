@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.kit import DEADLINE, wait_for
 from tests.kit.ctl import Ctl
 from tests.kit.daemon import MAIN
-from tests.kit.waiting import DEADLINE, wait_for
 
 
 class Demo:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Client, Daemon
 
 LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 

@@ -26,10 +26,7 @@ from server.wire.connection import STRANGER_FRAMES
 from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon
-from tests.kit.raw_client import RawClient
-from tests.kit.waiting import wait_for
+from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
 
 
 @contextlib.contextmanager

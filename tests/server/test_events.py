@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.client import Client
-from tests.kit.daemon import Daemon
+from tests.kit import Client, Daemon
 
 SYSTEMS = ["dispatcher", "life-preserver", "system-state"]
 

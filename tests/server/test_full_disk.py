@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Daemon, wait_for
 from tests.kit.disks import fill, small_disk
-from tests.kit.waiting import wait_for
 
 CONFIG = QUIET + '[retention]\nevents_size = "64KiB"\n'
 

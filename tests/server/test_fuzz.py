@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Client, Daemon, RawClient
 from tests.kit.figures import resident
-from tests.kit.raw_client import RawClient
 
 CONFIG = QUIET + "[auth]\npassword_login = false\nfailures = 1000000\n"
 # The client's own thread draws random masks and ids while a strategy runs.

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.processes import members
-from tests.kit.waiting import wait_for
 
 # It is under way, and known to be, before it fills the disk.
 FULL = 'sh -c "sleep 2; yes | head -c 20000000; exec sleep 77"'

@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.kit import QUIET, ROOT, Client, Daemon, needs_root
 from tests.kit.accounts import PASSWORD, account, delete, pam_service
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, ROOT, Daemon
-from tests.kit.needs import needs_root
 from tests.kit.processes import command_line, family, holders
 
 SERVICE = "sysadmd-tests"

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.classes.log_window import DEFAULT_WINDOW, FARTHEST, window
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon
+from tests.kit import QUIET, Client, Daemon
 from tests.kit.state_file import append_events, line
 
 NOW = 1_700_000_000_000

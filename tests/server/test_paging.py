@@ -6,8 +6,8 @@ from typing import Any
 
 from server.classes.paging import MAX_ENTRIES
 from server.wire.protocol import FRAME_LIMIT
-from tests.kit.client import Client
-from tests.kit.daemon import QUIET, Daemon, sysadmd
+from tests.kit import QUIET, Client, Daemon
+from tests.kit.daemon import sysadmd
 
 
 def pages(client: Client, name: str, action: str, key: str) -> list[Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import QUIET, Daemon
 from tests.kit.accounts import pam_service
-from tests.kit.daemon import QUIET, Daemon
 
 SERVICE = "sysadmd-hang"
 HANGS = f"auth required pam_exec.so quiet {shutil.which('sleep') or '/bin/sleep'} 25\n"

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.kit.daemon import ROOT
+from tests.kit import ROOT
 
 
 def test_the_tests_that_the_document_names_exist() -> None:

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.kit.daemon import MAIN, QUIET, Daemon, sysadmd
-from tests.kit.waiting import wait_for
+from tests.kit import QUIET, Daemon, wait_for
+from tests.kit.daemon import MAIN, sysadmd
 
 
 def test_the_endpoint_says_how_to_connect(daemon: Daemon) -> None:

@@ -8,10 +8,8 @@ import time
 
 import pytest
 
-from tests.kit.daemon import Daemon
+from tests.kit import Daemon, RawClient, wait_for
 from tests.kit.figures import resident
-from tests.kit.raw_client import RawClient
-from tests.kit.waiting import wait_for
 
 
 def test_long_replies_that_nobody_reads_do_not_pile_up(daemon: Daemon) -> None:

@@ -3,7 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from tests.kit.daemon import QUIET, Daemon, sysadmd
+from tests.kit import QUIET, Daemon
+from tests.kit.daemon import sysadmd
 
 
 def token(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,8 +26,7 @@ from sysadmd.client import (
     file_pin,
 )
 from sysadmd.errors import BadRequest, SysadmdError
-from tests.kit.daemon import QUIET, ROOT, Daemon
-from tests.kit.waiting import DEADLINE
+from tests.kit import DEADLINE, QUIET, ROOT, Daemon
 
 ALL = ["dispatcher", "life-preserver", "system-state"]
 CUT = "cut the connection here"

@@ -1,0 +1,19 @@
+"""What tests and benches share: a daemon, clients, waiting; what few need, in its own module."""
+
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, ROOT, Daemon
+from tests.kit.needs import needed, needs_root
+from tests.kit.raw_client import RawClient
+from tests.kit.waiting import DEADLINE, wait_for
+
+__all__ = [
+    "DEADLINE",
+    "QUIET",
+    "ROOT",
+    "Client",
+    "Daemon",
+    "RawClient",
+    "needed",
+    "needs_root",
+    "wait_for",
+]
