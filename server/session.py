@@ -19,8 +19,7 @@ from server.delivery.tail import Ledger
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
 from server.login.accounts import UnknownAccount
-from server.login.certificates import Certificates
-from server.login.renewal import Renewal
+from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.wire.connection import Connection
 from server.wire.http import Gate
@@ -119,8 +118,7 @@ class Session:
         sessions: Sessions,
         classes: Mapping[str, RequestClass],
         gate: Gate,
-        certificates: Certificates,
-        renewal: Renewal,
+        logins: Logins,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.connection = connection
@@ -138,15 +136,14 @@ class Session:
         self._sessions = sessions
         self._classes = classes
         self._gate = gate
-        self._certificates = certificates
-        self._renewal = renewal
+        self._logins = logins
         self._clock = asyncio.get_running_loop().time
         self._opened = self._clock()
         self._certificate_login: Login | None = None
         self._first = True
         self._in_flight = 0
         # Of them, those that decide who the client is.
-        self._logins = 0
+        self._deciding = 0
 
     # The connection's side.
 
@@ -157,7 +154,7 @@ class Session:
     def http(self, request: HttpRequest, accept: Callable[[], Response]) -> Response:
         name = self.connection.certificate_subject()
         if name is not None:
-            self._logins += 1
+            self._deciding += 1
             self._hold_or_release()
             self.spawn(self._log_in_by_certificate(name))
         return self._gate(self.address, request, accept)
@@ -173,7 +170,7 @@ class Session:
             self._first = False
             self.dialect = spoken_by(request.id, self.dialect)
         self._in_flight += 1
-        self._logins += request.key.startswith("rpc/auth")
+        self._deciding += request.key.startswith("rpc/auth")
         self._hold_or_release()
         self.spawn(self._answer(request))
 
@@ -240,7 +237,7 @@ class Session:
 
     async def _keep_renewal(self, renewed: Login) -> None:
         try:
-            if not await self._renewal.keep(renewed):
+            if not await self._logins.renew(renewed):
                 log.warning("%s: %s has lost its role", self.address, renewed.account)
                 assert renewed.token is not None
                 await self._sessions.end_token(renewed.token, "the account has lost its role")
@@ -269,7 +266,7 @@ class Session:
                     self.connection.send(text)
         finally:
             self._in_flight -= 1
-            self._logins -= request.key.startswith("rpc/auth")
+            self._deciding -= request.key.startswith("rpc/auth")
             self._hold_or_release()
 
     async def _reply(self, request: Request) -> Reply | None:
@@ -286,14 +283,14 @@ class Session:
     async def _log_in_by_certificate(self, name: str) -> None:
         """Before anything that the client asks."""
         try:
-            login = await self._certificates.login(name, self.address)
+            login = await self._logins.by_certificate(name, self.address)
             self._certificate_login = login
             if login is not None:
                 self.log_in(login)
         except SysadmdError as error:
             log.debug("%s: no login by certificate: %s", self.address, error)
         finally:
-            self._logins -= 1
+            self._deciding -= 1
             self._hold_or_release()
 
     def _texts(self, request: Request, reply: Reply) -> tuple[bytes, ...]:
@@ -310,4 +307,4 @@ class Session:
     def _hold_or_release(self) -> None:
         """No further request while a login is decided, or while too many are under way."""
         most = self._settings().requests_in_flight
-        self.connection.hold(self._logins > 0 or self._in_flight >= most)
+        self.connection.hold(self._deciding > 0 or self._in_flight >= most)

@@ -23,9 +23,8 @@ from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
 from server.login.accounts import Accounts
 from server.login.audit import Audit
-from server.login.certificates import Certificates
 from server.login.guesses import Guesses
-from server.login.renewal import Renewal
+from server.login.logins import Logins
 from server.metrics import Metrics
 from server.session import RequestClass, Session, Sessions
 from server.wire.connection import Connection
@@ -52,7 +51,7 @@ def open_doors(
 
     store = sources.store
     sessions = Sessions(store)
-    trail, accounts = Audit(store), Accounts(auth().pam_calls)
+    trail, accounts = Audit(store), Accounts(auth)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(socket.gethostname),
@@ -73,8 +72,7 @@ def open_doors(
         lambda: store.trouble,
         Metrics(store, sources.hub, sessions, dispatcher, collectors, admin_token),
     )
-    certificates = Certificates(trail, accounts, auth)
-    renewal = Renewal(store, accounts, auth)
+    logins = Logins(store, accounts, trail)
     turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
 
     def welcome(connection: Connection) -> Session:
@@ -85,8 +83,7 @@ def open_doors(
             sessions=sessions,
             classes=classes,
             gate=gate,
-            certificates=certificates,
-            renewal=renewal,
+            logins=logins,
             spawn=spawn,
         )
 

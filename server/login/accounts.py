@@ -79,12 +79,13 @@ def _is_member(name: str, groups: set[int], member: str) -> bool:
 class Accounts:
     """Asks for passwords and roles, so many at once; who hangs holds nobody else up."""
 
-    def __init__(self, calls: int) -> None:
-        self._calls = asyncio.Semaphore(calls)
+    def __init__(self, settings: Callable[[], AuthSettings]) -> None:
+        self._settings = settings
+        self._calls = asyncio.Semaphore(settings().pam_calls)
 
-    async def check(self, name: str, password: str, settings: AuthSettings) -> Role | None:
+    async def check(self, name: str, password: str) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy."""
-        begun = time.monotonic()
+        begun, settings = time.monotonic(), self._settings()
 
         def ask() -> Role | None:
             if not _authenticate(name, password, settings.pam_service):
@@ -93,27 +94,27 @@ class Accounts:
                 return role_of(name, settings)
             return None
 
-        role = await self._in_thread(ask, settings)
+        role = await self._in_thread(ask)
         if role is None:
             await asyncio.sleep(_refusal_time(time.monotonic() - begun))
         return role
 
-    async def role(self, name: str, settings: AuthSettings) -> Role | None:
+    async def role(self, name: str) -> Role | None:
         """As `role_of`: accounts may be in a directory, too. Raises: Busy, UnknownAccount."""
-        return await self._in_thread(lambda: role_of(name, settings), settings)
+        settings = self._settings()
+        return await self._in_thread(lambda: role_of(name, settings))
 
-    async def _in_thread(
-        self, ask: Callable[[], Role | None], settings: AuthSettings
-    ) -> Role | None:
+    async def _in_thread(self, ask: Callable[[], Role | None]) -> Role | None:
+        patience = self._settings().pam_wait
         try:
-            async with asyncio.timeout(settings.pam_wait):
+            async with asyncio.timeout(patience):
                 await self._calls.acquire()
         except TimeoutError:
             raise Busy("too many logins are being checked; try again in a minute") from None
         answer = apart(ask, "pam")
         # Only then may another call start: one that hangs keeps its place.
         answer.add_done_callback(lambda _: self._calls.release())
-        await asyncio.wait({answer}, timeout=settings.pam_wait)
+        await asyncio.wait({answer}, timeout=patience)
         if not answer.done():
             raise Busy("the login could not be checked in time; try again later")
         return answer.result()

@@ -1,4 +1,4 @@
-"""What tests and benches share: a daemon, clients, waiting; what few need, in its own module."""
+"""What tests and benches share: a daemon, clients, waiting; the rest is in modules by name."""
 
 from tests.kit.client import Client
 from tests.kit.daemon import QUIET, ROOT, Daemon
