@@ -11,6 +11,9 @@ _HERE = Path(__file__).resolve().parent
 _ROOMS = _HERE / "_app" if (_HERE / "_app").is_dir() else _HERE.parent
 if sys.path[:1] != [str(_ROOMS)]:
     sys.path.insert(0, str(_ROOMS))
+if str(_HERE.parent) not in sys.path:
+    # The keeper runs without site-packages, where a wheel has put this package.
+    sys.path.append(str(_HERE.parent))
 
 
 def main() -> None:
