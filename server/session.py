@@ -51,7 +51,6 @@ class Sessions:
         # Classes of which an answer was too long, and that was logged.
         self.too_long: set[str] = set()
         self._store = store
-        self._loop = asyncio.get_running_loop()
         self._there: dict[Session, None] = {}
         self._entered = 0
         # Accounts of sessions that have ended.
@@ -102,8 +101,7 @@ class Sessions:
         finally:
             for session, login in self.logins():
                 if login.token == number:
-                    # Behind the reply: it may be the one that asked.
-                    self._loop.call_soon(session.connection.close, 4401, why)
+                    session.end_login(why)
 
 
 class Session:
@@ -188,8 +186,7 @@ class Session:
         if self.subscriber.tail is not None and tokens.renewal_due(login):
             self.renew()
         elif login.expires is not None and login.expires <= time.time() * 1000:
-            self.login = None
-            self.connection.close(4401, "the token has expired; log in again")
+            self.end_login("the token has expired; log in again")
         self.subscriber.tick(now)
 
     def lost(self) -> None:
@@ -203,6 +200,12 @@ class Session:
         """From here on requests are answered by this login's role."""
         self.login = login
         self.connection.admit()
+
+    def end_login(self, why: str) -> None:
+        """What is asked from here on is refused, and the connection closed."""
+        self.login = None
+        # Behind the reply: it may be the one that asked.
+        asyncio.get_running_loop().call_soon(self.connection.close, 4401, why)
 
     def log_out(self) -> None:
         """Back to a stranger, who has its time to log in again; the subscription ends."""
@@ -244,7 +247,7 @@ class Session:
         except UnknownAccount as error:
             # The token stays until it runs out: its directory may be there again by then.
             log.warning("%s: the token is not renewed: %s", self.address, error)
-            self.connection.close(4401, "the account is not known now; log in again")
+            self.end_login("the account is not known now; log in again")
         except SysadmdError as error:
             # A full disk ends nobody's login: the next renewal may be written down again.
             log.warning("%s: the token's renewal was not kept: %s", self.address, error)

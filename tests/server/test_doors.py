@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from server.wire.connection import STRANGER_FRAMES
+from server.wire.connection import OUTPUT_HIGH, STRANGER_FRAMES
 from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
@@ -619,3 +619,31 @@ def test_open_files_are_raised_to_fit_or_the_start_is_refused(tmp_path: Path) ->
     done = subprocess.run(refused.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "server.max_clients" in done.stderr
+
+
+def test_what_waits_when_its_token_is_revoked_is_not_done(daemon: Daemon) -> None:
+    with daemon.client() as admin:
+        add = {"action": "add", "name": "t", "role": "full"}
+        token = admin.ask("rpc", "tokens", add)["token"]
+        admin.ask("rpc", "dispatcher", {"action": "pause", "queue": "no_queue"})
+        jobs = {f"big {number}": "true " + "x" * 60_000 for number in range(7)}
+        for id, command in jobs.items():
+            admin.ask("rpc", "dispatcher", {"action": "run", id: command})
+        # It asks for more than its socket takes, then for a job, and reads nothing.
+        client = RawClient(daemon.state_dir)
+        client.send("rpc", "auth_token", {"token": token})
+        assert b'"response"' in client.frame()
+        for _ in range(30):
+            client.send("rpc", "dispatcher", {"action": "list"})
+        client.send("rpc", "dispatcher", {"action": "run", "late": "true"})
+
+        def waits() -> bool:
+            clients = admin.ask("rpc", "clients", {"action": "list"})["clients"]
+            return any(one["buffered"] > OUTPUT_HIGH for one in clients)
+
+        wait_for(waits, "replies that wait")
+        admin.ask("rpc", "tokens", {"action": "revoke", "name": "t"})
+        client.close()
+        wait_for(lambda: len(admin.ask("rpc", "clients", {"action": "list"})["clients"]) == 1)
+        active = admin.ask("rpc", "dispatcher", {"action": "list"})["jobs"]["no_queue"]
+        assert active.keys() == jobs.keys()
