@@ -1,4 +1,4 @@
-"""The composition: ties the rooms together, starts and stops them. The only place that does."""
+"""The composition: ties the rooms together, starts and stops them; wiring.py for its doors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from server.retention import Pruner
 from server.statedir import StateDir
 from server.wire import listener, tls
 from server.wire.listener import Listeners
-from server.wiring import open_doors
+from server.wiring import session_maker
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
@@ -192,7 +192,7 @@ class Daemon:
         dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
         collectors = Collectors(store, self.settings.collectors, path)
         pruner = Pruner(store, path, lambda: self.settings.retention)
-        welcome = open_doors(
+        welcome = session_maker(
             lambda: self.settings,
             path,
             Sources(store, Pages(store, renderer), hub, renderer),

@@ -32,7 +32,7 @@ from server.wire.http import Gate
 from sysadmd.settings import AuthSettings, ServerSettings, Settings
 
 
-def open_doors(
+def session_maker(
     settings: Callable[[], Settings],
     state_dir: Path,
     sources: Sources,

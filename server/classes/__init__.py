@@ -1,1 +1,1 @@
-"""One module per class of requests. Each says which role an action needs, and answers it."""
+"""Requests by class, which is namespace and name: which role each needs, and its answer."""

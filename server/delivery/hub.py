@@ -2,7 +2,7 @@
 
 Subscribers that want the same bytes (same dialect, extension and systems) form a channel. An
 event becomes one JSON text and one frame per channel, kept in the channel's ring. Subscribers
-hold a position in the ring; who falls out of it goes on from the journal (tail.py).
+hold a position in the ring; who falls out of it goes on from the journal.
 """
 
 from __future__ import annotations
