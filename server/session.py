@@ -256,6 +256,7 @@ class Session:
         try:
             await self.connection.room()
             reply = await self._reply(request)
+            texts = () if reply is None else self._texts(request, reply)
         except ProtocolError as error:
             self.connection.send(self.dialect.error(error))
         except SysadmdError as error:
@@ -264,9 +265,8 @@ class Session:
             log.exception("%s: a request of %s failed", request.key, self.address)
             self.connection.close(1011, "the request met a defect of the server; see its log")
         else:
-            if reply is not None:
-                for text in self._texts(request, reply):
-                    self.connection.send(text)
+            for text in texts:
+                self.connection.send(text)
         finally:
             self._in_flight -= 1
             self._deciding -= request.key.startswith("rpc/auth")
@@ -277,7 +277,12 @@ class Session:
         if handler is None:
             self.require(request, Role.READ)
             raise request.refuse(404, f"there is no class {request.key}; rpc/query lists them")
-        role = handler.role(request)
+        try:
+            role = handler.role(request)
+        except ProtocolError:
+            # What a stranger asks is refused before anybody looks what is wrong with it.
+            self.require(request, Role.READ)
+            raise
         if role is not None:
             self.require(request, role)
             self.renew()

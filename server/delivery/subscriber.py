@@ -90,7 +90,7 @@ class Subscriber:
     def feed(self) -> bool:
         """Give one page of the journal to the socket; True: there is more and room for it."""
         tail, outlet = self.tail, self._outlet
-        if tail is None or outlet.waiting or not tail.behind:
+        if tail is None or not outlet.is_open or outlet.waiting or not tail.behind:
             return False
         try:
             page = tail.page()

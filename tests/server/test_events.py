@@ -171,8 +171,10 @@ def test_before_login_everything_else_is_401(daemon: Daemon) -> None:
             ("events", "subscribe"),
             ("rpc", "no-such-class"),
         ):
-            error = client.ask_raw(namespace, name, {"action": "list"})
-            assert error["args"]["code"] == 401
+            values: tuple[object, ...] = ({"action": "list"}, {}, [], 7)
+            for args in values:
+                error = client.ask_raw(namespace, name, args)
+                assert error["args"]["code"] == 401
         error = client.ask_raw("rpc", "auth_token", {"token": "wrong"})
         assert error["args"]["code"] == 401
         client.ask("rpc", "auth_token", {"token": daemon.token})
