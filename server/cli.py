@@ -10,7 +10,7 @@ import click
 
 from server import own_log
 from sysadmd import __version__
-from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
+from sysadmd.errors import SettingsInvalid, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
 
@@ -178,9 +178,6 @@ def main() -> int:
         for problem in error.problems:
             click.echo(problem, err=True)
         return 2
-    except CannotStart as error:
-        click.echo(f"sysadmd: {error}", err=True)
-        return 1
     except SysadmdError as error:
         click.echo(f"sysadmd: {error}", err=True)
         return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -10,32 +9,15 @@ import msgspec
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class _WrittenOut:
-    """For str.translate: what does not print as its escape, everything else as it is."""
-
-    def __init__(self, kept: str) -> None:
-        # Most texts have few different characters.
-        self._cached = lru_cache(maxsize=1024)(self._shown)
-        self._kept = kept
-
-    def __getitem__(self, code: int) -> str:
-        return self._cached(code)
-
-    def _shown(self, code: int) -> str:
-        char = chr(code)
-        return char if char.isprintable() or char in self._kept else ascii(char)[1:-1]
-
-
-_ALL: Final = _WrittenOut("")
-_LINES: Final = _WrittenOut("\n\t")
-
-
 def printable(text: str, *, lines: bool = False) -> str:
     """Control characters, directions, halves of characters as `\\x1b`, `\\u202e`, `\\ud800`.
 
     lines: line ends and tabs stay.
     """
-    return text if text.isprintable() else text.translate(_LINES if lines else _ALL)
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
 
 
 def whole_characters(data: bytes, *, from_end: bool = False) -> bytes:

@@ -66,9 +66,8 @@ async def show_job(target: Target, printer: Printer, id: str) -> int:
     if printer.as_json:
         printer.value(job)
         return 0
-    for key in ("id", "queue", "state", "result", "time_created", "time_started"):
-        printer.line(f"{key:13} {job[key] if job[key] is not None else '-'}")
-    for key in ("time_finished", "timeout", "cwd"):
+    times = ("time_created", "time_started", "time_finished")
+    for key in ("id", "queue", "state", "result", *times, "timeout", "cwd"):
         printer.line(f"{key:13} {job[key] if job[key] is not None else '-'}")
     for number, command in enumerate(job["commands"]):
         code = command["return_code"]

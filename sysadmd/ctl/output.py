@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from sysadmd.text import printable
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 # Columns of a table that no terminal shows.
 UNLIMITED: Final = 10_000
@@ -60,9 +57,10 @@ class Printer:
     def table(self, columns: list[str], rows: list[list[tuple[str, str | None]]]) -> None:
         """Rows of (text, colour or None). Only the last column gives way on a terminal."""
         from rich.console import Console
+        from rich.table import Table
         from rich.text import Text
 
-        table: Table = _new_table()
+        table = Table(box=None, pad_edge=False, header_style="bold")
         shown = [[Text(printable(text), style=fg or "") for text, fg in row] for row in rows]
         for number, column in enumerate(columns[:-1]):
             widest = max([len(column), *(row[number].cell_len for row in shown)])
@@ -82,9 +80,3 @@ def styled(text: str, fg: str | None) -> str:
     if fg is None or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return click.style(text, fg=fg)
-
-
-def _new_table() -> Table:
-    from rich.table import Table
-
-    return Table(box=None, pad_edge=False, header_style="bold")
