@@ -77,6 +77,14 @@ def test_every_module_says_first_what_it_is_for(room: str) -> None:
         assert ast.get_docstring(ast.parse(file.read_text())), file
 
 
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_the_map_of_the_rooms_names_every_module(room: str) -> None:
+    rooms = (ROOT / "docs" / "architecture.md").read_text()
+    for file in (ROOT / room).rglob("*.py"):
+        if not file.name.startswith("_") and file.parent.name != "ctl":
+            assert f"`{file.stem}`" in rooms, file.relative_to(ROOT)
+
+
 def test_no_two_classes_have_one_name() -> None:
     seen: dict[str, Path] = {}
     for room in MAY_IMPORT:
