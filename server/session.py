@@ -25,7 +25,7 @@ from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
 from sysadmd.errors import SysadmdError
-from sysadmd.journal import Note, Transaction, no_note
+from sysadmd.journal import Note, no_note
 from sysadmd.settings import ServerSettings
 from sysadmd.store import Store
 
@@ -91,13 +91,8 @@ class Sessions:
 
         note: committed together with that. Raises: StoreFull.
         """
-
-        def change(change: Transaction) -> None:
-            tokens.revoke(change, number)
-            note(change)
-
         try:
-            await self._store.write(change)
+            await self._store.write(lambda change: tokens.revoke(change, number, note))
         finally:
             for session, login in self.logins():
                 if login.token == number:

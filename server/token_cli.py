@@ -19,7 +19,6 @@ from server.login import audit, tokens
 from server.statedir import StateDir
 from sysadmd.client import Target, Unreachable, connect
 from sysadmd.errors import BadRequest, CannotStart
-from sysadmd.journal import Transaction
 from sysadmd.store import Store, open_store
 from sysadmd.text import printable
 
@@ -114,12 +113,7 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
     note = audit.entry(_own_name(), "local", f"token {action} {name}")
     if action == "revoke":
         number = tokens.named(store.reader, name)
-
-        def revoke(change: Transaction) -> None:
-            tokens.revoke(change, number)
-            note(change)
-
-        await store.write(revoke)
+        await store.write(lambda change: tokens.revoke(change, number, note))
         return {"revoked": name}
     try:
         role, seconds = parse_new_token(name, args["role"], args.get("expires"))

@@ -75,7 +75,7 @@ class Documented:
 
     def shorten(self, args: dict[str, Any]) -> None:
         """Take out of a job's event what `show` has, too."""
-        args["process_details"].pop("commands", None)
+        args.get("process_details", args).pop("commands", None)
 
 
 def frame(namespace: str, name: str, id: str, args: Any) -> bytes:

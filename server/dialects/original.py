@@ -63,9 +63,6 @@ class Original(Documented):
             "process_details": details,
         }
 
-    def shorten(self, args: dict[str, Any]) -> None:
-        """It never had `commands`."""
-
 
 def _details(job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
     """No addition of ours, and local times."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from server.login.roles import Login, Role
 from sysadmd.errors import Conflict, NotFound
-from sysadmd.journal import Note, Transaction
+from sysadmd.journal import Note, Transaction, no_note
 
 SCHEMA: Final = (
     """
@@ -163,8 +163,9 @@ def named(db: Connection, name: str) -> int:
     return found
 
 
-def revoke(change: Transaction, number: int) -> None:
+def revoke(change: Transaction, number: int, note: Note = no_note) -> None:
     """Forget a token."""
+    note(change)
     change.db.execute("DELETE FROM tokens WHERE id = ?", (number,))
 
 
