@@ -6,7 +6,7 @@ from typing import Any
 
 from server.classes.paging import MAX_ENTRIES
 from server.wire.protocol import FRAME_LIMIT
-from tests.kit import QUIET, Client, Daemon
+from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.daemon import sysadmd
 
 
@@ -93,3 +93,24 @@ def test_an_answer_longer_than_a_frame_becomes_an_error_and_is_logged_once(
         few = client.ask("rpc", "dispatcher", {"action": "list", "limit": 1})
         assert few["next"]
         assert daemon.log.read_text().count("longer than a frame") == 1
+
+
+def test_half_a_character_of_a_running_command_comes_with_its_rest(daemon: Daemon) -> None:
+    script = r"printf 'a\303'; while [ ! -e go ]; do sleep 0.02; done; printf '\251'"
+    job = {"id": "j", "commands": [["sh", "-c", script]], "cwd": str(daemon.state_dir)}
+    with daemon.client() as client:
+        client.ask("rpc", "dispatcher", {"action": "submit", "job": job})
+
+        def portion(offset: int, **more: int) -> dict[str, Any]:
+            args = {"action": "log", "job_id": "j", "offset": offset, **more}
+            reply: dict[str, Any] = client.ask("rpc", "dispatcher", args)
+            return reply
+
+        wait_for(lambda: portion(0)["size"] == 2)
+        assert (portion(0)["text"], portion(0)["next"]) == ("a", 1)
+        assert (portion(1)["text"], portion(1)["next"]) == ("", 1)
+        (daemon.state_dir / "go").touch()
+        wait_for(lambda: portion(1)["complete"])
+        assert portion(1)["text"] == "é"
+        # Who asks for less than a character goes on all the same.
+        assert portion(1, limit=1)["next"] == 2
