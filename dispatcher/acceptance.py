@@ -27,12 +27,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """A job that is killed. waited: it had not been started, and now never is."""
+    """A job that is killed. n: its running command; None: it waited, and now never starts."""
 
     uid: int
     id: str
     queue: str | None
-    waited: bool
+    n: int | None
 
 
 def accept(change: Transaction, now: Now, wanted: Sequence[Order]) -> list[Accepted]:
@@ -152,23 +152,26 @@ def kill(change: Transaction, now: Now, ids: Sequence[str]) -> list[Doomed]:
         if row is None:
             continue
         uid, queue, state = row
+        n = None
         if state == RUNNING:
-            transitions.mark(change, uid, "killed")
+            n = transitions.mark(change, uid, "killed")
         else:
             transitions.finish_job(change, now, uid, "killed")
-        doomed.append(Doomed(uid, id, queue, waited=state == PENDING))
+        doomed.append(Doomed(uid, id, queue, n))
     return doomed
 
 
-def running(db: Connection, ids: Sequence[str]) -> dict[str, int]:
-    """The uids of the running jobs among these ids."""
-    found: dict[str, int] = {}
+def running(db: Connection, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Of the running jobs among these ids: uid and present command."""
+    found: dict[str, tuple[int, int]] = {}
     for id in ids:
         row = db.execute(
-            "SELECT uid FROM jobs WHERE id = ? AND state = ?", (id, RUNNING)
+            "SELECT uid, n FROM jobs JOIN commands ON job = uid WHERE id = ? AND jobs.state = ?"
+            " AND commands.state = ?",
+            (id, RUNNING, RUNNING),
         ).fetchone()
         if row is not None:
-            found[id] = row[0]
+            found[id] = (row[0], row[1])
     return found
 
 

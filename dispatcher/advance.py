@@ -1,117 +1,261 @@
 """The loop that moves jobs forward, one commit at a time. The only place where jobs start.
 
-Each turn takes what is new in the books, what was found out, and what may start; commits all
-of it together; and only then hands the started commands to the keeper. Turns never overlap, so
-what came meanwhile is the next turn's group: the busier, the more to a disk sync.
+It owns what the daemon holds in memory of its jobs: who waits, who runs. A copy of what is
+committed, changed only after the commit, and small on purpose: of a waiting job the uid, all
+else is in the tables. Each turn takes what is new in the books, what was found out, and what
+may start; commits all of it together; and only then hands the started commands to the keeper.
+Turns never overlap, so what came meanwhile is the next turn's group: the busier, the more to a
+sync.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import keepers
-from dispatcher.board import Board, Running, environment
+from dispatcher import logs, records
+from dispatcher.fate import Pair
 from dispatcher.identity import Identity
 from dispatcher.keepers import KeeperPair
-from dispatcher.transitions import Advance, Facts, Outcome, Start, Verdict, mark
+from dispatcher.processes import is_same_boot
+from dispatcher.queue import IllegalMove, Queues
+from dispatcher.records import PENDING, RUNNING
+from dispatcher.site import Site, environment
+from dispatcher.tending import Tender
+from dispatcher.transitions import Advance, Facts, Finding, Outcome, Start, mark
 from sysadmd.errors import StoreFull
-from sysadmd.journal import Transaction
+from sysadmd.journal import Note, Transaction, no_note
 
 log = logging.getLogger(__name__)
 
-# A book above this is begun anew when it has been worked in: reading it at a start stays short.
-BOOK_SIZE: Final = 1024 * 1024
 # Between two attempts on a disk that is full, s. Nothing is lost meanwhile: the books have it.
 RETRY: Final = 1.0
 
 
-class Mover:
-    """Works on the board."""
+@dataclass(slots=True)
+class Running:
+    """A running job and its present command.
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    identity: None: not read in the book yet. orphaned: guard and keeper are dead, so nobody
+    will tell its end. heard: loop time of its last running event. size: of its log when
+    progress was last looked at.
+    """
+
+    uid: int
+    queue: str | None
+    n: int
+    deadline: float | None = None
+    identity: Identity | None = None
+    orphaned: bool = False
+    heard: float = 0.0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a running job ends, decided while nothing could be written; note: to go with it."""
+
+    word: str
+    note: Note = no_note
+
+
+class Mover:
+    """The jobs in memory, and the loop that moves them."""
+
+    def __init__(self, site: Site, tender: Tender) -> None:
+        self._site = site
+        self._tender = tender
         self._full = False
+        self.queues = Queues()
+        # Queues that ever had a job.
+        self.used: set[str | None] = set()
+        self.running: dict[int, Running] = {}
+        # Something runs: time and progress are to be looked at.
+        self.busy = asyncio.Event()
+        # Commands committed as running that no keeper has been asked to start.
+        self._unsent: list[tuple[int, int]] = []
+        self._findings: list[Finding] = []
+        # Of running jobs, decided while the disk was full; committed with the next turn.
+        self._endings: dict[int, Ending] = {}
+
+    def load(self) -> None:
+        """Take up all that is not finished, as the tables have it. Before the first turn."""
+        db = self._site.store.reader
+        waiting: dict[str | None, list[int]] = {}
+        running: dict[str | None, list[int]] = {}
+        for uid, queue, state in db.execute(
+            "SELECT uid, queue, state FROM jobs WHERE state < 2 ORDER BY uid"
+        ):
+            (waiting if state == PENDING else running).setdefault(queue, []).append(uid)
+        queues = self.queues.configure(self._site.limits_of_queues())
+        for queue in waiting.keys() | running.keys():
+            queues = queues.adopt(queue, waiting.get(queue, ()), running.get(queue, ()))
+        self.queues = queues
+        marks = records.queue_marks(db)
+        self.used = {queue for queue, (_, used) in marks.items() if used}
+        self._pause_as_written()
+        heard = asyncio.get_running_loop().time()
+        for uid, queue, n, deadline, told, keeper, pid, start, next_at, began_at in db.execute(
+            "SELECT uid, queue, n, deadline, told, keeper, pid, start, next_at, began_at"
+            " FROM commands JOIN jobs ON job = uid WHERE commands.state = ?",
+            (RUNNING,),
+        ).fetchall():
+            identity = None if pid is None else Identity(pid, start, next_at, began_at)
+            self.running[uid] = Running(
+                uid, queue, n, deadline, identity, heard=heard, size=told
+            )
+            if keeper is None:
+                self._unsent.append((uid, n))
+            else:
+                self._tender.miss(keeper)
+        if self.running:
+            self.busy.set()
+        self.wake()
+
+    def configure(self) -> None:
+        """Take the queues of new settings; one that is gone from them drains."""
+        self.queues = self.queues.configure(self._site.limits_of_queues())
+        self._pause_as_written()
+        self.wake()
+
+    def accepted(
+        self, used: Iterable[str | None], jobs: Iterable[tuple[str | None, int]]
+    ) -> None:
+        """Queue committed jobs: their queues and uids. used: queues that were named."""
+        self.used.update(used)
+        for queue, uid in jobs:
+            # The queue may be gone from the settings by now: it drains, then.
+            self.queues = self.queues.adopt(queue, (uid,), ())
+        self.wake()
+
+    def withdrawn(self, queue: str | None, uid: int) -> None:
+        """Forget a job that waited, and is committed as finished."""
+        self.queues = self.queues.remove(queue, uid)
+
+    def paused(self, queue: str | None, paused: bool) -> None:
+        """Start nothing more of a queue, or again; it is committed."""
+        try:
+            self.queues = self.queues.pause(queue, paused)
+        except IllegalMove:
+            # It drained and is gone meanwhile.
+            return
+        self.wake()
+
+    def found(self, finding: Finding) -> None:
+        """Book this with the next turn."""
+        self._findings.append(finding)
+        self.wake()
+
+    def decide(self, uid: int, ending: Ending) -> None:
+        """Let a running job end so, with the next turn for which there is room on the disk."""
+        if uid in self.running:
+            self._endings.setdefault(uid, ending)
+            self.wake()
+
+    def is_decided(self, uid: int) -> bool:
+        """Is the job's end one that can't be written yet?"""
+        return uid in self._endings
+
+    def wake(self) -> None:
+        """Take a turn: there may be something new."""
+        self._tender.news.set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        board = self._board
         while True:
-            await board.wake.wait()
-            board.wake.clear()
+            await self._tender.news.wait()
+            self._tender.news.clear()
             try:
-                await self.turn()
+                await self._turn()
                 self._full = False
             except StoreFull as error:
                 if not self._full:
                     log.error("jobs stand still: %s", error)
                 self._full = True
                 await asyncio.sleep(RETRY)
-                board.wake.set()
+                self.wake()
 
-    async def turn(self) -> None:
+    async def settle(self) -> None:
+        """Turns until there is nothing new: the daemon's first moments."""
+        try:
+            while self._tender.news.is_set():
+                self._tender.news.clear()
+                await self._turn()
+        except StoreFull:
+            # Nothing is lost: the loop goes on with it when there is room.
+            self.wake()
+
+    async def _turn(self) -> None:
         """One step forward. Raises: StoreFull; all is then as it was."""
-        board = self._board
-        facts = [entry for pair in board.pairs.values() if (entry := self._read(pair))]
-        verdicts, unsent, endings = board.verdicts[:], board.unsent[:], dict(board.endings)
-        taker = board.taker()
+        tender = self._tender
+        facts = [entry for pair in tender.pairs.values() if (entry := self._read(pair))]
+        findings, unsent = self._findings[:], self._unsent[:]
+        endings = dict(self._endings)
+        taker = tender.taker()
         if taker is None:
             unsent = []
         # What the jobs that end now make room for is decided where they end.
-        queues, starting = (board.queues, ()) if taker is None else board.queues.start_ready()
-        if not (facts or verdicts or unsent or starting or endings):
+        queues, starting = (self.queues, ()) if taker is None else self.queues.start_ready()
+        if not (facts or findings or unsent or starting or endings):
             return
-        now = board.now()
+        now = self._site.now()
+        keeper = None if taker is None else taker.id
 
         def change(change: Transaction) -> Outcome:
-            step = Advance(change, now, None if taker is None else taker.id, board.log_size)
+            step = Advance(
+                change, now, keeper, logs.Logs(self._site.state_dir), self._is_this_boot
+            )
             for uid, ending in endings.items():
                 mark(change, uid, ending.word)
                 ending.note(change)
             for entry in facts:
                 step.facts(entry)
-            for verdict in verdicts:
-                step.verdict(verdict)
+            for finding in findings:
+                step.finding(finding)
             for uid, n in unsent:
-                step.again(uid, n)
+                step.unsent(uid, n)
             step.start(queues, starting)
             return step.outcome
 
         try:
-            outcome = await board.store.write(change)
+            outcome = await self._site.store.write(change)
         except StoreFull:
             for entry in facts:
-                board.pairs[entry.keeper].settle |= entry.settle
+                tender.pairs[entry.keeper].settle |= entry.pair is not Pair.STARTS
             raise
         for uid in endings:
-            del board.endings[uid]
-        del board.verdicts[: len(verdicts)]
-        del board.unsent[: len(unsent)]
+            del self._endings[uid]
+        del self._findings[: len(findings)]
+        del self._unsent[: len(unsent)]
         self._remember(outcome, taker)
         for entry in facts:
-            self._worked_in(entry)
+            tender.worked_in(entry)
+
+    def _is_this_boot(self, mark: str) -> bool:
+        return is_same_boot(mark, self._site.boot_id)
 
     def _read(self, pair: KeeperPair) -> Facts | None:
         # In this order: what is true of the writers now is so of all that is read after it.
-        settle, over = pair.settle, pair.over
+        state = Pair.OVER if pair.over else Pair.SETTLED if pair.settle else Pair.STARTS
         lines, generation, position = pair.book.read()
         if (generation, position) != (pair.book.generation, pair.book.position):
             # The end is known when nothing more is read.
-            self._board.wake.set()
+            self.wake()
             return Facts(pair.id, lines, generation, position)
-        if settle or over:
-            # It may be wanted anew while this one is being committed.
-            pair.settle = False
-            return Facts(pair.id, (), generation, position, settle=settle, over=over)
-        return None
+        if state is Pair.STARTS:
+            return None
+        # It may be wanted anew while this one is being committed.
+        pair.settle = False
+        return Facts(pair.id, (), generation, position, state, pair.book.is_there())
 
     def _remember(self, outcome: Outcome, taker: KeeperPair | None) -> None:
-        """Bring the board up to what is now committed; send the starts."""
-        board = self._board
+        """Bring the memory up to what is now committed; send the starts."""
         for queue, uid in outcome.finished:
-            board.queues = board.queues.finish(queue, uid)
-            board.running.pop(uid, None)
+            self.queues = self.queues.finish(queue, uid)
+            self.running.pop(uid, None)
         for start in outcome.starts:
             self._started(start)
             assert taker is not None
@@ -126,60 +270,38 @@ class Mover:
                     }
                 )
         for uid, n in outcome.unsent:
-            self._present(board.running[uid], n, None)
-            board.unsent.append((uid, n))
+            self._present(self.running[uid], n)
+            self._unsent.append((uid, n))
         for uid, n, identity in outcome.began:
-            running = board.running.get(uid)
+            running = self.running.get(uid)
             if running is not None and running.n == n:
                 running.identity = identity
-        if outcome.orphans:
-            board.orphans += outcome.orphans
-            board.abandoned.set()
-        if board.running:
-            board.busy.set()
+        for orphan in outcome.orphans:
+            running = self.running[orphan.uid]
+            running.identity, running.orphaned = orphan.identity, True
+        if self.running:
+            self.busy.set()
         else:
-            board.busy.clear()
+            self.busy.clear()
 
     def _started(self, start: Start) -> None:
-        board = self._board
-        running = board.running.get(start.uid)
+        running = self.running.get(start.uid)
         if running is None:
-            board.queues = board.queues.begin(start.queue, start.uid)
+            self.queues = self.queues.begin(start.queue, start.uid)
             running = Running(start.uid, start.queue, start.n, start.deadline)
-            board.running[start.uid] = running
-        self._present(running, start.n, None)
+            self.running[start.uid] = running
+        self._present(running, start.n)
 
-    def _present(self, running: Running, n: int, identity: Identity | None) -> None:
+    def _present(self, running: Running, n: int) -> None:
         if running.n != n:
             running.size = 0
         running.n = n
-        running.identity = identity
+        running.identity = None
+        running.orphaned = False
         running.heard = asyncio.get_running_loop().time()
 
-    def _worked_in(self, entry: Facts) -> None:
-        pair = self._board.pairs[entry.keeper]
-        if entry.generation != pair.book.generation:
-            pair.turning = False
-        pair.book.move(entry.generation, entry.position)
-        if entry.over:
-            del self._board.pairs[entry.keeper]
-            keepers.remove(self._board.room, [entry.keeper])
-            return
-        if entry.settle:
-            link = pair.link
-            taker = self._board.taker()
-            if link is not None and not link.draining and taker is None:
-                pair.takes = True
-                self._board.wake.set()
-            elif link is not None and not link.draining and taker is not pair:
-                # It answered late, and another was started in its place.
-                link.draining = True
-                link.send({"drain": 1})
-        if pair.link is not None and not pair.turning and pair.book.size() > BOOK_SIZE:
-            pair.turning = True
-            pair.link.send({"turn": 1})
-
-
-def lost(board: Board, uid: int, n: int) -> Verdict:
-    """A command whose end nobody has seen."""
-    return Verdict(uid, n, started=True, size=board.log_size(uid, n) or 0)
+    def _pause_as_written(self) -> None:
+        """A queue is paused until it is resumed, over restarts and other configurations."""
+        for queue, (paused, _) in records.queue_marks(self._site.store.reader).items():
+            if paused and queue in self.queues.lanes:
+                self.queues = self.queues.pause(queue, True)

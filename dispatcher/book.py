@@ -1,19 +1,21 @@
 """The keeper's book: an append-only file of facts, one JSON line each. No process, no table.
 
-Keeper and guard write it, the daemon reads it at its leisure: what stands in the book can't be
-lost with a connection, and nobody has to acknowledge it. Standard library only.
+Keeper, guard, and what is to become a command write it, the daemon reads it at its leisure:
+what stands in the book can't be lost with a connection, and nobody has to acknowledge it.
+Standard library only.
 
-    {"next": [uid, n], "at": T}                         the keeper begins to start this command
-    {"began": [uid, n], "pid": P, "start": S, "at": T}  ... has started it
-    {"end": [uid, n], "code": C, "time": W, "size": B}  it has ended, or could not start
-    {"dead": true, "children": [[P, S, leads, stdout, ended], ...] or null, "at": T}
-                                                        (guard) the keeper died, leaving these
-    {"orphan": P, "start": S, "code": C, "time": W}     (guard) one of them has ended
+    {"next": [uid, n], "at": T}                  the keeper: a process is told to become this
+    {"began": [uid, n], "pid": P, "start": S,
+     "since": T, "at": T}                        that process: it is about to; forked at `since`
+    {"end": [uid, n], "code": C, "time": W,
+     "size": B, "begun": true}                   it has ended; begun false: before it began
+    {"barred": [uid, n]}                         its log was there before: it did not begin
+    {"dead": true}                               the guard: the keeper is dead, nothing begins
 
-T: s by the boot clock; S: start of the process as the system tells it, or null; W: s since
-1970; B: bytes, null: the log is gone. At most one command is between `next` and `began`. A new
-generation of the book begins, whole at once, with the lines of what still runs; nothing is
-added to an older one after that.
+T: s by the boot clock; S: start of the process as the system tells it, or null; C: 0..255, or
+minus the signal; W: s since 1970; B: bytes, null: the log is gone. A new generation of the book
+begins, whole at once, with the lines of what still runs; nothing is added to an older one after
+that.
 """
 
 from __future__ import annotations
@@ -48,6 +50,15 @@ def encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
+def end(job: list[int], code: int, *, begun: bool = True) -> Line:
+    """The line of a command's end, which is now."""
+    try:
+        size = Path("jobs", str(job[0]), f"{job[1]}.log").stat().st_size
+    except OSError:
+        size = None
+    return {"end": job, "code": code, "time": time.time(), "size": size, "begun": begun}
+
+
 class BookWriter:
     """The end that writes."""
 
@@ -59,7 +70,9 @@ class BookWriter:
 
     def write(self, line: Line) -> None:
         """Returns when the line is in the file; waits while the disk is full."""
-        data = encode(line)
+        # Begins with a line's end: part of a line may be there, ours or that of another writer
+        # that has died, and must spoil no other.
+        data = b"\n" + encode(line)
         while True:
             try:
                 if os.write(self._file, data) == len(data):
@@ -67,12 +80,11 @@ class BookWriter:
             except OSError:
                 pass
             time.sleep(_RETRY)
-            # Whatever part of it is in the file is ended, so that it spoils no other line.
-            data = b"\n" + data.lstrip(b"\n")
 
-    def blank(self) -> None:
-        """End a line that another writer may have left unfinished."""
-        os.write(self._file, b"\n")
+    def lines(self) -> list[Line]:
+        """All that stands in the present generation."""
+        text = path(self._room, self._keeper, self.generation).read_bytes()
+        return [line for part in text.splitlines() if (line := _decode(part)) is not None]
 
     def turn(self, lines: list[Line]) -> None:
         """Begin a new generation with these lines. Raises: OSError; the old one goes on."""
@@ -116,6 +128,10 @@ class BookReader:
         for older in range(self.generation, generation):
             path(self._room, self.keeper, older).unlink(missing_ok=True)
         self.generation, self.position = generation, position
+
+    def is_there(self) -> bool:
+        """False: somebody has deleted it."""
+        return path(self._room, self.keeper, self.generation).exists()
 
     def size(self) -> int:
         """Bytes in the present generation."""

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,7 +71,7 @@ class KeeperPair:
 
     takes: it may be asked to start commands. settle: what it was asked for and has not written
     `next` for by now, it will not start. over: guard and keeper are dead. turning: it was asked
-    for a new generation of its book.
+    for a new generation of its book. hanging: commands (job, number) whose start takes long.
     """
 
     id: str
@@ -81,6 +81,7 @@ class KeeperPair:
     settle: bool = False
     over: bool = False
     turning: bool = False
+    hanging: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
 
 
 async def start(state_dir: Path, limits: Limits) -> str:
@@ -164,6 +165,21 @@ def lives(room: Path, id: str, role: str) -> bool:
         return False
     except OSError:
         # Held; or there is no descriptor to look with, and it is asked again.
+        return True
+    return False
+
+
+def tells(room: Path, id: str) -> bool:
+    """May anything still be written into the book of this pair? If it can't be told: yes."""
+    if lives(room, id, "keeper") or lives(room, id, "guard"):
+        return True
+    try:
+        with (room / f"{id}.starts").open("rb") as file:
+            # Held by what has been told to become a command and has not begun.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
         return True
     return False
 

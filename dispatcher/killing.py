@@ -1,6 +1,8 @@
-"""Ends jobs that were decided to end: TERM to all that belongs to the command, later KILL.
+"""Ends jobs that were decided to end. First of all what has not begun is kept from beginning:
+its log is made before it could. What has begun gets TERM, with all that belongs to it; later
+KILL.
 
-The decision is in the tables before the first signal, so a daemon that dies in between goes on
+The decision is in the tables before anything is done, so a daemon that dies in between goes on
 with it at its next start. Records nothing itself: the end comes by the keeper's book.
 """
 
@@ -10,10 +12,13 @@ import asyncio
 import logging
 from typing import Final
 
-from dispatcher.board import Board, Ending
-from dispatcher.book import Line
+from dispatcher import logs
+from dispatcher.advance import Mover
 from dispatcher.identity import Identity
 from dispatcher.processes import Family
+from dispatcher.site import Site
+from dispatcher.tending import Tender
+from dispatcher.transitions import Finding
 from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -26,35 +31,39 @@ IDENTITY_POLL: Final = 0.02
 
 
 class Killer:
-    """Works on running jobs of the board that are marked as doomed."""
+    """The jobs that are being ended, and the loop that ends them."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._doomed: list[int] = []
+    def __init__(self, site: Site, mover: Mover, tender: Tender) -> None:
+        self._site = site
+        self._mover = mover
+        self._tender = tender
+        # By uid; the future: what had not begun is kept from it.
+        self._doomed: dict[int, asyncio.Future[None]] = {}
+        self._todo: list[tuple[int, int]] = []
         self._wake = asyncio.Event()
 
-    def kill(self, uid: int) -> None:
-        """End this job's command; its mark is committed."""
-        running = self._board.running.get(uid)
-        if running is not None and not running.doomed:
-            running.doomed = True
-            self._doomed.append(uid)
-            self._wake.set()
+    def kill(self, uid: int, n: int) -> asyncio.Future[None]:
+        """End this running job, whose command `n` is the last that may have begun.
 
-    def kill_unwritten(self, uid: int, ending: Ending) -> None:
-        """As `kill`, when the mark can't be committed: what runs may be what fills the disk."""
-        if uid in self._board.running:
-            self._board.endings.setdefault(uid, ending)
-            self._board.wake.set()
-            self.kill(uid)
+        Its mark is committed. Done when nothing of it begins any more that has not.
+        """
+        if uid not in self._doomed:
+            self._doomed[uid] = asyncio.get_running_loop().create_future()
+            self._todo.append((uid, n))
+            self._wake.set()
+        return self._doomed[uid]
+
+    def ends(self, uid: int) -> bool:
+        """Is this job being ended?"""
+        return uid in self._doomed
 
     def resume(self) -> None:
         """Go on with what an earlier daemon had decided."""
-        rows = self._board.store.reader.execute(
-            "SELECT uid FROM jobs WHERE state = 1 AND ending IS NOT NULL"
-        ).fetchall()
-        for (uid,) in rows:
-            self.kill(uid)
+        for uid, n in self._site.store.reader.execute(
+            "SELECT uid, n FROM jobs JOIN commands ON job = uid"
+            " WHERE jobs.state = 1 AND ending IS NOT NULL AND commands.state = 1"
+        ).fetchall():
+            self.kill(uid, n)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -63,16 +72,35 @@ class Killer:
                 await self._wake.wait()
                 self._wake.clear()
                 # At most one for each running job, of which the queues' limits are the bound.
-                while self._doomed:
-                    group.create_task(self._end(self._doomed.pop()))
+                while self._todo:
+                    group.create_task(self._end(*self._todo.pop()))
 
-    async def _end(self, uid: int) -> None:
-        leader = await self._leader(uid)
-        if leader is None:
-            return
-        family = Family(leader)
+    async def _end(self, uid: int, n: int) -> None:
+        try:
+            if await self._bar(uid, n):
+                return
+            leader = await self._leader(uid)
+            if leader is not None:
+                await self._end_family(Family(leader))
+        finally:
+            del self._doomed[uid]
+
+    async def _bar(self, uid: int, n: int) -> bool:
+        """Keep a command from beginning. False: it has begun."""
+        try:
+            barred = await asyncio.to_thread(logs.bar, self._site.log(uid, n))
+        except OSError:
+            # The disk is full. What becomes of it is seen when it has begun.
+            barred = False
+        if barred:
+            self._mover.found(Finding(uid, n, barred=True))
+        if not self._doomed[uid].done():
+            self._doomed[uid].set_result(None)
+        return barred
+
+    async def _end_family(self, family: Family) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._board.settings.kill_grace
+        until = loop.time() + self._site.settings.kill_grace
         left = await asyncio.to_thread(self._ask, family)
         waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while left and (rest := until - loop.time()) > 0:
@@ -85,20 +113,6 @@ class Killer:
                 # Killed, but not gone: caught in the kernel, or forking against us.
                 await asyncio.sleep(next(waits))
 
-    def _in_books(self, uid: int, n: int) -> Identity | None:
-        """The process of a command that a keeper has written down as begun, not as ended."""
-        for pair in self._board.pairs.values():
-            said: dict[str, Line] = {}
-            for line in pair.book.read()[0]:
-                said |= {
-                    key: line for key in ("next", "began", "end") if line.get(key) == [uid, n]
-                }
-            if "began" in said and "end" not in said:
-                began = said["began"]
-                earliest = said.get("next", began)["at"]
-                return Identity(began["pid"], began["start"], earliest, began["at"])
-        return None
-
     @staticmethod
     def _ask(family: Family) -> bool:
         left = family.look()
@@ -108,15 +122,28 @@ class Killer:
 
     async def _leader(self, uid: int) -> Identity | None:
         """The process of the job's present command; None: the job has ended."""
-        while (running := self._board.running.get(uid)) is not None:
+        while (running := self._mover.running.get(uid)) is not None:
             if running.identity is not None:
                 return running.identity
-            if uid in self._board.endings:
+            if self._mover.is_decided(uid):
                 # The book can't be worked in: the disk is full.
                 identity = self._in_books(uid, running.n)
                 if identity is not None:
                     return identity
             # It may stand in the book by now.
-            self._board.wake.set()
+            self._mover.wake()
             await asyncio.sleep(IDENTITY_POLL)
         return None
+
+    def _in_books(self, uid: int, n: int) -> Identity | None:
+        """The process of a command that has written down that it begins, and has not ended."""
+        began = None
+        for pair in self._tender.pairs.values():
+            for line in pair.book.read()[0]:
+                if line.get("began") == [uid, n]:
+                    began = line
+                elif line.get("end") == [uid, n]:
+                    return None
+        if began is None:
+            return None
+        return Identity(began["pid"], began["start"], began["since"], began["at"])

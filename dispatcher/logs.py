@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from sysadmd import text
 
 # Bytes of the longest UTF-8 character.
 _LONGEST = 4
+# The mode of a log that was made lest its command make it.
+_BARRED = 0o400
 
 
 def directory(state_dir: Path, uid: int) -> Path:
@@ -38,6 +41,22 @@ def is_there(path: Path) -> bool:
     return path.exists()
 
 
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """All logs below a state directory, by the numbers of jobs and commands."""
+
+    state_dir: Path
+
+    def size(self, uid: int, n: int) -> int | None:
+        """Bytes in a log; None: there is none."""
+        file = path(self.state_dir, uid, n)
+        return size(file) if is_there(file) else None
+
+    def forget(self, uid: int, n: int) -> None:
+        """Remove the log of a command that did not begin."""
+        path(self.state_dir, uid, n).unlink(missing_ok=True)
+
+
 def read(path: Path, offset: int, limit: int) -> bytes:
     """At most `limit` bytes from `offset` on; fewer at the end, none if the log is gone."""
     try:
@@ -61,20 +80,22 @@ def set_aside(state_dir: Path, uids: Iterable[int]) -> Path:
     return aside
 
 
-def is_held(path: Path) -> bool:
-    """Does any process still hold the log open as its command was given it?
+def bar(path: Path) -> bool:
+    """Make a command's log before it can, so that it never begins. False: it has begun.
 
-    The keeper takes a lock on it, which lives on in every copy of that descriptor. If it can't
-    be told: yes.
+    Raises: OSError.
     """
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        try:
+            os.close(os.open(path, flags, _BARRED))
+        except FileExistsError:
+            # An earlier daemon may have done it, and have had no time to say so.
+            return stat.S_IMODE(path.lstat().st_mode) == _BARRED
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        else:
+            return True
 
 
 def whole_characters(path: Path, start: int, end: int) -> int:

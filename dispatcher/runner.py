@@ -5,10 +5,14 @@ dispatcher/advance.py after the commit. Where an end is recorded: in the keeper'
 (dispatcher/book.py), from there in the tables, with its event, in one transaction. What happens
 if a process dies:
 
-daemon          commands go on, the book fills; the next daemon works it in (recover)
-keeper          its guard writes the ends of what ran; the daemon starts a new pair
-guard           the keeper takes nothing new and drains; the daemon starts a new pair
-keeper, guard   what ran is watched until it is gone, and ends as `lost` (dispatcher/orphans.py)
+daemon          commands go on, the book fills; the next daemon works it in (recover) keeper
+its guard writes the ends of what ran; the daemon starts a new pair guard           the keeper
+takes nothing new and drains; the daemon starts a new pair keeper, guard   what ran is watched
+until it is gone, and ends as `lost` (dispatcher/watching.py)
+
+What that means for each command is decided in one place (dispatcher/fate.py). There are four
+loops, each with what it alone changes: the mover has the jobs in memory (advance), the tender
+the keepers (tending), the killer the jobs that are being ended (killing), the watcher nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +24,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from dispatcher import acceptance, keepers, logs, orders, records
+from dispatcher import acceptance, foreign, keepers, logs, orders, records
 from dispatcher.acceptance import Accepted, Doomed
-from dispatcher.advance import Mover
-from dispatcher.board import Board, Ending, limits_of
+from dispatcher.advance import Ending, Mover
 from dispatcher.killing import Killer
 from dispatcher.orders import Order
-from dispatcher.orphans import OrphanWatcher
 from dispatcher.processes import boot_mark
-from dispatcher.queue import IllegalMove
 from dispatcher.records import Job
-from dispatcher.recovery import pause_as_written, recover
+from dispatcher.site import Site
 from dispatcher.tending import Tender
-from dispatcher.timing import Timer
+from dispatcher.watching import Watcher
 from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
 from sysadmd.journal import Note, Transaction, no_note
 from sysadmd.settings import NO_QUEUE, DispatcherSettings
@@ -74,16 +75,25 @@ class Dispatcher:
     ) -> None:
         """limits: those that commands get (RLIMIT_…: soft, hard); else the daemon's own."""
         self.stopping = False
-        self._board = Board(store, settings, state_dir, limits, boot_mark())
-        self._mover = Mover(self._board)
-        self._tender = Tender(self._board)
-        self._watcher = OrphanWatcher(self._board)
-        self._killer = Killer(self._board)
-        self._timer = Timer(self._board, self._killer)
+        self._site = Site(store, settings, state_dir, limits, boot_mark())
+        self._tender = Tender(self._site)
+        self._mover = Mover(self._site, self._tender)
+        self._killer = Killer(self._site, self._mover, self._tender)
+        self._watcher = Watcher(self._site, self._mover, self._killer)
 
     async def recover(self) -> None:
-        """Make everything true again after whatever end the last daemon had. Before `run`."""
-        await recover(self._board, self._tender, self._mover)
+        """Make everything true again after whatever end the last daemon had. Before `run`.
+
+        Fast, since nobody is served before it is through: of waiting jobs it reads the uids
+        alone, and a keeper that does not answer is left for later.
+        Raises: OSError if the state directory can't be used.
+        """
+        for name in ("jobs", "keeper"):
+            (self._site.state_dir / name).mkdir(mode=0o700, exist_ok=True)
+        await foreign.part_from_another_state(self._site)
+        await self._tender.find()
+        self._mover.load()
+        await self._mover.settle()
         self._killer.resume()
 
     async def run(self) -> None:
@@ -91,9 +101,8 @@ class Dispatcher:
         parts: tuple[Coroutine[Any, Any, None], ...] = (
             self._tender.run(),
             self._mover.run(),
-            self._watcher.run(),
             self._killer.run(),
-            self._timer.run(),
+            self._watcher.run(),
             self._remove_orphaned_logs(),
         )
         try:
@@ -105,11 +114,8 @@ class Dispatcher:
 
     def reconfigure(self, settings: DispatcherSettings) -> None:
         """Take new settings; a queue that is gone from them drains."""
-        board = self._board
-        board.settings = settings
-        board.queues = board.queues.configure(limits_of(settings))
-        pause_as_written(board)
-        board.wake.set()
+        self._site.settings = settings
+        self._mover.configure()
 
     async def submit(
         self,
@@ -121,11 +127,11 @@ class Dispatcher:
         An active job's id with the same commands, or a known key with them, gives that job.
         note: committed together with them. Raises: BadRequest, Conflict, Stopping, StoreFull.
         """
-        board = self._board
+        site, mover = self._site, self._mover
         for order in wanted:
             orders.check(order)
             self._check_queue(order.queue)
-        fresh = {order.queue for order in wanted} - board.used
+        fresh = {order.queue for order in wanted} - mover.used
 
         def change(change: Transaction) -> list[Accepted]:
             for queue in fresh:
@@ -134,17 +140,12 @@ class Dispatcher:
                     " ON CONFLICT DO UPDATE SET used = 1",
                     (queue or "",),
                 )
-            jobs = acceptance.accept(change, board.now(), wanted)
+            jobs = acceptance.accept(change, site.now(), wanted)
             note(change, [one.job for one in jobs])
             return jobs
 
         def accepted(jobs: list[Accepted]) -> None:
-            board.used |= fresh
-            for one in jobs:
-                if one.waits:
-                    # The queue may be gone from the settings by now: it drains, then.
-                    board.queues = board.queues.adopt(one.job.queue, (one.job.uid,), ())
-            board.wake.set()
+            mover.accepted(fresh, [(one.job.queue, one.job.uid) for one in jobs if one.waits])
 
         return [one.job for one in await self._change(change, accepted)]
 
@@ -155,34 +156,40 @@ class Dispatcher:
     ) -> list[str]:
         """Kill the active jobs of these ids; returns the ids of those that there are.
 
-        A waiting job is then finished, a running one on its way. While the disk is full only
-        running ones can be killed. note: committed together with the decision, of those that
-        there are. Raises: Stopping, StoreFull if there is none of them.
+        A waiting job is then finished, a running one on its way: no command of it begins any
+        more. While the disk is full only running ones can be killed. note: committed together
+        with the decision, of those that there are. Raises: Stopping, StoreFull if there is
+        none.
         """
-        board = self._board
+        site, mover = self._site, self._mover
+        barred: list[asyncio.Future[None]] = []
 
         def change(change: Transaction) -> list[Doomed]:
-            jobs = acceptance.kill(change, board.now(), ids)
+            jobs = acceptance.kill(change, site.now(), ids)
             if jobs:
                 note(change, [job.id for job in jobs])
             return jobs
 
         def killed(jobs: list[Doomed]) -> None:
             for job in jobs:
-                if job.waited:
-                    board.queues = board.queues.remove(job.queue, job.uid)
+                if job.n is None:
+                    mover.withdrawn(job.queue, job.uid)
                 else:
-                    self._killer.kill(job.uid)
+                    barred.append(self._killer.kill(job.uid, job.n))
 
         try:
-            return [job.id for job in await self._change(change, killed)]
+            named = [job.id for job in await self._change(change, killed)]
         except StoreFull:
-            running = acceptance.running(board.store.reader, ids)
-            for id, uid in running.items():
-                self._killer.kill_unwritten(uid, Ending("killed", partial(_of_one, note, id)))
+            running = acceptance.running(site.store.reader, ids)
             if not running:
                 raise
-            return list(running)
+            for id, (uid, n) in running.items():
+                mover.decide(uid, Ending("killed", partial(_of_one, note, id)))
+                barred.append(self._killer.kill(uid, n))
+            named = list(running)
+        if barred:
+            await asyncio.wait(barred)
+        return named
 
     async def pause(self, queue: str | None, note: Note = no_note) -> None:
         """Start nothing more of it, over restarts, until `resume`. Raises: NotFound."""
@@ -200,24 +207,23 @@ class Dispatcher:
                 limit=lane.limit,
                 paused=lane.paused,
                 drains=lane.drains,
-                used=name in self._board.used,
+                used=name in self._mover.used,
                 waiting=len(lane.waiting),
                 running=len(lane.running),
             )
-            for name, lane in self._board.queues.lanes.items()
+            for name, lane in self._mover.queues.lanes.items()
         ]
 
     def position(self, uid: int) -> int | None:
         """A job's place in its queue, from 0, running ones first; None: it is not active."""
-        for name in self._board.queues.lanes:
-            place = self._board.queues.position(name, uid)
+        for name in self._mover.queues.lanes:
+            place = self._mover.queues.position(name, uid)
             if place is not None:
                 return place
         return None
 
     async def _set_paused(self, queue: str | None, paused: bool, note: Note) -> None:
-        board = self._board
-        if queue not in board.queues.lanes:
+        if queue not in self._mover.queues.lanes:
             raise NotFound(f"there is no queue {queue!r}; there are: {self._queue_names()}")
 
         def change(change: Transaction) -> None:
@@ -228,21 +234,13 @@ class Dispatcher:
             )
             note(change)
 
-        def done(_: None) -> None:
-            try:
-                board.queues = board.queues.pause(queue, paused)
-            except IllegalMove:
-                # It drained and is gone meanwhile.
-                return
-            board.wake.set()
-
-        await self._change(change, done)
+        await self._change(change, lambda _: self._mover.paused(queue, paused))
 
     async def _change(self, change: Callable[[Transaction], T], then: Callable[[T], None]) -> T:
-        """Commit a change; `then` brings the board up to it, whether or not anyone waits."""
+        """Commit a change; `then` brings the memory up to it, whether or not anyone waits."""
         if self.stopping:
             raise Stopping("the daemon is going down; ask again when it is back")
-        done = self._board.store.begin_write(change)
+        done = self._site.store.begin_write(change)
 
         def committed(done: asyncio.Future[T]) -> None:
             if not done.cancelled() and done.exception() is None:
@@ -252,23 +250,23 @@ class Dispatcher:
         return await asyncio.shield(done)
 
     def _check_queue(self, queue: str | None) -> None:
-        lane = self._board.queues.lanes.get(queue)
+        lane = self._mover.queues.lanes.get(queue)
         if lane is None or lane.drains:
             raise BadRequest(
                 f"queue {queue!r} is not configured; allowed: {self._queue_names()}"
             )
 
     def _queue_names(self) -> str:
-        lanes = self._board.queues.lanes.items()
+        lanes = self._mover.queues.lanes.items()
         names = [name or NO_QUEUE for name, lane in lanes if not lane.drains]
         return ", ".join(sorted(names))
 
     async def _remove_orphaned_logs(self) -> None:
         """Delete what an earlier daemon had no time to: logs of jobs whose records are gone."""
-        board = self._board
-        there = await asyncio.to_thread(logs.uids, board.state_dir)
-        gone = records.unknown(board.store.reader, there)
-        await asyncio.to_thread(logs.remove, board.state_dir, gone)
+        state_dir = self._site.state_dir
+        there = await asyncio.to_thread(logs.uids, state_dir)
+        gone = records.unknown(self._site.store.reader, there)
+        await asyncio.to_thread(logs.remove, state_dir, gone)
 
 
 def _of_one(

@@ -1,20 +1,27 @@
 """Sees to it that there is a keeper, and notices what becomes of each. Moves no job itself.
 
-At most one keeper takes commands. Others drain: they are of another version of the program, or
-their guard is dead. Of a dead keeper the book is read to its end, which its guard writes.
+Owns the pairs of guards and keepers. Whatever is new of one sets `news`; what that means for
+jobs is the next turn's matter (dispatcher/advance.py), which tells back how far the book is
+worked in. At most one keeper takes commands. Others drain: they are of another version of the
+program, or their guard is dead. Of a dead keeper the book is read to its end, which its guard
+writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import sysadmd
-from dispatcher import book, keepers
-from dispatcher.board import Board
+from dispatcher import book, keepers, records
+from dispatcher.fate import Pair
 from dispatcher.keepers import KeeperPair, Link, NoAnswer
+from dispatcher.site import Site
+from dispatcher.transitions import Facts
 from sysadmd.backoff import backoff
+from sysadmd.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +33,33 @@ LONGEST_POLL: Final = 0.5
 AT_START: Final = 1.0
 # Between two attempts to start a keeper, s.
 RETRY: Final = 1.0
+# A book above this is begun anew when it has been worked in: reading it at a start stays short.
+BOOK_SIZE: Final = 1024 * 1024
 
 
 class Tender:
-    """Works on the board's pairs."""
+    """The pairs, and the loop that tends them."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.pairs: dict[str, KeeperPair] = {}
+        # There is something for the next turn: of a pair, or of whoever else sets it.
+        self.news = asyncio.Event()
         self._needed = asyncio.Event()
 
-    async def find(self, positions: dict[str, tuple[int, int]]) -> None:
-        """Take up the pairs that earlier daemons have left. positions: how far their books were
-        worked in."""
-        room = self._board.room
+    def taker(self) -> KeeperPair | None:
+        """The pair that starts commands; None: there is none just now."""
+        return next((pair for pair in self.pairs.values() if pair.takes), None)
+
+    async def find(self) -> None:
+        """Take up the pairs that earlier daemons have left."""
+        room = self._site.room
+        positions = {
+            keeper: (generation, position)
+            for keeper, generation, position in self._site.store.reader.execute(
+                "SELECT * FROM books"
+            )
+        }
         for id in keepers.ids(room):
             there = book.generations(room, id)
             first = (there[0] if there else 1, 0)
@@ -48,24 +69,59 @@ class Tender:
             for older in there:
                 if older < at[0]:
                     book.path(room, id, older).unlink()
-            self._board.pairs[id] = KeeperPair(id, book.BookReader(room, id, *at))
+            self.pairs[id] = KeeperPair(id, book.BookReader(room, id, *at))
         async with asyncio.TaskGroup() as group:
-            for pair in self._board.pairs.values():
+            for pair in self.pairs.values():
                 group.create_task(self._look(pair, AT_START))
+
+    def miss(self, keeper: str) -> None:
+        """A command was given to this keeper: if nothing is left of it, say so."""
+        if keeper not in self.pairs:
+            reader = book.BookReader(self._site.room, keeper, 1, 0)
+            self.pairs[keeper] = KeeperPair(keeper, reader, settle=True, over=True)
+
+    def worked_in(self, facts: Facts) -> None:
+        """What this says of a pair and its book is committed."""
+        pair = self.pairs[facts.keeper]
+        if facts.generation != pair.book.generation:
+            pair.turning = False
+        pair.book.move(facts.generation, facts.position)
+        if facts.pair is Pair.OVER:
+            del self.pairs[facts.keeper]
+            keepers.remove(self._site.room, [facts.keeper])
+            return
+        if facts.pair is Pair.SETTLED:
+            self._employ(pair)
+        if pair.link is not None and not pair.turning and pair.book.size() > BOOK_SIZE:
+            pair.turning = True
+            pair.link.send({"turn": 1})
+
+    def _employ(self, pair: KeeperPair) -> None:
+        """Let it start commands, if nobody else does."""
+        link, taker = pair.link, self.taker()
+        if link is None or link.draining or taker is pair:
+            return
+        if taker is None:
+            pair.takes = True
+            self.news.set()
+        else:
+            # It answered late, and another was started in its place.
+            link.draining = True
+            link.send({"drain": 1})
 
     async def run(self) -> None:
         """Until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for pair in self._board.pairs.values():
+                for pair in self.pairs.values():
                     group.create_task(self._tend(pair))
                 while True:
-                    if not any(self._may_take(pair) for pair in self._board.pairs.values()):
+                    if not any(self._may_take(pair) for pair in self.pairs.values()):
                         await self._start(group)
                     await self._needed.wait()
                     self._needed.clear()
         finally:
-            for pair in self._board.pairs.values():
+            for pair in self.pairs.values():
                 if pair.link is not None:
                     pair.link.close()
 
@@ -73,45 +129,44 @@ class Tender:
         return pair.takes or (pair.link is not None and not pair.link.draining)
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
-        board = self._board
+        site = self._site
         while True:
             try:
-                id = await keepers.start(board.state_dir, board.limits)
-                link = await keepers.call(board.state_dir, id)
+                id = await keepers.start(site.state_dir, site.limits)
+                link = await keepers.call(site.state_dir, id)
             except (OSError, NoAnswer) as error:
                 log.error("no keeper, so nothing starts: %s", error)
                 await asyncio.sleep(RETRY)
                 continue
             break
-        pair = KeeperPair(id, book.BookReader(board.room, id, 1, 0), link, takes=True)
-        board.pairs[id] = pair
-        board.wake.set()
+        pair = KeeperPair(id, book.BookReader(site.room, id, 1, 0), link, takes=True)
+        self.pairs[id] = pair
+        self.news.set()
         group.create_task(self._tend(pair))
 
     async def _look(self, pair: KeeperPair, patience: float = keepers.PATIENCE) -> None:
         """Call it if it lives; else say what is left of it."""
-        room, board = self._board.room, self._board
-        if keepers.lives(room, pair.id, "keeper"):
+        site = self._site
+        if keepers.lives(site.room, pair.id, "keeper"):
             try:
-                link = await keepers.call(board.state_dir, pair.id, patience)
+                link = await keepers.call(site.state_dir, pair.id, patience)
             except NoAnswer:
                 # Just gone, or stopped: to be looked at again.
-                board.wake.set()
+                self.news.set()
                 return
             if link.version != sysadmd.__version__:
                 link.send({"drain": 1})
                 link.draining = True
             pair.link = link
             pair.settle = True
-        elif keepers.lives(room, pair.id, "guard"):
-            pair.settle = True
-        else:
+        elif not keepers.tells(site.room, pair.id):
             pair.settle = pair.over = True
-        board.wake.set()
+        # Else its guard says by the book what comes of its commands.
+        self.news.set()
 
     async def _tend(self, pair: KeeperPair) -> None:
         """Until guard and keeper are dead."""
-        board = self._board
+        room = self._site.room
         orphaned = False
         waits = backoff(POLL, LONGEST_POLL)
         while not pair.over:
@@ -120,23 +175,23 @@ class Tender:
                 pair.link.close()
                 pair.link = None
                 pair.takes = False
+                pair.hanging = set()
                 waits = backoff(POLL, LONGEST_POLL)
                 self._needed.set()
-            elif not orphaned and keepers.lives(board.room, pair.id, "keeper"):
+            elif not orphaned and keepers.lives(room, pair.id, "keeper"):
                 await self._look(pair)
                 self._needed.set()
                 if pair.link is None:
                     await asyncio.sleep(next(waits))
-            elif keepers.lives(board.room, pair.id, "guard"):
+            elif keepers.tells(room, pair.id):
                 if not orphaned:
                     orphaned = True
                     log.info("keeper %s is gone; its guard speaks for it", pair.id)
-                    pair.settle = True
-                board.wake.set()
+                self.news.set()
                 await asyncio.sleep(next(waits))
             else:
                 pair.settle = pair.over = True
-        board.wake.set()
+        self.news.set()
         self._needed.set()
 
     async def _listen(self, pair: KeeperPair, link: Link) -> None:
@@ -148,4 +203,20 @@ class Tender:
                 pair.takes = False
                 pair.settle = True
                 self._needed.set()
-            self._board.wake.set()
+            if "hanging" in word:
+                self._say_what_hangs(pair, word["hanging"])
+            self.news.set()
+
+    def _say_what_hangs(self, pair: KeeperPair, jobs: Sequence[Sequence[int]]) -> None:
+        hanging = {(uid, n) for uid, n in jobs}
+        for uid, n in sorted(hanging - pair.hanging):
+            job = records.job(self._site.store.reader, uid)
+            if job is not None:
+                log.warning(
+                    "job %s: the start of command %d (%s) hangs: working directory or program"
+                    " do not answer; other jobs go on. See to the file system, or kill the job",
+                    printable(job.id),
+                    n,
+                    printable(job.commands[n].text),
+                )
+        pair.hanging = hanging

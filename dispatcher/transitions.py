@@ -1,23 +1,28 @@
 """What happens to jobs, as changes of the tables: state and event always in one transaction.
 
-All of it runs in the store's writer thread: no process, no waiting, of files at most a log's
-size. The keepers' books are believed only of commands that were given to that very keeper and
-have not ended: so reading a line twice does nothing.
+All of it runs in the store's writer thread: no process, no waiting, of files only whether a log
+is there. What became of a command is decided in dispatcher/fate.py, of what the row and the
+keeper's book say, and is done here, in the transaction in which the row was read: so what is
+heard twice is done once. A book is believed only of commands that were given to its keeper.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from dispatcher.book import Line
 from dispatcher.events import tell
-from dispatcher.identity import TICK, Identity
+from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
+from dispatcher.identity import Identity
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
 from sysadmd.journal import Transaction
+
+# The words of a book that speak of one command.
+_OF_COMMANDS: Final = ("end", "next", "began", "barred")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +42,38 @@ class Now:
 class Facts:
     """New lines of a keeper's book, and where it will have been read to.
 
-    settle: the keeper starts nothing of what it has not yet written `next` for. over: guard and
-    keeper are dead, the book is at its end.
+    pair: what guard and keeper could still do when this was read, the lines apart. booked: the
+    book is there.
     """
 
     keeper: str
     lines: Sequence[Line]
     generation: int
     position: int
-    settle: bool = False
-    over: bool = False
+    pair: Pair = Pair.STARTS
+    booked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found of a command of which no book can tell any more.
-
-    started: False: it never was, and is to be started. size: of its log.
-    """
+class Finding:
+    """What was found of a command without a book: its process is `gone`, its start `barred`."""
 
     uid: int
     n: int
-    started: bool
-    size: int
+    gone: bool = False
+    barred: bool = False
+
+
+class Logs(Protocol):
+    """What is to be known of commands' logs, and done with them."""
+
+    def size(self, uid: int, n: int) -> int | None:
+        """Bytes; None: it is gone."""
+        ...
+
+    def forget(self, uid: int, n: int) -> None:
+        """Remove one that was made for a command which then did not begin."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +91,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A command whose guard and keeper are dead.
-
-    identity: None: it is not known if it ever began. since: it did not before this, by the boot
-    clock.
-    """
+    """A command that has begun, and whose guard and keeper are dead."""
 
     uid: int
     n: int
-    identity: Identity | None
-    since: float
+    identity: Identity
 
 
 @dataclass(slots=True)
@@ -116,15 +125,21 @@ def finish_job(
     )
 
 
-def mark(change: Transaction, uid: int, ending: str) -> bool:
-    """Decide, before the first signal, that a running job ends so. False: it is decided."""
-    return (
-        change.db.execute(
-            "UPDATE jobs SET ending = ? WHERE uid = ? AND state = ? AND ending IS NULL",
-            (ending, uid, RUNNING),
-        ).rowcount
-        == 1
+def mark(change: Transaction, uid: int, ending: str) -> int | None:
+    """Decide, before anything is done, that a running job ends so: its present command's
+    number.
+
+    That is the last one that can have begun. None: the job does not run. If it was decided
+    before, it stays so.
+    """
+    change.db.execute(
+        "UPDATE jobs SET ending = ? WHERE uid = ? AND state = ? AND ending IS NULL",
+        (ending, uid, RUNNING),
     )
+    row = change.db.execute(
+        "SELECT n FROM commands WHERE job = ? AND state = ?", (uid, RUNNING)
+    ).fetchone()
+    return int(row[0]) if row else None
 
 
 def progress(change: Transaction, now: Now, uid: int, n: int, end: int) -> bool:
@@ -139,6 +154,54 @@ def progress(change: Transaction, now: Now, uid: int, n: int, end: int) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What new lines of a book say of one command."""
+
+    next_at: float | None = None
+    began: Line | None = None
+    end: Line | None = None
+    barred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A command that runs as far as the tables know, and its job."""
+
+    uid: int
+    n: int
+    keeper: str | None
+    next_at: float | None
+    began_at: float | None
+    pid: int | None
+    start: float | None
+    told: int
+    ending: str | None
+    queue: str | None
+    boot: str
+    last: bool
+
+    @property
+    def identity(self) -> Identity | None:
+        if self.pid is None or self.next_at is None or self.began_at is None:
+            return None
+        return Identity(self.pid, self.start, self.next_at, self.began_at)
+
+    def with_lines(self, said: _Said) -> _Row:
+        """As it is with what the book says."""
+        row = self if said.next_at is None else replace(self, next_at=said.next_at)
+        began = said.began
+        if began is None:
+            return row
+        return replace(
+            row,
+            next_at=began["since"],
+            began_at=began["at"],
+            pid=began["pid"],
+            start=began["start"],
+        )
+
+
 class Advance:
     """One step forward of everything: book what the keepers wrote, start what may start."""
 
@@ -147,25 +210,34 @@ class Advance:
         change: Transaction,
         now: Now,
         keeper: str | None,
-        log_size: Callable[[int, int], int | None],
+        logs: Logs,
+        is_this_boot: Callable[[str], bool],
     ) -> None:
+        """keeper: who starts commands; None: nobody can just now."""
         self._change = change
         self._db = change.db
         self._now = now
-        # Who starts the commands; None: nobody can just now.
         self._keeper = keeper
-        self._log_size = log_size
+        self._logs = logs
+        self._is_this_boot = is_this_boot
         self.outcome = Outcome()
 
     def facts(self, facts: Facts) -> None:
         """Book the lines of one keeper and how far its book is worked in."""
-        ended = {tuple(line["end"]) for line in facts.lines if "end" in line}
-        for line in facts.lines:
-            self._line(facts.keeper, line, ended)
-        if facts.settle:
-            self._settle(facts.keeper)
-        if facts.over:
-            self._give_up(facts.keeper)
+        said, pair = _sort(facts)
+        for (uid, n), lines in said.items():
+            row = self._row(uid, n)
+            if row is not None and row.keeper == facts.keeper:
+                self._weigh(row, lines, pair, facts.booked)
+        if pair is not Pair.STARTS:
+            for uid, n in self._db.execute(
+                "SELECT job, n FROM commands WHERE keeper = ? AND state = ? ORDER BY job",
+                (facts.keeper, RUNNING),
+            ).fetchall():
+                row = self._row(uid, n)
+                if row is not None and row.keeper == facts.keeper:
+                    self._weigh(row, _Said(), pair, facts.booked)
+        if pair is Pair.OVER:
             self._db.execute("DELETE FROM books WHERE keeper = ?", (facts.keeper,))
         else:
             self._db.execute(
@@ -173,36 +245,19 @@ class Advance:
                 (facts.keeper, facts.generation, facts.position),
             )
 
-    def verdict(self, verdict: Verdict) -> None:
+    def finding(self, finding: Finding) -> None:
         """Book what was found without a book."""
-        if verdict.started:
-            self._end(verdict.uid, verdict.n, None, self._now.ms, verdict.size)
-        else:
-            self.again(verdict.uid, verdict.n)
+        row = self._row(finding.uid, finding.n)
+        if row is not None:
+            pair = Pair.OVER if finding.gone else Pair.STARTS
+            said = _Said(barred=finding.barred)
+            self._weigh(row, said, pair, booked=True, gone=finding.gone)
 
-    def again(self, uid: int, n: int) -> None:
-        """Start a running command that no keeper has started."""
-        row = self._db.execute(
-            "SELECT ending, queue FROM jobs JOIN commands ON job = uid"
-            " WHERE uid = ? AND n = ? AND commands.state = ?",
-            (uid, n, RUNNING),
-        ).fetchone()
-        if row is None:
-            return
-        ending, queue = row
-        if ending:
-            # That it was about to start has been told: its time stays.
-            self._db.execute(
-                "UPDATE commands SET state = ? WHERE job = ? AND n = ?", (SKIPPED, uid, n)
-            )
-            self._finish(uid, queue, ending)
-            return
-        self._db.execute(
-            "UPDATE commands SET keeper = ?, next_at = NULL, began_at = NULL, pid = NULL,"
-            " start = NULL WHERE job = ? AND n = ?",
-            (self._keeper, uid, n),
-        )
-        self._hand_over(uid, n)
+    def unsent(self, uid: int, n: int) -> None:
+        """Start a running command that no keeper was given."""
+        row = self._row(uid, n)
+        if row is not None and row.keeper is None:
+            self._weigh(row, _Said(), Pair.OVER, booked=True)
 
     def start(self, queues: Queues, starting: Iterable[tuple[str | None, int]]) -> None:
         """Start these jobs, and those that may start once the ones just finished are gone.
@@ -218,113 +273,97 @@ class Advance:
         for _, uid in queues.start_ready()[1]:
             self._start_job(uid)
 
-    def _line(self, keeper: str, line: Line, ended: set[tuple[int, ...]]) -> None:
-        if "end" in line:
-            uid, n = line["end"]
-            if self._is_running_at(keeper, uid, n):
-                self._end(uid, n, line["code"], round(line["time"] * 1000), line["size"])
-        elif "next" in line:
-            uid, n = line["next"]
-            if (uid, n) not in ended:
-                self._db.execute(
-                    "UPDATE commands SET next_at = ? WHERE job = ? AND n = ? AND keeper = ?"
-                    " AND state = ?",
-                    (line["at"], uid, n, keeper, RUNNING),
-                )
-        elif "began" in line:
-            uid, n = line["began"]
-            if (uid, n) not in ended:
-                self._began(keeper, uid, n, line["pid"], line["start"], line["at"])
-        elif "orphan" in line:
-            self._orphan_end(keeper, line)
-        elif "dead" in line:
-            self._dead(keeper, line)
+    def _row(self, uid: int, n: int) -> _Row | None:
+        row = self._db.execute(
+            "SELECT uid, n, keeper, next_at, began_at, pid, start, told, ending, queue, boot,"
+            " NOT EXISTS (SELECT 1 FROM commands AS later WHERE later.job = uid AND later.n ="
+            " commands.n + 1) FROM commands JOIN jobs ON job = uid"
+            " WHERE job = ? AND n = ? AND commands.state = ?",
+            (uid, n, RUNNING),
+        ).fetchone()
+        return _Row(*row) if row else None
 
-    def _is_running_at(self, keeper: str, uid: int, n: int) -> bool:
-        return (
-            self._db.execute(
-                "SELECT 1 FROM commands WHERE job = ? AND n = ? AND keeper = ? AND state = ?",
-                (uid, n, keeper, RUNNING),
-            ).fetchone()
-            is not None
-        )
-
-    def _began(
-        self, keeper: str, uid: int, n: int, pid: int, start: float | None, at: float
+    def _weigh(
+        self, row: _Row, said: _Said, pair: Pair, booked: bool, *, gone: bool = False
     ) -> None:
-        row = self._db.execute(
-            "UPDATE commands SET pid = ?, start = ?, began_at = ?"
-            " WHERE job = ? AND n = ? AND keeper = ? AND state = ? RETURNING next_at",
-            (pid, start, at, uid, n, keeper, RUNNING),
-        ).fetchone()
-        if row is not None:
-            self.outcome.began.append((uid, n, Identity(pid, start, row[0], at)))
+        """Have a command judged, and do what follows."""
+        told, row = row, row.with_lines(said)
+        begun = row.identity is not None
+        end = said.end
+        has_ended = end is not None and (begun or bool(end["begun"]))
+        fate = judge(
+            Known(
+                pair=pair,
+                announced=row.next_at is not None,
+                begun=begun,
+                code=end["code"] if end is not None and has_ended else None,
+                unbegun=end is not None and not has_ended,
+                barred=said.barred,
+                gone=gone,
+                booked=booked,
+                log=pair is Pair.OVER and self._logs.size(row.uid, row.n) is not None,
+                ending=row.ending,
+                same_boot=pair is not Pair.OVER or self._is_this_boot(row.boot),
+                last=row.last,
+            )
+        )
+        if isinstance(fate, Ended):
+            self._end(row, fate, end)
+        elif isinstance(fate, Skipped):
+            # That it was about to start has been told: its time stays.
+            self._set_state(row, SKIPPED)
+            self._finish(row, fate.result)
+        elif fate is Open.AGAIN:
+            self._again(row)
+        elif row != told:
+            self._remember_process(row)
+        if fate is Open.WATCH and row.identity is not None:
+            self.outcome.orphans.append(Orphan(row.uid, row.n, row.identity))
 
-    def _orphan_end(self, keeper: str, line: Line) -> None:
-        row = self._db.execute(
-            "SELECT job, n, start FROM commands WHERE keeper = ? AND state = ? AND pid = ?",
-            (keeper, RUNNING, line["orphan"]),
-        ).fetchone()
-        if row is None:
-            return
-        uid, n, start = row
-        if start is None or line["start"] is None or abs(start - line["start"]) < TICK / 2:
-            self._end(uid, n, line["code"], round(line["time"] * 1000), self._log_size(uid, n))
+    def _remember_process(self, row: _Row) -> None:
+        self._db.execute(
+            "UPDATE commands SET next_at = ?, began_at = ?, pid = ?, start = ?"
+            " WHERE job = ? AND n = ?",
+            (row.next_at, row.began_at, row.pid, row.start, row.uid, row.n),
+        )
+        if row.identity is not None:
+            self.outcome.began.append((row.uid, row.n, row.identity))
 
-    def _dead(self, keeper: str, line: Line) -> None:
-        """The guard's list of what the dead keeper left: which of it was being started?"""
-        if line["children"] is None:
-            return
-        rows = self._db.execute(
-            "SELECT job, n, next_at, pid FROM commands WHERE keeper = ? AND state = ?"
-            " AND next_at IS NOT NULL",
-            (keeper, RUNNING),
-        ).fetchall()
-        known = {pid for _, _, _, pid in rows if pid is not None}
-        for uid, n, next_at, pid in rows:
-            if pid is not None:
-                continue
-            found = candidates(line["children"], known, next_at, f"/jobs/{uid}/{n}.log")
-            if not found:
-                self.again(uid, n)
-            elif len(found) == 1:
-                self._began(keeper, uid, n, *found[0], line["at"])
-            # Else nobody can say which one it is: its code will not be known.
+    def _again(self, row: _Row) -> None:
+        """Start it once more: nothing of it has begun."""
+        # A log of it was made by a process that then died. A kill's can't be meant: its mark
+        # comes before it, and is none of this row's.
+        self._logs.forget(row.uid, row.n)
+        self._db.execute(
+            "UPDATE commands SET keeper = ?, next_at = NULL, began_at = NULL, pid = NULL,"
+            " start = NULL WHERE job = ? AND n = ?",
+            (self._keeper, row.uid, row.n),
+        )
+        self._hand_over(row.uid, row.n)
 
-    def _settle(self, keeper: str) -> None:
-        """Take back what this keeper was given and will never start."""
-        for uid, n in self._db.execute(
-            "SELECT job, n FROM commands WHERE keeper = ? AND state = ? AND next_at IS NULL",
-            (keeper, RUNNING),
-        ).fetchall():
-            self.again(uid, n)
-
-    def _give_up(self, keeper: str) -> None:
-        """Nobody writes in this book any more: what runs has to be looked after directly."""
-        self.outcome.orphans += orphans(self._change, keeper)
-
-    def _end(self, uid: int, n: int, code: int | None, at: int, size: int | None) -> None:
-        """A command's end. code: None: not known. size: None: its log is gone."""
-        ending, queue, told = self._db.execute(
-            "SELECT ending, queue, told FROM jobs JOIN commands ON job = uid"
-            " WHERE uid = ? AND n = ?",
-            (uid, n),
-        ).fetchone()
+    def _end(self, row: _Row, fate: Ended, end: Line | None) -> None:
+        if end is None:
+            at, size = self._now.ms, self._logs.size(row.uid, row.n)
+        else:
+            at, size = round(end["time"] * 1000), end["size"]
         self._db.execute(
             "UPDATE commands SET state = ?, return_code = ?, finished = ?, log_size = ?"
             " WHERE job = ? AND n = ?",
-            (FINISHED, code, at, told if size is None else size, uid, n),
+            (FINISHED, fate.code, at, row.told if size is None else size, row.uid, row.n),
         )
-        if code == 0 and not ending and self._start_command(uid, n + 1):
-            return
-        result = "lost" if code is None else "succeeded" if code == 0 else "failed"
-        self._finish(uid, queue, ending or result, at)
+        if fate.result is None:
+            self._start_command(row.uid, row.n + 1)
+        else:
+            self._finish(row, fate.result, at)
 
-    def _finish(
-        self, uid: int, queue: str | None, result: str, finished: int | None = None
-    ) -> None:
-        finish_job(self._change, self._now, uid, result, finished)
-        self.outcome.finished.append((queue, uid))
+    def _set_state(self, row: _Row, state: int) -> None:
+        self._db.execute(
+            "UPDATE commands SET state = ? WHERE job = ? AND n = ?", (state, row.uid, row.n)
+        )
+
+    def _finish(self, row: _Row, result: str, at: int | None = None) -> None:
+        finish_job(self._change, self._now, row.uid, result, at)
+        self.outcome.finished.append((row.queue, row.uid))
 
     def _start_job(self, uid: int) -> None:
         now = self._now
@@ -336,16 +375,13 @@ class Advance:
         if started:
             self._start_command(uid, 0)
 
-    def _start_command(self, uid: int, n: int) -> bool:
-        """False: the job has no such command."""
-        started = self._db.execute(
+    def _start_command(self, uid: int, n: int) -> None:
+        self._db.execute(
             "UPDATE commands SET state = ?, started = ?, keeper = ? WHERE job = ? AND n = ?",
             (RUNNING, self._now.ms, self._keeper, uid, n),
-        ).rowcount
-        if started:
-            tell(self._change, self._now.wall, uid, "running", command=n)
-            self._hand_over(uid, n)
-        return bool(started)
+        )
+        tell(self._change, self._now.wall, uid, "running", command=n)
+        self._hand_over(uid, n)
 
     def _hand_over(self, uid: int, n: int) -> None:
         if self._keeper is None:
@@ -369,35 +405,26 @@ class Advance:
         )
 
 
-def candidates(
-    children: Iterable[Sequence[Any]], known: set[int], next_at: float, log: str
-) -> list[tuple[int, float | None]]:
-    """Which of a dead keeper's children may be the command that it was about to start.
-
-    It leads its group from the exec on, is not another known command, is not older than the
-    keeper's word that it comes next, and does not write to the log of another command.
-    """
-    possible: list[tuple[int, float | None]] = []
-    certain: list[tuple[int, float | None]] = []
-    for pid, start, leads, output, _ in children:
-        if not leads or pid in known or (start is not None and start < next_at - 2 * TICK):
+def _sort(facts: Facts) -> tuple[dict[tuple[int, int], _Said], Pair]:
+    """What the lines say of each command, in the order of their last words; and of the pair."""
+    said: dict[tuple[int, int], _Said] = {}
+    pair = facts.pair
+    for line in facts.lines:
+        if "dead" in line:
+            pair = pair if pair is Pair.OVER else Pair.DEAD
             continue
-        path = (output or "").removesuffix(" (deleted)")
-        if path.endswith(log):
-            certain.append((pid, start))
-        elif "/jobs/" not in path or not path.endswith(".log"):
-            possible.append((pid, start))
-    return certain or possible
-
-
-def orphans(change: Transaction, keeper: str | None) -> list[Orphan]:
-    """Commands that run, as far as the tables know, given to this keeper."""
-    found: list[Orphan] = []
-    for uid, n, pid, start, next_at, began_at in change.db.execute(
-        "SELECT job, n, pid, start, next_at, began_at FROM commands"
-        " WHERE keeper IS ? AND state = ?",
-        (keeper, RUNNING),
-    ):
-        identity = None if pid is None else Identity(pid, start, next_at, began_at)
-        found.append(Orphan(uid, n, identity, next_at or 0.0))
-    return found
+        job = next((line[word] for word in _OF_COMMANDS if word in line), None)
+        if job is None:
+            continue
+        uid, n = job
+        known = said.pop((uid, n), _Said())
+        if "next" in line:
+            known = replace(known, next_at=line["at"])
+        elif "began" in line:
+            known = replace(known, began=line)
+        elif "end" in line:
+            known = replace(known, end=line)
+        else:
+            known = replace(known, barred=True)
+        said[uid, n] = known
+    return said, pair

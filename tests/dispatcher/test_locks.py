@@ -5,7 +5,7 @@ import resource
 from collections.abc import Generator
 from pathlib import Path
 
-from dispatcher import keepers, logs
+from dispatcher import keepers
 
 
 @contextlib.contextmanager
@@ -19,16 +19,15 @@ def no_descriptors() -> Generator[None, None, None]:
 
 
 def test_what_can_not_be_looked_at_is_not_taken_for_dead(tmp_path: Path) -> None:
-    log = tmp_path / "0.log"
-    log.touch()
-    (tmp_path / "pair.keeper").touch()
+    for role in ("keeper", "starts"):
+        (tmp_path / f"pair.{role}").touch()
     with no_descriptors():
-        blind = logs.is_held(log), keepers.lives(tmp_path, "pair", "keeper")
+        blind = keepers.lives(tmp_path, "pair", "keeper"), keepers.tells(tmp_path, "pair")
     assert blind == (True, True)
-    assert not logs.is_held(log)
     assert not keepers.lives(tmp_path, "pair", "keeper")
+    assert not keepers.tells(tmp_path, "pair")
 
 
 def test_what_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
-    assert not logs.is_held(tmp_path / "0.log")
     assert not keepers.lives(tmp_path, "pair", "keeper")
+    assert not keepers.tells(tmp_path, "pair")

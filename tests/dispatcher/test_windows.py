@@ -1,32 +1,65 @@
 """Deaths exactly between two steps, where a moment earlier or later would prove nothing.
 
-A keeper whose files must not grow waits before its next line of the book: from outside it can
-be held, for as long as it takes, before `next`, before `began` and before `end`.
+A process whose files must not grow waits before its next line of the book: from outside it can
+be held, for as long as it takes: the keeper before `next` and before `end`, what is to become a
+command before `began`.
 """
 
 from __future__ import annotations
 
 import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.kit import wait_for
 from tests.kit.driver import Driver
-from tests.kit.processes import books, end, holders
+from tests.kit.processes import books, end, family, holders, standby
+from tests.kit.state_file import state_file
 from tests.kit.torture import torture
 
-# Bytes of a `next` line are fewer, of both it and a `began` line more.
-ONE_LINE = 60
 
-
-def hold(daemon: Driver, more: int) -> int:
-    """Let the keeper's book grow by `more` bytes and no further; returns the keeper's pid."""
-    (keeper,) = wait_for(lambda: holders(daemon.state_dir, "keeper"))
+def hold(pid: int, daemon: Driver, more: int = 5) -> None:
+    """Let the book grow by `more` bytes at this process's hands, and no further."""
     (book,) = (daemon.state_dir / "keeper").glob("*.book")
     size = book.stat().st_size
-    resource.prlimit(keeper, resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
+
+
+def let_go(pid: int) -> None:
+    resource.prlimit(
+        pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
+
+
+def keeper_of(daemon: Driver) -> int:
+    (keeper,) = wait_for(lambda: holders(daemon.state_dir, "keeper"))
     return keeper
+
+
+def held_before_it_begins(daemon: Driver, script: str) -> tuple[int, int]:
+    """A job whose command has its log, but has not written down that it begins; its process."""
+    warm(daemon)
+    process = wait_for(lambda: standby(daemon.state_dir))
+    # More than `next`, less than `began` behind it.
+    hold(process, daemon, 60)
+    uid = submit(daemon, script, id="a")
+    wait_for(lambda: (daemon.state_dir / f"jobs/{uid}/0.log").exists())
+    wait_for(lambda: '{"began":[4' in books(daemon.state_dir))
+    assert not ledger(daemon)
+    return uid, process
+
+
+def finished_once(daemon: Driver, uid: int) -> list[str]:
+    with state_file(daemon.state_dir) as db:
+        return [
+            state
+            for (state,) in db.execute(
+                "SELECT body ->> 'state' FROM events WHERE body ->> 'job' = ? ORDER BY seq",
+                (uid,),
+            )
+        ]
 
 
 def warm(daemon: Driver) -> None:
@@ -35,7 +68,7 @@ def warm(daemon: Driver) -> None:
         daemon.finished(daemon.submit("true"))
 
 
-def submit(daemon: Driver, script: str, **more: str) -> int:
+def submit(daemon: Driver, script: str, **more: str | float) -> int:
     """A job that signs a ledger when it runs."""
     return daemon.submit(
         ["sh", "-c", f"echo ran >>ledger; {script}"], cwd=str(daemon.state_dir), **more
@@ -64,46 +97,83 @@ def test_killed_before_the_word_that_it_comes_next_it_is_started_once(
     daemon: Driver, with_daemon: bool
 ) -> None:
     warm(daemon)
-    keeper = hold(daemon, 10)
+    keeper = keeper_of(daemon)
+    hold(keeper, daemon, 11)
     uid = submit(daemon, "exit 3")
     wait_for(lambda: daemon.job(uid).state == "running")
     wait_for(lambda: books(daemon.state_dir).endswith('{"next":[4'))
     strike(daemon, keeper, with_daemon)
+    check(daemon, uid)
+
+
+def check(daemon: Driver, uid: int) -> None:
+    """It ran once, to its end."""
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("failed", 3)
     assert ledger(daemon) == "ran\n"
 
 
-def test_killed_between_spawn_and_record_a_running_command_keeps_its_code(
+def test_the_keeper_killed_before_a_command_begins_it_begins_and_keeps_its_code(
     room: Driver, with_daemon: bool
 ) -> None:
-    warm(room)
-    keeper = hold(room, ONE_LINE)
-    uid = submit(room, "while [ ! -e go ]; do sleep 0.05; done; exit 3")
-    wait_for(lambda: ledger(room))
-    strike(room, keeper, with_daemon)
-    (room.state_dir / "go").touch()
-    job = room.finished(uid)
-    assert (job.result, job.commands[0].return_code) == ("failed", 3)
-    assert ledger(room) == "ran\n"
+    uid, process = held_before_it_begins(room, "exit 3")
+    strike(room, keeper_of(room), with_daemon)
+    # A new pair starts others, but never this one.
+    assert room.finished(room.submit("true")).result == "succeeded"
+    let_go(process)
+    check(room, uid)
 
 
-def test_killed_between_spawn_and_record_an_ended_command_keeps_its_code(
+def test_killed_itself_before_it_begins_a_command_is_started_once(daemon: Driver) -> None:
+    uid, process = held_before_it_begins(daemon, "exit 3")
+    end(process)
+    check(daemon, uid)
+
+
+def test_killed_with_its_keeper_before_it_begins_a_command_is_started_once(
     room: Driver, with_daemon: bool
 ) -> None:
-    warm(room)
-    keeper = hold(room, ONE_LINE)
-    uid = submit(room, "echo $$ >pid; exit 3")
-    pid = wait_for(lambda: (room.state_dir / "pid").exists() and the_pid(room))
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z")
-    strike(room, keeper, with_daemon)
-    job = room.finished(uid)
-    assert (job.result, job.commands[0].return_code) == ("failed", 3)
-    assert ledger(room) == "ran\n"
+    uid, process = held_before_it_begins(room, "exit 3")
+    end(process, signal.SIGSTOP)
+    strike(room, keeper_of(room), with_daemon)
+    end(process)
+    check(room, uid)
 
 
-def the_pid(daemon: Driver) -> str:
-    return (daemon.state_dir / "pid").read_text().strip()
+def test_with_guard_and_keeper_killed_what_may_still_begin_is_waited_for(
+    daemon: Driver, with_daemon: bool
+) -> None:
+    uid, process = held_before_it_begins(daemon, "while [ ! -e go ]; do sleep 0.05; done")
+    if with_daemon:
+        daemon.kill()
+    for pid in reversed(holders(daemon.state_dir)):
+        end(pid)
+    if with_daemon:
+        daemon.start()
+    assert daemon.finished(daemon.submit("true")).result == "succeeded"
+    let_go(process)
+    wait_for(lambda: ledger(daemon))
+    # It runs, so it is waited for.
+    assert daemon.finished(daemon.submit("sleep 1")).result == "succeeded"
+    assert daemon.job(uid).state == "running"
+    (daemon.state_dir / "go").touch()
+    job = daemon.finished(uid)
+    assert (job.result, job.commands[0].return_code) == ("lost", None)
+    assert ledger(daemon) == "ran\n"
+
+
+def test_with_all_killed_before_it_begins_a_command_is_started_once(
+    daemon: Driver, with_daemon: bool
+) -> None:
+    uid, process = held_before_it_begins(daemon, "exit 3")
+    end(process, signal.SIGSTOP)
+    if with_daemon:
+        daemon.kill()
+    for pid in (*reversed(holders(daemon.state_dir)), process):
+        end(pid)
+    if with_daemon:
+        daemon.start()
+    check(daemon, uid)
 
 
 def test_killed_between_end_and_record_the_code_is_known(
@@ -113,62 +183,85 @@ def test_killed_between_end_and_record_the_code_is_known(
     uid = submit(room, "echo $$ >pid; while [ ! -e go ]; do sleep 0.05; done; exit 3", id="a")
     pid = wait_for(lambda: (room.state_dir / "pid").exists() and the_pid(room))
     wait_for(lambda: f'"pid":{pid}' in books(room.state_dir))
-    keeper = hold(room, 5)
+    keeper = keeper_of(room)
+    hold(keeper, room)
     (room.state_dir / "go").touch()
     wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z")
     assert room.job(uid).state == "running"
     strike(room, keeper, with_daemon)
-    job = room.finished(uid)
-    assert (job.result, job.commands[0].return_code) == ("failed", 3)
-    assert ledger(room) == "ran\n"
+    check(room, uid)
 
 
-def test_with_the_guard_killed_too_what_was_between_spawn_and_record_is_lost(
-    daemon: Driver, with_daemon: bool
-) -> None:
-    warm(daemon)
-    keeper = hold(daemon, ONE_LINE)
-    uid = submit(daemon, "while [ ! -e go ]; do sleep 0.05; done; echo end", id="a")
-    wait_for(lambda: ledger(daemon))
-    if with_daemon:
-        daemon.kill()
-    for pid in (*holders(daemon.state_dir, "guard"), keeper):
-        end(pid)
-    if with_daemon:
-        daemon.start()
-    # Its log is held, so it is waited for.
-    daemon.finished(daemon.submit("sleep 1"))
-    assert daemon.job(uid).state == "running"
-    (daemon.state_dir / "go").touch()
-    job = daemon.finished(uid)
-    assert (job.result, job.commands[0].return_code) == ("lost", None)
-    assert daemon.output(uid) == b"end\n"
-    assert ledger(daemon) == "ran\n"
-
-
-def test_with_the_guard_killed_too_such_a_command_can_be_killed(daemon: Driver) -> None:
-    warm(daemon)
-    keeper = hold(daemon, ONE_LINE)
-    uid = submit(daemon, "sleep 60", id="a")
-    wait_for(lambda: ledger(daemon))
-    for pid in (*holders(daemon.state_dir, "guard"), keeper):
-        end(pid)
-    daemon.ask({"kill": ["a"]})
-    job = daemon.finished(uid)
-    assert (job.result, job.commands[0].return_code) == ("killed", None)
+def the_pid(daemon: Driver) -> str:
+    return (daemon.state_dir / "pid").read_text().strip()
 
 
 def test_a_full_disk_delays_and_loses_nothing(daemon: Driver) -> None:
     warm(daemon)
-    keeper = hold(daemon, ONE_LINE)
+    keeper = keeper_of(daemon)
+    hold(keeper, daemon, 60)
     uids = [submit(daemon, "exit 3") for _ in range(3)]
     wait_for(lambda: ledger(daemon))
-    resource.prlimit(
-        keeper, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    )
+    # What it has forked meanwhile has inherited the limit.
+    for process in family([keeper]):
+        let_go(process.pid)
     for uid in uids:
         assert daemon.finished(uid).commands[0].return_code == 3
     assert ledger(daemon) == "ran\n" * 3
+
+
+@pytest.mark.parametrize("with_daemon", [False, True], ids=["daemon lives", "daemon killed"])
+def test_what_had_not_begun_when_it_was_killed_never_begins(
+    daemon: Driver, with_daemon: bool
+) -> None:
+    warm(daemon)
+    end(keeper_of(daemon), signal.SIGSTOP)
+    (keeper,) = holders(daemon.state_dir, "keeper")
+    try:
+        uid = daemon.submit(
+            ["sh", "-c", "echo ran >>ledger"], "true", id="a", cwd=str(daemon.state_dir)
+        )
+        wait_for(lambda: daemon.job(uid).state == "running")
+        assert daemon.ask({"kill": ["a"]})["killed"] == ["a"]
+        if with_daemon:
+            daemon.kill()
+            daemon.start()
+        # Nobody has to wait for the keeper.
+        job = daemon.finished(uid)
+    finally:
+        end(keeper, signal.SIGCONT)
+    assert job.result == "killed"
+    assert [command.state for command in job.commands] == ["skipped", "skipped"]
+    assert daemon.finished(daemon.submit("true")).result == "succeeded"
+    assert not ledger(daemon)
+    assert finished_once(daemon, uid) == ["pending", "running", "finished"]
+
+
+def test_what_had_not_begun_when_its_time_was_up_never_begins(daemon: Driver) -> None:
+    warm(daemon)
+    keeper = keeper_of(daemon)
+    end(keeper, signal.SIGSTOP)
+    try:
+        uid = submit(daemon, "exit 3", timeout=0.5)
+        assert daemon.finished(uid).result == "timed-out"
+    finally:
+        end(keeper, signal.SIGCONT)
+    assert daemon.finished(daemon.submit("true")).result == "succeeded"
+    assert not ledger(daemon)
+
+
+def test_what_had_not_begun_when_the_daemon_stopped_begins_under_the_next(room: Driver) -> None:
+    warm(room)
+    keeper = keeper_of(room)
+    end(keeper, signal.SIGSTOP)
+    uid = submit(room, "exit 3")
+    wait_for(lambda: room.job(uid).state == "running")
+    room.stop()
+    end(keeper, signal.SIGCONT)
+    wait_for(lambda: not holders(room.state_dir))
+    assert not ledger(room)
+    room.start()
+    check(room, uid)
 
 
 @pytest.mark.parametrize("portable", [False, True], ids=["fast", "portable"])

@@ -21,7 +21,6 @@ from typing import Self
 
 import psutil
 
-from dispatcher import logs
 from tests.kit.state_file import state_file
 from tests.kit.waiting import DEADLINE
 
@@ -165,11 +164,24 @@ def command_line(process: psutil.Process) -> list[str]:
 def members(state_dir: Path) -> list[psutil.Process]:
     """Processes of this state directory's jobs: all below its guards and keepers.
 
-    Without those that have lost their parents and have no reaper: where a guard is none
+    Without those that stand by to become commands: they look like their keeper. And without
+    those that have lost their parents and have no reaper: where a guard is none
     (`SYSADMD_PORTABLE`), or is dead. See `held`, which tells of these as well.
     """
     keepers = holders(state_dir)
-    return [process for process in family(keepers) if process.pid not in keepers]
+    ours = [command_line(psutil.Process(pid)) for pid in keepers if psutil.pid_exists(pid)]
+    return [process for process in family(keepers) if command_line(process) not in ours]
+
+
+def standby(state_dir: Path) -> int:
+    """The pid of the process that is to become the next command; 0: there is none just now."""
+    for pid in holders(state_dir, "keeper"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            keeper = psutil.Process(pid)
+            for child in keeper.children():
+                if command_line(child) == command_line(keeper) and runs(child):
+                    return child.pid
+    return 0
 
 
 def held(state_dir: Path) -> list[Path]:
@@ -177,7 +189,17 @@ def held(state_dir: Path) -> list[Path]:
 
     Only while no command is being started: to ask takes the lock for a moment.
     """
-    return [log for log in (state_dir / "jobs").glob("*/*.log") if logs.is_held(log)]
+    return [log for log in (state_dir / "jobs").glob("*/*.log") if _is_held(log)]
+
+
+def _is_held(log: Path) -> bool:
+    """Every copy of the descriptor that its command was given holds the lock."""
+    with log.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def books(state_dir: Path) -> str:

@@ -1,0 +1,268 @@
+"""A process that stands by to become a command. Forked by the keeper, and its child to the end.
+
+It alone touches what a job names: working directory, program, interpreter. If they hang, it
+hangs, and nobody else. In this order, each step for those who look from outside:
+
+1. makes the command's log, which must not be there: who made it first decides, once for all
+   whether the command begins. A kill makes it to prevent that.
+2. writes `began` into the book: from here on the command has begun and has a process.
+3. lets go of what says that something may still begin; becomes the command, or says in its log
+   why it can't and ends as a shell would.
+
+Standard library only, all of it imported before the fork.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from dispatcher import book
+from dispatcher.identity import HAS_PROC, boot_clock, read_stat
+
+# As a shell has it: not found, and found but not to be run.
+NOT_FOUND: Final = 127
+CANNOT_RUN: Final = 126
+# How a stand-by ends that became no command.
+UNUSED: Final = 0
+BARRED: Final = 1
+# An order up to this fits into the channel's buffer in any case (8 KiB on FreeBSD); for a
+# longer one a process is forked that has it already.
+MOST: Final = 4096
+
+_PORTION: Final = 65536
+# Ignored by Python. They would end us, not the command, where the keeper is dead or a file full.
+_LATE: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a stand-by has of its keeper.
+
+    room, keeper: of the book. ties: descriptors that say that something may still begin.
+    limits: those that commands get. changed: signals that do not have their defaults in the
+    keeper, those apart that Python ignores.
+    """
+
+    room: Path
+    keeper: str
+    ties: tuple[int, ...]
+    limits: Mapping[int, tuple[int, int]]
+    changed: tuple[signal.Signals, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StandBy:
+    """The keeper's side. channel: takes an order, tells `began`, ends with the exec."""
+
+    pid: int
+    channel: socket.socket
+
+
+def fork(surroundings: Surroundings, order: bytes = b"") -> StandBy:
+    """A new one. order: what it is to become; empty: that comes by the channel.
+
+    Raises: OSError if there can be no further process.
+    """
+    ours, theirs = socket.socketpair()
+    since = boot_clock()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    if pid == 0:
+        _stand_by(surroundings, theirs, order, since)
+    theirs.close()
+    ours.setblocking(False)
+    return StandBy(pid, ours)
+
+
+def _stand_by(
+    surroundings: Surroundings, channel: socket.socket, order: bytes, since: float
+) -> NoReturn:
+    status = CANNOT_RUN
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in surroundings.changed:
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        _close_all_but((0, 1, 2, channel.fileno(), *surroundings.ties))
+        order = order or _receive(channel)
+        status = _become(surroundings, channel, order, since) if order else UNUSED
+    except BaseException as error:  # noqa: BLE001 - there is nobody above
+        os.write(2, f"a command could not be started: {error!r}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def order(generation: int, line: bytes) -> bytes:
+    """The daemon's line that asks for a start, as a stand-by takes it: with the book's name."""
+    return b"%d\n%s\n" % (generation, line)
+
+
+def _receive(channel: socket.socket) -> bytes:
+    """The order; empty: the keeper is dead."""
+    data = bytearray()
+    while data.count(b"\n") < 2:
+        part = channel.recv(_PORTION)
+        if not part:
+            return b""
+        data += part
+    return bytes(data)
+
+
+def _become(
+    surroundings: Surroundings, channel: socket.socket, text: bytes, since: float
+) -> int:
+    """Returns the exit status of what could not become a command."""
+    generation, line, _ = text.split(b"\n")
+    order: dict[str, Any] = json.loads(line)
+    uid, n = order["start"]
+    problem = ""
+    try:
+        log = make_log(Path("jobs", str(uid), f"{n}.log"))
+        if log is None:
+            return BARRED
+        # Every copy of this descriptor holds the lock: free means that nothing writes any more.
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    except OSError as error:
+        problem = f"job {uid}, command {n}: its log can't be written: {error.strerror}\n"
+    pid = os.getpid()
+    stat = read_stat(pid) if HAS_PROC else None
+    began: book.Line = {
+        "began": [uid, n],
+        "pid": pid,
+        "start": stat and stat.start,
+        "since": since,
+        "at": boot_clock(),
+    }
+    book.BookWriter(surroundings.room, surroundings.keeper, int(generation)).write(began)
+    with suppress(OSError):
+        # The keeper may be dead by now; its guard reads the book.
+        channel.send(book.encode(began))
+    for tie in surroundings.ties:
+        os.close(tie)
+    if problem:
+        os.write(2, problem.encode())
+        return CANNOT_RUN
+    return _execute(order["argv"], order["env"], order["cwd"], surroundings.limits)
+
+
+def make_log(log: Path) -> int | None:
+    """Make a command's log; a descriptor that appends to it. None: somebody has made it before.
+
+    Raises: OSError.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    while True:
+        try:
+            return os.open(log, flags, 0o600)
+        except FileExistsError:
+            return None
+        except FileNotFoundError:
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def refuse(job: list[int], reason: str) -> None:
+    """Say in a command's log why it can't be started, if that can be said."""
+    try:
+        log = make_log(Path("jobs", str(job[0]), f"{job[1]}.log"))
+        if log is not None:
+            _say(log, f"it: {reason}")
+            os.close(log)
+    except OSError:
+        pass
+
+
+def _say(log: int, reason: str) -> None:
+    os.write(log, f"sysadmd: cannot start {reason}\n".encode(errors="replace"))
+
+
+def _execute(
+    argv: list[str],
+    env: Mapping[str, str],
+    cwd: str,
+    limits: Mapping[int, tuple[int, int]],
+) -> int:
+    """Returns only if it could not be done, with the exit status; the reason is in the log."""
+    try:
+        os.chdir(cwd)
+        program = _find(argv[0], env)
+        for number in _LATE:
+            signal.signal(number, signal.SIG_DFL)
+        for kind, (soft, hard) in limits.items():
+            resource.setrlimit(kind, (soft, hard))
+        os.execve(program, argv, env)  # noqa: S606 - never a shell
+    except OSError as error:
+        code, reason = _explain(error, argv[0], cwd)
+    except ValueError as error:
+        # Nothing that was accepted should get here; the command is answered for all the same.
+        code, reason = CANNOT_RUN, f"{argv[0]}: {error}"
+    _say(1, reason)
+    return code
+
+
+def _explain(error: OSError, program: str, cwd: str) -> tuple[int, str]:
+    """Return code and reason, as a shell has them."""
+    name = os.fsdecode(error.filename or program)
+    if error.errno != errno.ENOENT or name == cwd:
+        return CANNOT_RUN, f"{name}: {error.strerror}"
+    interpreter = _interpreter(name)
+    if interpreter is None:
+        return NOT_FOUND, f"{name}: {error.strerror}"
+    # What is not there is not the program, but what it asks for.
+    return CANNOT_RUN, f"{name}: its interpreter {interpreter!r} is not there"
+
+
+def _interpreter(program: str) -> str | None:
+    """What a script names in its first line, or a binary's loader; None: it is not there."""
+    try:
+        with open(program, "rb") as file:  # noqa: PTH123 - the path is not ours to change
+            first = file.readline(4096)
+    except OSError:
+        return None
+    if not first.startswith(b"#!"):
+        return "(the loader that it was linked for)"
+    words = first[2:].strip(b" \t\n").split(None, 1)
+    # A carriage return is shown: it is what makes most such names wrong.
+    return os.fsdecode(words[0] + b"\r" * first.endswith(b"\r\n")) if words else ""
+
+
+def _find(program: str, env: Mapping[str, str]) -> str:
+    """The path of a program, sought in the PATH that the command itself will have."""
+    if "/" in program:
+        return program
+    refused = None
+    for directory in env.get("PATH", os.defpath).split(":"):
+        candidate = f"{directory or '.'}/{program}"
+        if program and Path(candidate).is_file():
+            if os.access(candidate, os.X_OK):
+                return candidate
+            refused = candidate
+    if refused:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
+    raise FileNotFoundError(errno.ENOENT, "command not found", program)
+
+
+def _close_all_but(kept: Iterable[int]) -> None:
+    low = 0
+    for file in sorted(kept):
+        # An empty range means all there are to some versions of Python.
+        if low < file:
+            os.closerange(low, file)
+        low = file + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,117 @@
+"""The loop that looks at what runs: time limits, how far logs have grown, who is left alone.
+
+The daemon never carries a log's bytes: it looks at the size of the file and tells the range.
+A command whose guard and keeper are both dead is looked at until it is gone: nobody will ever
+tell its code, so it ends as `lost`, openly, with its whole log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from dispatcher import logs, transitions
+from dispatcher.advance import Ending, Mover, Running
+from dispatcher.identity import boot_clock
+from dispatcher.killing import Killer
+from dispatcher.processes import is_alive
+from dispatcher.site import Site
+from dispatcher.transitions import Finding
+from sysadmd.errors import StoreFull
+from sysadmd.journal import Transaction
+
+# Between two looks at the running jobs, s.
+TICK: Final = 0.25
+
+
+class Watcher:
+    """Looks at the mover's running jobs; idle while there are none."""
+
+    def __init__(self, site: Site, mover: Mover, killer: Killer) -> None:
+        self._site = site
+        self._mover = mover
+        self._killer = killer
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._mover.busy.wait()
+            self._look_after_orphans()
+            try:
+                await self._time_out()
+                await self._tell_progress()
+            except StoreFull:
+                # It is said where jobs stand still; both are tried again.
+                pass
+            await asyncio.sleep(self._pause())
+
+    def _pause(self) -> float:
+        pause = min(TICK, self._site.settings.progress_interval)
+        deadlines = [
+            job.deadline
+            for job in self._mover.running.values()
+            if job.deadline is not None and not self._killer.ends(job.uid)
+        ]
+        nearest = min(deadlines, default=None)
+        return pause if nearest is None else max(0.0, min(pause, nearest - boot_clock()))
+
+    def _look_after_orphans(self) -> None:
+        for job in self._mover.running.values():
+            if job.orphaned and job.identity is not None and not is_alive(job.identity):
+                job.orphaned = False
+                self._mover.found(Finding(job.uid, job.n, gone=True))
+
+    async def _time_out(self) -> None:
+        now = boot_clock()
+        due = [
+            job.uid
+            for job in self._mover.running.values()
+            if job.deadline is not None
+            and job.deadline <= now
+            and not self._killer.ends(job.uid)
+        ]
+        if not due:
+            return
+
+        def change(change: Transaction) -> list[tuple[int, int | None]]:
+            return [(uid, transitions.mark(change, uid, "timed-out")) for uid in due]
+
+        try:
+            marked = await self._site.store.write(change)
+        except StoreFull:
+            for uid in due:
+                self._mover.decide(uid, Ending("timed-out"))
+                self._killer.kill(uid, self._mover.running[uid].n)
+            raise
+        for uid, n in marked:
+            if n is not None:
+                self._killer.kill(uid, n)
+
+    async def _tell_progress(self) -> None:
+        grown = [entry for job in self._mover.running.values() if (entry := self._grown(job))]
+        if not grown:
+            return
+        now = self._site.now()
+
+        def change(change: Transaction) -> None:
+            for job, n, end in grown:
+                transitions.progress(change, now, job.uid, n, end)
+
+        await self._site.store.write(change)
+        heard = asyncio.get_running_loop().time()
+        for job, n, end in grown:
+            if job.n == n:
+                job.size = end
+                job.heard = heard
+
+    def _grown(self, job: Running) -> tuple[Running, int, int] | None:
+        """The job, its command, and the end of what there is to tell of its log."""
+        interval = self._site.settings.progress_interval
+        if asyncio.get_running_loop().time() - job.heard < interval:
+            return None
+        path = self._site.log(job.uid, job.n)
+        size = logs.size(path)
+        if size <= job.size:
+            return None
+        end = logs.whole_characters(path, job.size, size)
+        return (job, job.n, end) if end > job.size else None
