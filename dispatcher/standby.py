@@ -41,7 +41,7 @@ BARRED: Final = 1
 MOST: Final = 4096
 
 _PORTION: Final = 65536
-# Ignored by Python. They would end us, not the command, where the keeper is dead or a file full.
+# Ignored by Python. They would end us before there is a command, where the keeper is dead.
 _LATE: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 from dispatcher.book import Line
 from dispatcher.events import tell
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
 from dispatcher.identity import Identity
+from dispatcher.logs import Logs
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
 from sysadmd.journal import Transaction
@@ -62,18 +63,6 @@ class Finding:
     n: int
     gone: bool = False
     barred: bool = False
-
-
-class Logs(Protocol):
-    """What is to be known of commands' logs, and done with them."""
-
-    def size(self, uid: int, n: int) -> int | None:
-        """Bytes; None: it is gone."""
-        ...
-
-    def forget(self, uid: int, n: int) -> None:
-        """Remove one that was made for a command which then did not begin."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
