@@ -49,9 +49,10 @@ def run_demo(keep: bool) -> int:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    # Whatever ends the demo, its daemon and directory go with it.
+    # Whatever ends the demo, its daemon and directory go with it; under nohup, not a hang-up.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="sysadmd-demo.") as name:
             return _demo(console, Path(name), keep)

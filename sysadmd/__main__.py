@@ -18,13 +18,21 @@ if str(_HERE.parent) not in sys.path:
 
 def main() -> None:
     """`sysadmd`: hands over to the keeper or to the command line."""
+    from sysadmd import clean_start
+
     if sys.argv[1:2] == ["keeper"]:
+        clean_start.as_daemon({})
         # Before anything heavy is imported: the keeper must stay small.
         from dispatcher.keeper import main as keeper_main
 
         sys.exit(keeper_main(sys.argv[2:]))
     if sys.argv[1:2] == ["serve"]:
-        _take_signals()
+        # Until the daemon acts on them.
+        clean_start.as_daemon(
+            {signal.SIGTERM: _stop, signal.SIGINT: _stop, signal.SIGHUP: _Later()}
+        )
+    else:
+        clean_start.as_tool()
     from server.cli import main as cli_main
 
     sys.exit(cli_main())
@@ -37,13 +45,6 @@ class _Later:
 
     def __call__(self, number: int, frame: object) -> None:
         self.came = True
-
-
-def _take_signals() -> None:
-    """Until the daemon acts on them."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    signal.signal(signal.SIGHUP, _Later())
 
 
 def _stop(number: int, frame: object) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from sysadmd import __version__
+from sysadmd import __version__, clean_start
 from sysadmd.client import GARBLED, NotPermitted, Target, Unreachable, no_sysadmd
 from sysadmd.ctl import profile
 from sysadmd.ctl.output import Printer
@@ -284,12 +284,12 @@ def main() -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    _open_standard_streams()
-    for stream in (sys.stdout, sys.stderr):
-        # Whatever a server says can be written, in any locale.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     try:
+        clean_start.as_tool()
+        for stream in (sys.stdout, sys.stderr):
+            # Whatever a server says can be written, in any locale.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         result = cli.main(arguments, "sysadmctl", standalone_mode=False, obj=Context())
         sys.stdout.flush()
     except click.ClickException as error:
@@ -312,15 +312,6 @@ def _main(arguments: list[str]) -> int:
         # Path.home() for an account without one.
         return _fail(1, error)
     return result if isinstance(result, int) else 0
-
-
-def _open_standard_streams() -> None:
-    """Where one is closed (`>&-`), nothing is: what we open next shall not take its place."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            file = os.open(os.devnull, os.O_RDWR)
-            os.dup2(file, number)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def _fail(status: int, error: Exception | str) -> int:

@@ -42,7 +42,9 @@ async def run_job(target: Target, printer: Printer, order: Submission, wait: boo
     id = str(uuid.uuid4()) if order.id is None else order.id
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+    # Ignored in the background of a script: the Ctrl-C there is for others.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     hints = f"`sysadmctl log --follow {id!r}` follows it, `sysadmctl kill {id!r}` ends it"
     accepted = False
     try:

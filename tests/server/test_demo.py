@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.kit import DEADLINE, wait_for
@@ -16,11 +17,11 @@ from tests.kit.daemon import MAIN
 class Demo:
     """`sysadmd demo` as a process whose output is a file: nothing waits for who reads it."""
 
-    def __init__(self, tmp: Path, *options: str) -> None:
+    def __init__(self, tmp: Path, *options: str, wrapper: Sequence[str] = ()) -> None:
         self.output = tmp / "output"
         with self.output.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, MAIN, "demo", *options],
+                [*wrapper, sys.executable, MAIN, "demo", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -83,4 +84,12 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path) -> Non
     demo.process.send_signal(signal.SIGTERM)
     assert demo.wait() == 130, demo.text
     assert "Traceback" not in demo.text
+    assert not leftovers(tmp_path)
+
+
+def test_a_demo_under_nohup_goes_on_when_the_terminal_goes(tmp_path: Path) -> None:
+    demo = Demo(tmp_path, wrapper=("sh", "-c", 'trap "" HUP; exec "$@"', "nohup"))
+    wait_for(lambda: "demo running" in demo.text, "the job")
+    demo.process.send_signal(signal.SIGHUP)
+    assert demo.wait() == 0, demo.text
     assert not leftovers(tmp_path)
