@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from dispatcher import book, guard, spawn
+from dispatcher import book, dye, guard, spawn
 from dispatcher.guard import Setup
 from dispatcher.identity import HAS_PROC, boot_clock, read_stat
 from sysadmd.machine import FORCED_PORTABLE
@@ -84,6 +84,7 @@ class Keeper:
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
         self._book = book.BookWriter(room, setup.id, 1)
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        self._place = os.fstat(self._home).st_ino
         self._own_session = not FORCED_PORTABLE and spawn.can_make_sessions()
         self._children: dict[int, _Child] = {}
         self._orders: deque[dict[str, Any]] = deque()
@@ -229,6 +230,8 @@ class Keeper:
         job = order["start"]
         following: book.Line = {"next": job, "at": boot_clock()}
         self._book.write(following)
+        # A spawned child has no moment of its own before the exec: it inherits the mark.
+        dye.dye(job[0], self._place)
         try:
             pid = spawn.spawn(
                 order["argv"],
@@ -242,6 +245,8 @@ class Keeper:
             print(f"job {job[0]}, command {job[1]}: {error}", file=sys.stderr, flush=True)
             self._end(job, error.code)
             return
+        finally:
+            dye.wash()
         stat = read_stat(pid) if HAS_PROC else None
         began: book.Line = {
             "began": job,
