@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
+from dispatcher import dye, keepers, logs
 from dispatcher.board import Board, Ending
 from dispatcher.book import Line
 from dispatcher.identity import Identity
@@ -32,6 +34,10 @@ class Killer:
         self._board = board
         self._doomed: list[int] = []
         self._wake = asyncio.Event()
+        # Tells our jobs' marks from those of another daemon.
+        self._place = board.state_dir.stat().st_ino
+        # If a job has started this daemon, what the daemon starts is not that job's.
+        dye.wash()
 
     def kill(self, uid: int) -> None:
         """End this job's command; its mark is committed."""
@@ -70,7 +76,7 @@ class Killer:
         leader = await self._leader(uid)
         if leader is None:
             return
-        family = Family(leader)
+        family = self._family(uid, leader)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._board.settings.kill_grace
         left = await asyncio.to_thread(self._ask, family)
@@ -98,6 +104,20 @@ class Killer:
                 earliest = said.get("next", began)["at"]
                 return Identity(began["pid"], began["start"], earliest, began["at"])
         return None
+
+    def _family(self, uid: int, leader: Identity) -> Family:
+        board = self._board
+        # A mark that was given out again tells nothing.
+        row = board.store.reader.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"
+        ).fetchone()
+        is_sole = row[0] - uid < dye.MARKS
+        return Family(
+            leader,
+            mark=dye.mark(uid, self._place) if is_sole else None,
+            files=[logs.path(board.state_dir, uid, board.running[uid].n)],
+            spare=partial(keepers.is_of_pair, board.state_dir),
+        )
 
     @staticmethod
     def _ask(family: Family) -> bool:
