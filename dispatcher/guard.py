@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dispatcher import book
+from dispatcher import book, dye
 from sysadmd.machine import FORCED_PORTABLE
 
 # Source: prctl(2), PR_SET_CHILD_SUBREAPER; procctl(2), PROC_REAP_ACQUIRE.
@@ -57,6 +57,8 @@ def return_code(ended: os.waitid_result) -> int:
 def run(setup: Setup, keep: Callable[[Setup, socket.socket, int], int]) -> int:
     """Leave the daemon, start the keeper, and guard it. Returns the exit status."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # A job may have started the daemon.
+    dye.wash()
     ready, ready_end = os.pipe()
     if os.fork():
         # The daemon waits for this process alone: it is parent of neither guard nor keeper.

@@ -114,7 +114,12 @@ class Keeper:
         fcntl.flock(starts, fcntl.LOCK_EX)
         self._book = book.BookWriter(room, setup.id, 1)
         self._surroundings = Surroundings(
-            room, setup.id, (starts, guard_end.fileno()), setup.limits, _CHANGED
+            room=room,
+            keeper=setup.id,
+            place=Path().stat().st_ino,
+            ties=(starts, guard_end.fileno()),
+            limits=setup.limits,
+            changed=_CHANGED,
         )
         self._idle: StandBy | None = None
         self._children: dict[int, _Child] = {}

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import sysadmd
 from dispatcher import book
+from dispatcher.processes import command_line
 
 # A keeper that does not answer within this is stopped or swapped out; it is called again, s.
 PATIENCE: Final = 5.0
@@ -182,6 +183,12 @@ def tells(room: Path, id: str) -> bool:
     except OSError:
         return True
     return False
+
+
+def is_of_pair(state_dir: Path, pid: int) -> bool:
+    """Is it a guard or a keeper, by its command line? So is what one has just forked."""
+    argv = command_line(pid)
+    return argv[6:8] == ["keeper", os.path.realpath(state_dir)]
 
 
 def remove(room: Path, ids: Iterable[str]) -> None:

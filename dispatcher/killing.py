@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from functools import partial
 from typing import Final
 
-from dispatcher import logs
+from dispatcher import dye, keepers, logs
 from dispatcher.advance import Mover
 from dispatcher.identity import Identity
 from dispatcher.processes import Family
@@ -41,6 +43,10 @@ class Killer:
         self._doomed: dict[int, asyncio.Future[None]] = {}
         self._todo: list[tuple[int, int]] = []
         self._wake = asyncio.Event()
+        # Tells our jobs' marks from those of another daemon.
+        self._place = site.state_dir.stat().st_ino
+        # If a job has started this daemon, what the daemon starts is not that job's.
+        dye.wash()
 
     def kill(self, uid: int, n: int) -> asyncio.Future[None]:
         """End this running job, whose command `n` is the last that may have begun.
@@ -77,11 +83,11 @@ class Killer:
 
     async def _end(self, uid: int, n: int) -> None:
         try:
-            if await self._bar(uid, n):
-                return
-            leader = await self._leader(uid)
-            if leader is not None:
-                await self._end_family(Family(leader))
+            barred = await self._bar(uid, n)
+            leader = None if barred else await self._leader(uid)
+            if leader is not None or n > 0:
+                # Commands before this one may have left somebody.
+                await self._end_family(self._family(uid, leader))
         finally:
             del self._doomed[uid]
 
@@ -112,6 +118,22 @@ class Killer:
             if left:
                 # Killed, but not gone: caught in the kernel, or forking against us.
                 await asyncio.sleep(next(waits))
+
+    def _family(self, uid: int, leader: Identity | None) -> Family:
+        db, state_dir = self._site.store.reader, self._site.state_dir
+        # A mark that was given out again tells nothing.
+        (newest,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+        begun = db.execute(
+            "SELECT n, next_at FROM commands WHERE job = ? AND began_at IS NOT NULL", (uid,)
+        ).fetchall()
+        since = math.inf if leader is None else leader.earliest
+        return Family(
+            leader,
+            since=min([since, *(at for _, at in begun)]),
+            mark=dye.mark(uid, self._place) if newest - uid < dye.MARKS else None,
+            files=[logs.path(state_dir, uid, n) for n, _ in begun],
+            spare=partial(keepers.is_of_pair, state_dir),
+        )
 
     @staticmethod
     def _ask(family: Family) -> bool:

@@ -10,13 +10,16 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from dispatcher.dye import dyed
 from dispatcher.identity import COARSE, HAS_PROC, TICK, Identity, Stat, boot_id, read_stat
+from dispatcher.writers import WantedFile, wanted_files, writes
 
 # Times that stragglers are looked for before those stopped so far are killed.
 _SWEEPS: Final = 5
@@ -59,11 +62,6 @@ def look_at(pid: int) -> Stat | None:
         return None
 
 
-def snapshot() -> dict[int, Stat]:
-    """All processes."""
-    return {pid: stat for pid in _pids() if (stat := look_at(pid)) is not None}
-
-
 def _pids() -> list[int]:
     if not HAS_PROC:
         return psutil.pids()
@@ -81,24 +79,18 @@ def is_it(identity: Identity, stat: Stat) -> bool:
     return identity.is_start(stat.start, coarse=not HAS_PROC)
 
 
-def holder(log: Path, since: float) -> Identity | None:
-    """The process that was begun with this log as its output, not before `since` (boot clock).
-
-    The oldest of those that have it open and lead their group; None: there is no such process.
-    Slow: looks into every young process.
-    """
-    wanted = os.path.realpath(log)
-    found: list[Stat] = []
-    for pid, stat in snapshot().items():
-        if stat.group != pid or stat.zombie or stat.start < since - COARSE:
-            continue
-        with contextlib.suppress(psutil.Error):
-            if any(file.path == wanted for file in psutil.Process(pid).open_files()):
-                found.append(stat)
-    if not found:
-        return None
-    first = min(found, key=lambda stat: (stat.start, stat.pid))
-    return Identity(first.pid, first.start if HAS_PROC else None, first.start, first.start)
+def command_line(pid: int) -> list[str]:
+    """As it was started, or calls itself; empty if it is gone."""
+    if HAS_PROC:
+        try:
+            text = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return []
+        return os.fsdecode(text).split("\0")[:-1]
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
 
 
 def _of(ask: object, pid: int) -> int:
@@ -116,27 +108,64 @@ class Member:
     start: float
 
 
-class Family:
-    """A command's process and all that belongs to it, followed while it is being killed.
+def _nobody(_: int) -> bool:
+    return False
 
-    Descendants, the members of its group, and those of its session if it leads that; who was
-    once seen stays a member, wherever it moves and whoever becomes its parent. Who left group
-    and session, and whose parents were gone before they were seen, can't be told from others.
+
+class Family:
+    """A job's process and all that belongs to the job, followed while it is being killed.
+
+    Descendants, the members of its group, and those of its session if it leads that; of those
+    that began since the job did, who carries its mark (dispatcher/dye.py) or can write to its
+    files. Who was once seen stays a member, wherever it moves and whoever becomes its parent.
+    Where there is no mark, or we may not see it, who left group and session, holds no file, and
+    lost its parents before they were seen, can't be told from others.
     """
 
-    def __init__(self, leader: Identity) -> None:
+    def __init__(
+        self,
+        leader: Identity | None,
+        *,
+        since: float,
+        mark: int | None = None,
+        files: Collection[Path] = (),
+        spare: Callable[[int], bool] = _nobody,
+    ) -> None:
+        """leader: the process of its present command; None: that has not begun.
+
+        since: no process of the job is older, by the boot clock. mark: that no other job's
+        process carries which began since then. files: those that its output goes to. spare:
+        tells pids that are never members, whatever they look like, nor what descends from them;
+        this process is none in any case.
+        """
         self._leader = leader
+        self._number = 0 if leader is None else leader.pid
+        self._mark = mark
+        self._files = files
+        self._spare = spare
         self._members: dict[int, Member] = {}
+        # Young processes that were found to be others'; they stay so: what shows a member is
+        # handed on at the fork. By pid: their start.
+        self._strangers: dict[int, float] = {}
+        self._wanted: list[WantedFile] | None = None
+        self._since = since - (2 * TICK if HAS_PROC else COARSE)
         # What the leader was seen to lead, and when that number was last known to be its own.
         self._leads_group = self._leads_session = False
         self._held_at = 0.0
+        # Somebody that is to be spared is in the group.
+        self._mixed = False
+        # Who was seen as the leader's parent: gets the orphans where no guard does.
+        self._adopter = 1
 
     def look(self, strike: signal.Signals | None = None) -> bool:
         """Look for members. False: nobody is left.
 
-        strike: a signal to those of its group and session in the moment that they are seen.
+        strike: a signal to those that are found by other signs than descent, in the moment that
+        they are seen.
         """
         held = self._is_number_held()
+        self._mixed = False
+        strangers, self._strangers = self._strangers, {}
         seen: dict[int, Stat] = {}
         alive: dict[int, Member] = {}
         for pid in _pids():
@@ -147,7 +176,18 @@ class Family:
             known = self._members.get(pid)
             if known is not None and _is_member(known, stat):
                 alive[pid] = known
-            elif held and self._is_by_number(stat):
+                continue
+            if held and self._is_by_number(stat):
+                belongs = pid == self._number or not self._is_spared(pid)
+                self._mixed |= not belongs and stat.group == self._number
+            elif stat.start < self._since:
+                belongs = False
+            elif strangers.get(pid) == stat.start:
+                self._strangers[pid] = stat.start
+                belongs = False
+            else:
+                belongs = self._is_stray(stat)
+            if belongs:
                 alive[pid] = Member(pid, stat.start)
                 if strike is not None:
                     send(alive[pid], strike)
@@ -157,12 +197,44 @@ class Family:
             self._held_at = time.monotonic()
         return bool(alive)
 
+    def _is_spared(self, pid: int) -> bool:
+        return pid == os.getpid() or self._spare(pid)
+
+    def _is_stray(self, stat: Stat) -> bool:
+        """Is it ours, though nobody's descendant and in neither group nor session?"""
+        if self._mark is not None and dyed(stat.pid) == self._mark:
+            return self._is_own(stat) and not self._is_spared(stat.pid)
+        if self._files and self._wanted is None:
+            self._wanted = wanted_files(self._files)
+        if self._wanted and writes(stat.pid, self._wanted):
+            return not self._is_spared(stat.pid)
+        self._strangers[stat.pid] = stat.start
+        return False
+
+    def _is_own(self, stat: Stat) -> bool:
+        """Who carries our mark may have it from elsewhere: another daemon's job, or one that
+        had the mark long ago and left a service. Then a living parent shows that."""
+        while True:
+            if stat.parent in self._members or stat.parent in (0, 1, self._adopter):
+                return True
+            parent = look_at(stat.parent)
+            if parent is None:
+                return True
+            if dyed(parent.pid) != self._mark:
+                # Orphans fall to the guard.
+                return self._is_spared(parent.pid)
+            if parent.start < self._since:
+                return False
+            stat = parent
+
     def _is_number_held(self) -> bool:
         """Is the number of group and session still the command's own?
 
         It is nobody else's while the leader is there, even as a zombie, or any member; the pids
         would have to go round once for it to change hands in between.
         """
+        if self._leader is None:
+            return False
         first = look_at(self._leader.pid)
         if first is None:
             return time.monotonic() - self._held_at < CONTINUITY
@@ -170,11 +242,12 @@ class Family:
             return False
         self._leads_group = first.group == first.pid
         self._leads_session = first.session == first.pid
+        self._adopter = first.parent
         self._held_at = time.monotonic()
         return True
 
     def _is_by_number(self, stat: Stat) -> bool:
-        number = self._leader.pid
+        number = self._number
         return (self._leads_group and stat.group == number) or (
             self._leads_session and stat.session == number
         )
@@ -186,7 +259,7 @@ class Family:
         todo = list(alive)
         while todo:
             for stat in children.get(todo.pop(), ()):
-                if stat.pid not in alive and not stat.zombie:
+                if stat.pid not in alive and not self._is_spared(stat.pid):
                     alive[stat.pid] = Member(stat.pid, stat.start)
                     todo.append(stat.pid)
 
@@ -195,7 +268,7 @@ class Family:
         for number in (signal.SIGTERM, signal.SIGCONT):
             reached = self._signal_group(number)
             for member in self._members.values():
-                if not (reached and _of(os.getpgid, member.pid) == self._leader.pid):
+                if not (reached and _of(os.getpgid, member.pid) == self._number):
                     send(member, number)
 
     def kill(self) -> bool:
@@ -219,6 +292,8 @@ class Family:
         return self.look()
 
     def _signal_group(self, number: signal.Signals) -> bool:
+        if self._mixed or self._leader is None:
+            return False
         stat = look_at(self._leader.pid)
         if stat is None or stat.group != stat.pid or not is_it(self._leader, stat):
             return False

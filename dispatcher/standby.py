@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from dispatcher import book
+from dispatcher import book, dye
 from dispatcher.identity import HAS_PROC, boot_clock, read_stat
 
 # As a shell has it: not found, and found but not to be run.
@@ -45,17 +45,18 @@ _PORTION: Final = 65536
 _LATE: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a stand-by has of its keeper.
 
-    room, keeper: of the book. ties: descriptors that say that something may still begin.
-    limits: those that commands get. changed: signals that do not have their defaults in the
-    keeper, those apart that Python ignores.
+    room, keeper: of the book. place: of the dye. ties: descriptors that say that something may
+    still begin. limits: those that commands get. changed: signals that do not have their
+    defaults in the keeper, those apart that Python ignores.
     """
 
     room: Path
     keeper: str
+    place: int
     ties: tuple[int, ...]
     limits: Mapping[int, tuple[int, int]]
     changed: tuple[signal.Signals, ...]
@@ -156,6 +157,7 @@ def _become(
         channel.send(book.encode(began))
     for tie in surroundings.ties:
         os.close(tie)
+    dye.dye(uid, surroundings.place)
     if problem:
         os.write(2, problem.encode())
         return CANNOT_RUN
