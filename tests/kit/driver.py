@@ -7,12 +7,14 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from dispatcher import logs, records
 from dispatcher.records import Job
 from tests.kit.processes import Program, clean
 from tests.kit.state_file import state_file
+from tests.kit.teardown import checked
 from tests.kit.waiting import DEADLINE, wait_for
 
 PROGRAM = Path(__file__).with_name("driver_program.py")
@@ -54,9 +56,15 @@ class Driver(Program):
     def __enter__(self) -> Self:
         return self if self.is_up else self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        clean(self.state_dir)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with checked(self, self.state_dir, error):
+            self.kill()
+            clean(self.state_dir)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request, and its reply. Raises: OSError when the daemon dies meanwhile."""
@@ -88,6 +96,7 @@ class Driver(Program):
         """The job, once it is finished."""
 
         def look() -> Job | None:
+            self.check_alive()
             job = self.job(uid)
             return job if job.state == "finished" else None
 

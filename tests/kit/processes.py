@@ -27,6 +27,8 @@ from tests.kit.waiting import DEADLINE
 
 # Those that outlive the daemon; the guard first, since it takes over what a keeper leaves.
 ROLES = ("guard", "keeper")
+# Of a log, for who reads why its program has ended.
+_LAST_LINES = 30
 
 
 class Program:
@@ -83,16 +85,17 @@ class Program:
         """SIGKILL, and wait for its end; nothing happens if we have ended it before."""
         if self.process is not None:
             self.process.kill()
-            self._wait(DEADLINE)
+            self.wait()
 
     def stop(self, seconds: float = DEADLINE) -> int:
         """SIGTERM, unless it has ended by itself; returns the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
-        return self._wait(seconds)
+        return self.wait(seconds)
 
-    def _wait(self, seconds: float) -> int:
+    def wait(self, seconds: float = DEADLINE) -> int:
+        """An end that is meant to come, whoever brings it about; returns the exit status."""
         assert self.process is not None
         status = self.process.wait(seconds)
         for pipe in (self.process.stdin, self.process.stdout):
@@ -100,6 +103,13 @@ class Program:
                 pipe.close()
         self.process = None
         return status
+
+    def check_alive(self) -> None:
+        """Raises: AssertionError with the end of its log, if it ended and nobody meant that."""
+        if self.process is not None and (status := self.process.poll()) is not None:
+            last = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            text = "\n".join(last)
+            raise AssertionError(f"it ended by itself, with status {status}:\n{text}")
 
 
 @contextlib.contextmanager
