@@ -202,19 +202,40 @@ def begun(state_dir: Path) -> list[int]:
 
 def clean(state_dir: Path) -> None:
     """End what a test leaves: guards, keepers, and the jobs that they or dead ones began."""
+    for process in family(remains(state_dir)):
+        end(process.pid)
+
+
+def remains(state_dir: Path) -> list[int]:
+    """Guards and keepers, and commands of dead ones: who is there without the daemon.
+
+    A guard comes before its keeper, both before who was begun: to be ended in this order.
+    """
     pids = begun(state_dir)
     # There may be none, or none that can be read.
     with contextlib.suppress(sqlite3.Error), state_file(state_dir) as db:
         pids += [
             pid for (pid,) in db.execute("SELECT pid FROM commands WHERE state = 1") if pid
         ]
-    place = f"{state_dir.resolve()}/jobs/"
-    orphans = [pid for pid in pids if _writes_below(pid, place)]
-    for process in family([*holders(state_dir), *orphans]):
-        end(process.pid)
+    place = _place(state_dir)
+    return [*holders(state_dir), *(pid for pid in pids if _writes_below(pid, place))]
+
+
+def holding(state_dir: Path) -> list[int]:
+    """Who else has a log of this state directory open, wherever it went.
+
+    Looks at all processes, so only for what is known no other way; see `held`.
+    """
+    place = _place(state_dir)
+    others = (pid for pid in psutil.pids() if pid != os.getpid())
+    return [pid for pid in others if _writes_below(pid, place)]
+
+
+def _place(state_dir: Path) -> str:
+    return f"{state_dir.resolve()}/jobs/"
 
 
 def _writes_below(pid: int, place: str) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.Error):
         return any(file.path.startswith(place) for file in psutil.Process(pid).open_files())
     return False
