@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Self
 
 from dispatcher import logs, records
 from dispatcher.records import Job
-from tests.kit.processes import Program, clean
+from tests.kit.processes import Program, clean, holders
 from tests.kit.state_file import state_file
 from tests.kit.teardown import checked
 from tests.kit.waiting import DEADLINE, wait_for
@@ -101,6 +102,23 @@ class Driver(Program):
             return job if job.state == "finished" else None
 
         return wait_for(look, f"the end of job {uid}")
+
+    def hold_book(self, more: int) -> int:
+        """Let the keeper's book grow by `more` bytes and no further; returns the keeper's pid.
+
+        It waits, for as long as it takes, in the middle of the line that does not fit.
+        """
+        (keeper,) = wait_for(lambda: holders(self.state_dir, "keeper"))
+        (book,) = wait_for(lambda: list((self.state_dir / "keeper").glob("*.book")))
+        limit = book.stat().st_size + more
+        resource.prlimit(keeper, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        return keeper
+
+    @staticmethod
+    def release_book(keeper: int) -> None:
+        """Undo `hold_book`."""
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(keeper, resource.RLIMIT_FSIZE, unlimited)
 
     def output(self, uid: int, n: int = 0) -> bytes:
         """The log of a job's command."""
