@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from tests.kit.client import Client
 from tests.kit.processes import Program
+from tests.kit.teardown import checked
 from tests.kit.waiting import DEADLINE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +140,12 @@ class Daemon(Program):
         running = self.process is not None and self.process.poll() is None
         return self if running else self.start()
 
-    def __exit__(self, *_: object) -> None:
-        if self.is_up:
-            self.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with checked(self, self.state_dir, error):
+            if self.is_up:
+                self.stop()

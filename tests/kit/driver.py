@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from dispatcher import logs, records
 from dispatcher.records import Job
-from tests.kit.processes import Program, clean
+from tests.kit.processes import Program, clean, holders
 from tests.kit.state_file import state_file
+from tests.kit.teardown import checked
 from tests.kit.waiting import DEADLINE, wait_for
 
 PROGRAM = Path(__file__).with_name("driver_program.py")
@@ -54,9 +57,15 @@ class Driver(Program):
     def __enter__(self) -> Self:
         return self if self.is_up else self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        clean(self.state_dir)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with checked(self, self.state_dir, error):
+            self.kill()
+            clean(self.state_dir)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request, and its reply. Raises: OSError when the daemon dies meanwhile."""
@@ -88,10 +97,28 @@ class Driver(Program):
         """The job, once it is finished."""
 
         def look() -> Job | None:
+            self.check_alive()
             job = self.job(uid)
             return job if job.state == "finished" else None
 
         return wait_for(look, f"the end of job {uid}")
+
+    def hold_book(self, more: int) -> int:
+        """Let the keeper's book grow by `more` bytes and no further; returns the keeper's pid.
+
+        It waits, for as long as it takes, in the middle of the line that does not fit.
+        """
+        (keeper,) = wait_for(lambda: holders(self.state_dir, "keeper"))
+        (book,) = wait_for(lambda: list((self.state_dir / "keeper").glob("*.book")))
+        limit = book.stat().st_size + more
+        resource.prlimit(keeper, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        return keeper
+
+    @staticmethod
+    def release_book(keeper: int) -> None:
+        """Undo `hold_book`."""
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(keeper, resource.RLIMIT_FSIZE, unlimited)
 
     def output(self, uid: int, n: int = 0) -> bytes:
         """The log of a job's command."""

@@ -26,6 +26,8 @@ from tests.kit.waiting import DEADLINE
 
 # Those that outlive the daemon; the guard first, since it takes over what a keeper leaves.
 ROLES = ("guard", "keeper")
+# Of a log, for who reads why its program has ended.
+_LAST_LINES = 30
 
 
 class Program:
@@ -82,16 +84,17 @@ class Program:
         """SIGKILL, and wait for its end; nothing happens if we have ended it before."""
         if self.process is not None:
             self.process.kill()
-            self._wait(DEADLINE)
+            self.wait()
 
     def stop(self, seconds: float = DEADLINE) -> int:
         """SIGTERM, unless it has ended by itself; returns the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
-        return self._wait(seconds)
+        return self.wait(seconds)
 
-    def _wait(self, seconds: float) -> int:
+    def wait(self, seconds: float = DEADLINE) -> int:
+        """An end that is meant to come, whoever brings it about; returns the exit status."""
         assert self.process is not None
         status = self.process.wait(seconds)
         for pipe in (self.process.stdin, self.process.stdout):
@@ -99,6 +102,13 @@ class Program:
                 pipe.close()
         self.process = None
         return status
+
+    def check_alive(self) -> None:
+        """Raises: AssertionError with the end of its log, if it ended and nobody meant that."""
+        if self.process is not None and (status := self.process.poll()) is not None:
+            last = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            text = "\n".join(last)
+            raise AssertionError(f"it ended by itself, with status {status}:\n{text}")
 
 
 @contextlib.contextmanager
@@ -214,19 +224,40 @@ def begun(state_dir: Path) -> list[int]:
 
 def clean(state_dir: Path) -> None:
     """End what a test leaves: guards, keepers, and the jobs that they or dead ones began."""
+    for process in family(remains(state_dir)):
+        end(process.pid)
+
+
+def remains(state_dir: Path) -> list[int]:
+    """Guards and keepers, and commands of dead ones: who is there without the daemon.
+
+    A guard comes before its keeper, both before who was begun: to be ended in this order.
+    """
     pids = begun(state_dir)
     # There may be none, or none that can be read.
     with contextlib.suppress(sqlite3.Error), state_file(state_dir) as db:
         pids += [
             pid for (pid,) in db.execute("SELECT pid FROM commands WHERE state = 1") if pid
         ]
-    place = f"{state_dir.resolve()}/jobs/"
-    orphans = [pid for pid in pids if _writes_below(pid, place)]
-    for process in family([*holders(state_dir), *orphans]):
-        end(process.pid)
+    place = _place(state_dir)
+    return [*holders(state_dir), *(pid for pid in pids if _writes_below(pid, place))]
+
+
+def holding(state_dir: Path) -> list[int]:
+    """Who else has a log of this state directory open, wherever it went.
+
+    Looks at all processes, so only for what is known no other way; see `held`.
+    """
+    place = _place(state_dir)
+    others = (pid for pid in psutil.pids() if pid != os.getpid())
+    return [pid for pid in others if _writes_below(pid, place)]
+
+
+def _place(state_dir: Path) -> str:
+    return f"{state_dir.resolve()}/jobs/"
 
 
 def _writes_below(pid: int, place: str) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.Error):
         return any(file.path.startswith(place) for file in psutil.Process(pid).open_files())
     return False

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from sysadmd import journal
+from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
 
 
@@ -17,6 +18,23 @@ def state_file(state_dir: Path) -> Generator[sqlite3.Connection]:
     connection = sqlite3.connect(state_dir / "state.db", timeout=30)
     with contextlib.closing(connection) as db, db:
         yield db
+
+
+def ended_twice(state_dir: Path) -> list[int]:
+    """The jobs that were told as finished more than once; none if the file can't be read."""
+    if not (state_dir / "state.db").exists():
+        return []
+    with contextlib.suppress(sqlite3.Error), state_file(state_dir) as db:
+        # Tests put bodies in that are none.
+        rows = db.execute(
+            "SELECT job FROM (SELECT CASE WHEN json_valid(text) THEN text ->> 'job' END AS job,"
+            " CASE WHEN json_valid(text) THEN text ->> 'state' END AS state"
+            " FROM (SELECT CAST(body AS TEXT) AS text FROM events WHERE system = ?))"
+            " WHERE state = 'finished' GROUP BY job HAVING count(*) > 1",
+            (SYSTEMS.index("dispatcher"),),
+        ).fetchall()
+        return [job for (job,) in rows]
+    return []
 
 
 def append_events(state_dir: Path, events: Iterable[tuple[str, bytes, float]]) -> None:

@@ -1,8 +1,9 @@
-"""Mixed jobs under a hail of SIGKILLs, and the proof of what became of them.
+"""Mixed jobs under a hail of SIGKILLs and crashes, and the proof of what became of them.
 
 Every command signs a ledger when it runs, so that the world outside the store says how often it
 did. Clients ask again, with the same key, until they have a reply: what was acknowledged must
-have run exactly once, with the right result, codes and log, and must have been told in order.
+have run exactly once, with the right result, codes and log, and must have been told in order. A
+job that a crash of the machine caught may be lost instead: at one command, none behind it run.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from dispatcher import logs, records
 from dispatcher.records import Job
+from tests.kit.crash import Machine, machine_crash
 from tests.kit.processes import end, holders
 from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
@@ -28,6 +30,7 @@ from tests.kit.waiting import wait_for
 # Long enough that nobody waits for it to end by itself.
 FOREVER = "sleep 300"
 SERIAL = "pkg_queue"
+CRASH = "crash"
 
 
 @dataclass
@@ -48,19 +51,26 @@ class Planned:
 
 @dataclass
 class Tally:
-    """What the proof found; `unknown`: commands whose code nobody knows, openly said."""
+    """What the proof found.
+
+    crashed: jobs that are lost since a crash caught them. unknown: other commands whose code
+    nobody knows, openly said.
+    """
 
     jobs: int = 0
     kills: int = 0
+    crashes: int = 0
     lost: list[str] = field(default_factory=list[str])
     doubled: list[str] = field(default_factory=list[str])
     wrong: list[str] = field(default_factory=list[str])
     unknown: int = 0
+    crashed: int = 0
 
     def __str__(self) -> str:
         return (
-            f"jobs {self.jobs}, kills {self.kills}: lost {len(self.lost)}, doubled"
-            f" {len(self.doubled)}, wrong {len(self.wrong)}, unknown {self.unknown}"
+            f"jobs {self.jobs}, kills {self.kills}, crashes {self.crashes}: lost"
+            f" {len(self.lost)}, doubled {len(self.doubled)}, wrong {len(self.wrong)}, unknown"
+            f" {self.unknown}, lost by crashes {self.crashed}"
         )
 
 
@@ -161,20 +171,12 @@ def _none(id: str, ledger: Path, rng: random.Random) -> Planned:
     return Planned(id, [[f"no-such-{id}"]], "failed", [127], [said], more=_queue(rng))
 
 
-class Victim(Protocol):
+class Victim(Machine, Protocol):
     """A daemon that is killed and started again, and asked in between."""
 
-    @property
-    def state_dir(self) -> Path: ...
-
-    @property
-    def is_up(self) -> bool: ...
-
-    def start(self) -> object: ...
-
-    def kill(self) -> None: ...
-
     def stop(self) -> object: ...
+
+    def check_alive(self) -> None: ...
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """As the driver. Raises: OSError when the daemon dies meanwhile."""
@@ -215,9 +217,14 @@ def torture(
     jobs: int,
     kills: int,
     targets: Sequence[str],
+    crashes: int = 0,
     pace: float = 0.01,
 ) -> Tally:
-    """Run `jobs` jobs under `kills` kills of `targets` (`+` joins those killed together)."""
+    """Run `jobs` jobs under `kills` kills of `targets` (`+` joins those killed together).
+
+    crashes: of the whole machine, spread among the kills. Raises: AssertionError if the daemon
+    ends by itself, or the jobs don't.
+    """
     ledger = daemon.state_dir / "ledger"
     ledger.touch()
     planned = plan(seed, jobs, ledger)
@@ -226,26 +233,43 @@ def torture(
     clients = [Submitter(daemon, planned[number::3], pace) for number in range(3)]
     for client in clients:
         client.start()
-    for target in itertools.islice(itertools.cycle(targets), kills):
-        _hit(daemon, target, rng)
+    caught: set[int] = set()
+    for target in _spread(targets, kills, crashes):
+        caught.update(_hit(daemon, target, rng))
     for client in clients:
-        client.join()
+        while client.is_alive():
+            daemon.check_alive()
+            client.join(0.1)
     wait_for(lambda: _all_finished(daemon, len(planned)), "the end of all jobs", 120)
     # What is written late is late, and the last words of the last commands are read.
     time.sleep(0.5)
     daemon.stop()
-    tally = prove(daemon.state_dir, planned, ledger)
-    tally.kills = kills
+    tally = prove(daemon.state_dir, planned, ledger, caught)
+    tally.kills, tally.crashes = kills, crashes
     return tally
 
 
-def _hit(daemon: Victim, target: str, rng: random.Random) -> None:
+def _spread(targets: Sequence[str], kills: int, crashes: int) -> Iterator[str]:
+    """The targets in turn, with the crashes as evenly between them as it goes."""
+    turns = itertools.cycle(targets)
+    both = kills + crashes
+    for n in range(both):
+        is_crash = (n + 1) * crashes // both > n * crashes // both
+        yield CRASH if is_crash else next(turns)
+
+
+def _hit(daemon: Victim, target: str, rng: random.Random) -> list[int]:
+    """The jobs that it caught, if it is a crash."""
     if rng.random() < 0.4:
         _wait_for_a_line(daemon.state_dir)
         if rng.random() < 0.5:
             time.sleep(rng.random() * 0.003)
     else:
         time.sleep(rng.random() * 0.25)
+    # Here and not later: who is dead can't be killed, and would be started as if he had been.
+    daemon.check_alive()
+    if target == CRASH:
+        return machine_crash(daemon, rng)
     for part in target.split("+"):
         if part == "daemon":
             daemon.kill()
@@ -256,6 +280,7 @@ def _hit(daemon: Victim, target: str, rng: random.Random) -> None:
         if rng.random() < 0.3:
             time.sleep(rng.random() * 0.5)
         daemon.start()
+    return []
 
 
 def _wait_for_a_line(state_dir: Path) -> None:
@@ -275,13 +300,22 @@ def _wait_for_a_line(state_dir: Path) -> None:
 
 
 def _all_finished(daemon: Victim, count: int) -> bool:
+    daemon.check_alive()
     with state_file(daemon.state_dir) as db:
         row = db.execute("SELECT count(*) FROM jobs WHERE state = 2").fetchone()
     return bool(row[0] == count)
 
 
-def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
-    """Hold what the store and the world say against what was planned."""
+def prove(
+    state_dir: Path,
+    planned: Sequence[Planned],
+    ledger: Path,
+    caught: Collection[int] = frozenset(),
+) -> Tally:
+    """Hold what the store and the world say against what was planned.
+
+    caught: the jobs that ran when the machine crashed.
+    """
     tally = Tally(jobs=len(planned))
     signed = [tuple(line.rsplit(" ", 2)) for line in ledger.read_text().splitlines()]
     begun = Counter((id, int(n)) for id, n, word in signed if word == "begins")
@@ -291,7 +325,7 @@ def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
             if job is None or job.state != "finished":
                 tally.lost.append(f"{plan.id}: {job}")
                 continue
-            for problem in _compare(state_dir, plan, job, begun, tally):
+            for problem in _compare(state_dir, plan, job, begun, job.uid in caught, tally):
                 tally.wrong.append(f"{plan.id} (uid {job.uid}): {problem}")
         tally.doubled += [f"{id} {n}" for (id, n), times in begun.items() if times > 1]
         tally.wrong += _order_problems(db, signed)
@@ -300,7 +334,12 @@ def prove(state_dir: Path, planned: Sequence[Planned], ledger: Path) -> Tally:
 
 
 def _compare(
-    state_dir: Path, plan: Planned, job: Job, begun: Counter[tuple[str, int]], tally: Tally
+    state_dir: Path,
+    plan: Planned,
+    job: Job,
+    begun: Counter[tuple[str, int]],
+    caught: bool,
+    tally: Tally,
 ) -> Iterator[str]:
     nothing_ran = all(command.state == "skipped" for command in job.commands)
     if plan.result == job.result and _may_be_cut(plan) and nothing_ran:
@@ -313,10 +352,17 @@ def _compare(
         for command in job.commands
         if command.state == "finished" and command.return_code is None
     ]
-    tally.unknown += len(unknown)
-    if not unknown and job.result != plan.result:
+    crashed = caught and (bool(unknown) or job.result == "lost")
+    if crashed:
+        tally.crashed += 1
+    else:
+        tally.unknown += len(unknown)
+    if not (unknown or crashed) and job.result != plan.result:
         yield f"result {job.result} instead of {plan.result}"
-    if unknown and job.result not in ("lost", plan.result):
+    # What was to be ended may have been decided to end before it was lost.
+    if unknown and not (
+        job.result == "lost" or (_may_be_cut(plan) and job.result == plan.result)
+    ):
         yield f"result {job.result} instead of lost"
     past_unknown = False
     for n, (command, code, log) in enumerate(
@@ -326,11 +372,17 @@ def _compare(
             if command.state != "skipped" or begun[plan.id, n]:
                 yield f"command {n} is {command.state} behind a lost one"
             continue
+        data = logs.read(logs.path(state_dir, job.uid, n), 0, 1 << 26)
         if n in unknown:
             past_unknown = True
+        elif crashed and not unknown and command.state == "skipped" and code is not None:
+            # The crash came between it and the one before.
+            past_unknown = True
+            if data or begun[plan.id, n]:
+                yield f"command {n} ran, and is skipped"
+            continue
         elif command.return_code != code:
             yield f"command {n}: code {command.return_code} instead of {code}"
-        data = logs.read(logs.path(state_dir, job.uid, n), 0, 1 << 26)
         if log is None:
             if command.state != "skipped" or data or begun[plan.id, n]:
                 yield f"command {n} ran, or left a log"
@@ -339,13 +391,25 @@ def _compare(
             pass
         elif not begun[plan.id, n]:
             yield f"command {n} never ran"
-        if not _fits(plan, log, data, command.log_size or 0, n in unknown):
+        size = command.log_size or 0
+        if crashed and n in unknown:
+            fits = size == len(data) and _is_part(plan, log, data)
+        else:
+            fits = _fits(plan, log, data, size, n in unknown)
+        if not fits:
             yield f"command {n}: log of {command.log_size}: {data[:200]!r}"
+    if crashed and not past_unknown:
+        yield "lost, though the end of every command is known"
 
 
 def _may_be_cut(plan: Planned) -> bool:
     """Was it to be ended from outside, so that it may not even have come to its first word?"""
     return plan.kill or plan.result == "timed-out"
+
+
+def _is_part(plan: Planned, log: bytes, data: bytes) -> bool:
+    """May this be what a command has written that nobody let come to its end?"""
+    return log.startswith(data) or (plan.grows and data.startswith(log))
 
 
 def _fits(plan: Planned, log: bytes, data: bytes, size: int, unknown: bool) -> bool:

@@ -96,7 +96,9 @@ class _Rider(threading.Thread):
                 await asyncio.sleep(0.05)
 
 
-def run(seed: int, jobs: int, kills: int, targets: str, portable: bool) -> tuple[Tally, str]:
+def run(
+    seed: int, jobs: int, kills: int, targets: str, portable: bool, crashes: int = 0
+) -> tuple[Tally, str]:
     """One torture in a directory of its own; the tally, and what the subscriber says."""
     with tempfile.TemporaryDirectory(prefix="sysadmd-torture-") as directory:
         state_dir = Path(directory) / "state"
@@ -108,7 +110,12 @@ def run(seed: int, jobs: int, kills: int, targets: str, portable: bool) -> tuple
             rider.start()
             daemon.stop()
             tally = torture(
-                daemon, seed=seed, jobs=jobs, kills=kills, targets=targets.split(",")
+                daemon,
+                seed=seed,
+                jobs=jobs,
+                kills=kills,
+                targets=targets.split(","),
+                crashes=crashes,
             )
             daemon.start()
             said = _compare(state_dir, rider)

@@ -64,7 +64,7 @@ def test_a_stop_says_goodbye_and_exits_with_0(daemon: Daemon, number: signal.Sig
         client.receive()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1001
-    assert daemon.process.wait(20) == 0
+    assert daemon.wait(20) == 0
     assert not (daemon.state_dir / "endpoint.json").exists()
 
 
