@@ -30,6 +30,8 @@ from typing import Any, Final, cast
 _PORTION: Final = 256 * 1024
 # Between two attempts to write on a disk that is full, s.
 _RETRY: Final = 0.5
+# How a book is opened by whoever writes it.
+APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 Line = dict[str, Any]
 
@@ -59,6 +61,20 @@ def end(job: list[int], code: int, *, begun: bool = True) -> Line:
     return {"end": job, "code": code, "time": time.time(), "size": size, "begun": begun}
 
 
+def write(file: int, line: bytes) -> None:
+    """Append a line to a book. Returns when it is in the file; waits while the disk is full."""
+    # Begins with a line's end: part of a line may be there, ours or that of another writer that
+    # has died, and must spoil no other.
+    data = b"\n" + line
+    while True:
+        try:
+            if os.write(file, data) == len(data):
+                return
+        except OSError:
+            pass
+        time.sleep(_RETRY)
+
+
 class BookWriter:
     """The end that writes."""
 
@@ -68,22 +84,18 @@ class BookWriter:
         self.generation = generation
         self._file = _open(path(room, keeper, generation))
 
+    @property
+    def path(self) -> Path:
+        """Of the present generation."""
+        return path(self._room, self._keeper, self.generation)
+
     def write(self, line: Line) -> None:
         """Returns when the line is in the file; waits while the disk is full."""
-        # Begins with a line's end: part of a line may be there, ours or that of another writer
-        # that has died, and must spoil no other.
-        data = b"\n" + encode(line)
-        while True:
-            try:
-                if os.write(self._file, data) == len(data):
-                    return
-            except OSError:
-                pass
-            time.sleep(_RETRY)
+        write(self._file, encode(line))
 
     def lines(self) -> list[Line]:
         """All that stands in the present generation."""
-        text = path(self._room, self._keeper, self.generation).read_bytes()
+        text = self.path.read_bytes()
         return [line for part in text.splitlines() if (line := _decode(part)) is not None]
 
     def turn(self, lines: list[Line]) -> None:
@@ -156,7 +168,7 @@ class BookReader:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    return os.open(path, APPEND, 0o600)
 
 
 def _decode(text: bytes) -> Line | None:

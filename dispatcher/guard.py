@@ -29,6 +29,8 @@ from sysadmd.machine import FORCED_PORTABLE
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC_REAP_ACQUIRE: Final = 2
 _P_PID: Final = 0
+# Signals that guard and keeper do not take.
+QUIET: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, int], int]) -> int:
         return 0 if os.read(ready, 1) else 1
     os.close(ready)
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    # Not ignored: a command would inherit that. What becomes one takes them when it begins.
+    signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
     if not FORCED_PORTABLE:
         _become_reaper()
     guard_end, keeper_end = socket.socketpair()

@@ -39,8 +39,6 @@ HANGS: Final = 5.0
 _PORTION: Final = 256 * 1024
 # The daemon falls silent inside a request only if it is broken; its requests are far smaller.
 _LONGEST: Final = 4 * 1024 * 1024
-_QUIET: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-_CHANGED: Final = (*_QUIET, signal.SIGCHLD)
 
 
 def main(argv: list[str]) -> int:
@@ -53,8 +51,9 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
 
     ready: a pipe; a byte is written there when the keeper can be called.
     """
-    for number in _QUIET:
-        signal.signal(number, signal.SIG_IGN)
+    # With a handler also what Python ignores: a command would inherit that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+        signal.signal(number, _noticed)
     os.setsid()
     os.umask(0o022)
     keeper = Keeper(setup, guard_end)
@@ -114,12 +113,9 @@ class Keeper:
         fcntl.flock(starts, fcntl.LOCK_EX)
         self._book = book.BookWriter(room, setup.id, 1)
         self._surroundings = Surroundings(
-            room=room,
-            keeper=setup.id,
             place=Path().stat().st_ino,
             ties=(starts, guard_end.fileno()),
             limits=setup.limits,
-            changed=_CHANGED,
         )
         self._idle: StandBy | None = None
         self._children: dict[int, _Child] = {}
@@ -139,7 +135,6 @@ class Keeper:
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _noticed)
         self._listener = socket.socket(socket.AF_UNIX)
         self._path = room / f"{setup.id}.sock"
         self._listener.bind(str(self._path))
@@ -304,7 +299,7 @@ class Keeper:
         job: list[int] = json.loads(line)["start"]
         following: book.Line = {"next": job, "at": boot_clock()}
         self._book.write(following)
-        order = standby.order(self._book.generation, line)
+        order = standby.order(str(self._book.path), line)
         process, self._idle = self._idle, None
         if process is not None and not _hand_over(process, order):
             process = None

@@ -9,8 +9,10 @@ hangs, and nobody else. In this order, each step for those who look from outside
 3. lets go of what says that something may still begin; becomes the command, or says in its log
    why it can't and ends as a shell would.
 
-Standard library only, all of it imported before the fork.
+What is done between the order and the exec is written for few steps, not for looks: whatever a
+forked process touches first costs a page. Standard library only, all imported before the fork.
 """
+# ruff: noqa: PTH102, PTH103, PTH112 - a Path costs more than what is done with it here
 
 from __future__ import annotations
 
@@ -24,7 +26,6 @@ import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from dispatcher import book, dye
@@ -41,25 +42,19 @@ BARRED: Final = 1
 MOST: Final = 4096
 
 _PORTION: Final = 65536
-# Ignored by Python. They would end us before there is a command, where the keeper is dead.
-_LATE: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a stand-by has of its keeper.
 
-    room, keeper: of the book. place: of the dye. ties: descriptors that say that something may
-    still begin. limits: those that commands get. changed: signals that do not have their
-    defaults in the keeper, those apart that Python ignores.
+    place: of the dye. ties: descriptors that say that something may still begin. limits: those
+    that commands get.
     """
 
-    room: Path
-    keeper: str
     place: int
     ties: tuple[int, ...]
     limits: Mapping[int, tuple[int, int]]
-    changed: tuple[signal.Signals, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,8 @@ class StandBy:
 def fork(surroundings: Surroundings, order: bytes = b"") -> StandBy:
     """A new one. order: what it is to become; empty: that comes by the channel.
 
-    Raises: OSError if there can be no further process.
+    No signal may be ignored meanwhile: a command would inherit that. Those that are blocked it
+    gets when it begins. Raises: OSError if there can be no further process.
     """
     ours, theirs = socket.socketpair()
     since = boot_clock()
@@ -84,56 +80,57 @@ def fork(surroundings: Surroundings, order: bytes = b"") -> StandBy:
         theirs.close()
         raise
     if pid == 0:
-        _stand_by(surroundings, theirs, order, since)
+        _stand_by(surroundings, theirs.fileno(), order, since)
     theirs.close()
     ours.setblocking(False)
     return StandBy(pid, ours)
 
 
-def _stand_by(
-    surroundings: Surroundings, channel: socket.socket, order: bytes, since: float
-) -> NoReturn:
+def order(book_file: str, line: bytes) -> bytes:
+    """What a stand-by takes: the book, and the daemon's line that asks for the start."""
+    return b"%s\n%s\n" % (book_file.encode(), line)
+
+
+def _stand_by(surroundings: Surroundings, channel: int, order: bytes, since: float) -> NoReturn:
     status = CANNOT_RUN
     try:
         signal.set_wakeup_fd(-1)
-        for number in surroundings.changed:
-            signal.signal(number, signal.SIG_DFL)
         os.setsid()
-        _close_all_but((0, 1, 2, channel.fileno(), *surroundings.ties))
+        _close_all_but((0, 1, 2, channel, *surroundings.ties))
+        stat = read_stat(os.getpid()) if HAS_PROC else None
+        start = "null" if stat is None else repr(stat.start)
         order = order or _receive(channel)
-        status = _become(surroundings, channel, order, since) if order else UNUSED
+        if order:
+            file, line, _ = order.split(b"\n")
+            began = f'"pid":{os.getpid()},"start":{start},"since":{since!r}'
+            status = _become(surroundings, channel, file, json.loads(line), began)
+        else:
+            status = UNUSED
     except BaseException as error:  # noqa: BLE001 - there is nobody above
         os.write(2, f"a command could not be started: {error!r}\n".encode())
     finally:
         os._exit(status)
 
 
-def order(generation: int, line: bytes) -> bytes:
-    """The daemon's line that asks for a start, as a stand-by takes it: with the book's name."""
-    return b"%d\n%s\n" % (generation, line)
-
-
-def _receive(channel: socket.socket) -> bytes:
+def _receive(channel: int) -> bytes:
     """The order; empty: the keeper is dead."""
-    data = bytearray()
+    data = b""
     while data.count(b"\n") < 2:
-        part = channel.recv(_PORTION)
+        part = os.read(channel, _PORTION)
         if not part:
             return b""
         data += part
-    return bytes(data)
+    return data
 
 
 def _become(
-    surroundings: Surroundings, channel: socket.socket, text: bytes, since: float
+    surroundings: Surroundings, channel: int, file: bytes, order: dict[str, Any], process: str
 ) -> int:
     """Returns the exit status of what could not become a command."""
-    generation, line, _ = text.split(b"\n")
-    order: dict[str, Any] = json.loads(line)
     uid, n = order["start"]
     problem = ""
     try:
-        log = make_log(Path("jobs", str(uid), f"{n}.log"))
+        log = make_log(uid, n)
         if log is None:
             return BARRED
         # Every copy of this descriptor holds the lock: free means that nothing writes any more.
@@ -142,47 +139,43 @@ def _become(
         os.dup2(log, 2)
     except OSError as error:
         problem = f"job {uid}, command {n}: its log can't be written: {error.strerror}\n"
-    pid = os.getpid()
-    stat = read_stat(pid) if HAS_PROC else None
-    began: book.Line = {
-        "began": [uid, n],
-        "pid": pid,
-        "start": stat and stat.start,
-        "since": since,
-        "at": boot_clock(),
-    }
-    book.BookWriter(surroundings.room, surroundings.keeper, int(generation)).write(began)
+    began = f'{{"began":[{uid},{n}],{process},"at":{boot_clock()!r}}}\n'.encode()
+    book.write(os.open(file, book.APPEND, 0o600), began)
     with suppress(OSError):
         # The keeper may be dead by now; its guard reads the book.
-        channel.send(book.encode(began))
+        os.write(channel, began)
     for tie in surroundings.ties:
         os.close(tie)
     dye.dye(uid, surroundings.place)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if problem:
         os.write(2, problem.encode())
         return CANNOT_RUN
     return _execute(order["argv"], order["env"], order["cwd"], surroundings.limits)
 
 
-def make_log(log: Path) -> int | None:
+def make_log(uid: int, n: int) -> int | None:
     """Make a command's log; a descriptor that appends to it. None: somebody has made it before.
 
     Raises: OSError.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    if not n:
+        with suppress(OSError):
+            os.mkdir(f"jobs/{uid}", 0o700)
     while True:
         try:
-            return os.open(log, flags, 0o600)
+            return os.open(f"jobs/{uid}/{n}.log", flags, 0o600)
         except FileExistsError:
             return None
         except FileNotFoundError:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(f"jobs/{uid}", 0o700, exist_ok=True)
 
 
 def refuse(job: list[int], reason: str) -> None:
     """Say in a command's log why it can't be started, if that can be said."""
     try:
-        log = make_log(Path("jobs", str(job[0]), f"{job[1]}.log"))
+        log = make_log(*job)
         if log is not None:
             _say(log, f"it: {reason}")
             os.close(log)
@@ -203,12 +196,10 @@ def _execute(
     """Returns only if it could not be done, with the exit status; the reason is in the log."""
     try:
         os.chdir(cwd)
-        program = _find(argv[0], env)
-        for number in _LATE:
-            signal.signal(number, signal.SIG_DFL)
-        for kind, (soft, hard) in limits.items():
-            resource.setrlimit(kind, (soft, hard))
-        os.execve(program, argv, env)  # noqa: S606 - never a shell
+        for kind, pair in limits.items():
+            if resource.getrlimit(kind) != pair:
+                resource.setrlimit(kind, pair)
+        _replace(argv, env)
     except OSError as error:
         code, reason = _explain(error, argv[0], cwd)
     except ValueError as error:
@@ -216,6 +207,32 @@ def _execute(
         code, reason = CANNOT_RUN, f"{argv[0]}: {error}"
     _say(1, reason)
     return code
+
+
+def _replace(argv: list[str], env: Mapping[str, str]) -> NoReturn:
+    """Become the program, sought in the PATH that the command itself has. Raises: OSError."""
+    program = argv[0]
+    if "/" in program:
+        os.execve(program, argv, env)  # noqa: S606 - never a shell
+    refused: OSError | None = None
+    for directory in env.get("PATH", os.defpath).split(":") if program else ():
+        candidate = f"{directory or '.'}/{program}"
+        try:
+            os.execve(candidate, argv, env)  # noqa: S606 - never a shell
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # If the file is there, what it needs is not.
+            if os.path.lexists(candidate):
+                refused = refused or _of(error, candidate)
+        except PermissionError as error:
+            if not os.path.isdir(candidate):
+                refused = refused or _of(error, candidate)
+        except OSError as error:
+            raise _of(error, candidate) from error
+    raise refused or FileNotFoundError(errno.ENOENT, "command not found", program)
+
+
+def _of(error: OSError, program: str) -> OSError:
+    return OSError(error.errno, error.strerror, program)
 
 
 def _explain(error: OSError, program: str, cwd: str) -> tuple[int, str]:
@@ -242,22 +259,6 @@ def _interpreter(program: str) -> str | None:
     words = first[2:].strip(b" \t\n").split(None, 1)
     # A carriage return is shown: it is what makes most such names wrong.
     return os.fsdecode(words[0] + b"\r" * first.endswith(b"\r\n")) if words else ""
-
-
-def _find(program: str, env: Mapping[str, str]) -> str:
-    """The path of a program, sought in the PATH that the command itself will have."""
-    if "/" in program:
-        return program
-    refused = None
-    for directory in env.get("PATH", os.defpath).split(":"):
-        candidate = f"{directory or '.'}/{program}"
-        if program and Path(candidate).is_file():
-            if os.access(candidate, os.X_OK):
-                return candidate
-            refused = candidate
-    if refused:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), refused)
-    raise FileNotFoundError(errno.ENOENT, "command not found", program)
 
 
 def _close_all_but(kept: Iterable[int]) -> None:
