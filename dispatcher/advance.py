@@ -98,12 +98,12 @@ class Mover:
         self.used = {queue for queue, (_, used) in marks.items() if used}
         self._pause_as_written()
         heard = asyncio.get_running_loop().time()
-        for uid, queue, n, deadline, told, keeper, pid, start, next_at, began_at in db.execute(
-            "SELECT uid, queue, n, deadline, told, keeper, pid, start, next_at, began_at"
+        for uid, queue, n, deadline, told, keeper, pid, next_at, began_at in db.execute(
+            "SELECT uid, queue, n, deadline, told, keeper, pid, next_at, began_at"
             " FROM commands JOIN jobs ON job = uid WHERE commands.state = ?",
             (RUNNING,),
         ).fetchall():
-            identity = None if pid is None else Identity(pid, start, next_at, began_at)
+            identity = None if pid is None else Identity(pid, next_at, began_at)
             self.running[uid] = Running(
                 uid, queue, n, deadline, identity, heard=heard, size=told
             )

@@ -5,17 +5,16 @@ what stands in the book can't be lost with a connection, and nobody has to ackno
 Standard library only.
 
     {"next": [uid, n], "at": T}                  the keeper: a process is told to become this
-    {"began": [uid, n], "pid": P, "start": S,
+    {"began": [uid, n], "pid": P,
      "since": T, "at": T}                        that process: it is about to; forked at `since`
     {"end": [uid, n], "code": C, "time": W,
      "size": B, "begun": true}                   it has ended; begun false: before it began
     {"barred": [uid, n]}                         its log was there before: it did not begin
     {"dead": true}                               the guard: the keeper is dead, nothing begins
 
-T: s by the boot clock; S: start of the process as the system tells it, or null; C: 0..255, or
-minus the signal; W: s since 1970; B: bytes, null: the log is gone. A new generation of the book
-begins, whole at once, with the lines of what still runs; nothing is added to an older one after
-that.
+T: s by the boot clock; C: 0..255, or minus the signal; W: s since 1970; B: bytes, null: the log
+is gone. A new generation of the book begins, whole at once, with the lines of what still runs;
+nothing is added to an older one after that.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class BookWriter:
         self._room = room
         self._keeper = keeper
         self.generation = generation
-        self._file = _open(path(room, keeper, generation))
+        self.file = _open(path(room, keeper, generation))
 
     @property
     def path(self) -> Path:
@@ -91,7 +90,7 @@ class BookWriter:
 
     def write(self, line: Line) -> None:
         """Returns when the line is in the file; waits while the disk is full."""
-        write(self._file, encode(line))
+        write(self.file, encode(line))
 
     def lines(self) -> list[Line]:
         """All that stands in the present generation."""
@@ -105,8 +104,8 @@ class BookWriter:
         made.write_bytes(b"".join(map(encode, lines)))
         file = _open(made)
         made.rename(fresh)
-        os.close(self._file)
-        self._file = file
+        os.close(self.file)
+        self.file = file
         self.generation += 1
 
 

@@ -72,19 +72,15 @@ def read_stat(pid: int) -> Stat | None:
 class Identity:
     """One process for ever.
 
-    start: as the system tells it, where it does. earliest, latest: by our own boot clock before
-    and after it was made: since nobody else reaped it meanwhile, a process of this pid that
-    started between them is the one.
+    earliest, latest: by our own boot clock before it was made, and when it first ran. Since
+    nobody else reaped it meanwhile, a process of this pid that started between them is the one.
     """
 
     pid: int
-    start: float | None
     earliest: float
     latest: float
 
     def is_start(self, measured: float, coarse: bool) -> bool:
         """Is a process of our pid with this start the one? coarse: measured by psutil."""
-        if self.start is not None and not coarse:
-            return abs(measured - self.start) < TICK / 2
         slack = COARSE if coarse else 2 * TICK
         return self.earliest - slack <= measured <= self.latest + slack

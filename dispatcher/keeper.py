@@ -2,7 +2,7 @@
 
 It decides nothing, keeps nothing but its children, and says everything in its book, from where
 the daemon takes it when it can: what comes next before it is told to a process that stands by
-(dispatcher/standby.py), and an end before the child is reaped. It touches nothing that a job
+(dispatcher/begin.py), and an end before the child is reaped. It touches nothing that a job
 names. If it dies, its children fall to the guard (dispatcher/guard.py), its parent. If the
 guard dies, it takes no more commands and goes when the last one has ended. Without daemon and
 commands it goes at once. Single-threaded, standard library only, everything imported at the
@@ -26,10 +26,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from dispatcher import book, guard, standby
+from dispatcher import begin, book, guard
+from dispatcher.begin import Program
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
-from dispatcher.standby import StandBy, Surroundings
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0
@@ -37,6 +37,7 @@ UNCALLED: Final = 30.0
 HANGS: Final = 5.0
 # Read from the daemon at once; a request has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
+_LOG_SIZE: Final = 1024 * 1024
 # The daemon falls silent inside a request only if it is broken; its requests are far smaller.
 _LONGEST: Final = 4 * 1024 * 1024
 
@@ -59,7 +60,7 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
     keeper = Keeper(setup, guard_end)
     os.write(ready, b"!")
     os.close(ready)
-    # Nothing of what is there by now is garbage: the stand-bys share it, untouched.
+    # Nothing of what is there by now is garbage: those that are forked share it, untouched.
     gc.freeze()
     return keeper.run()
 
@@ -68,35 +69,46 @@ def _noticed(number: int, frame: FrameType | None) -> None:
     """The byte that Python writes to the wake-up pipe is all that is needed."""
 
 
-class _Child:
-    """A process that was told to become a command. channel: None: it has, or has ended."""
+def _complain(text: str) -> None:
+    """Into our own log, which begins anew when it is long: trouble may go on and on."""
+    with suppress(OSError):
+        if os.fstat(2).st_size > _LOG_SIZE:
+            os.ftruncate(2, 0)
+    print(text, file=sys.stderr, flush=True)
 
-    def __init__(self, job: list[int], channel: socket.socket, following: book.Line) -> None:
+
+class _Child:
+    """A process that is to become a command. pipe: None: it has, or has ended."""
+
+    def __init__(self, job: list[int], pipe: int, following: book.Line) -> None:
         self.job = job
-        self.channel: socket.socket | None = channel
+        self.pipe: int | None = pipe
         self.following = following
-        self.began: book.Line | None = None
+        self.began = b""
         self.hangs = False
 
     def hear(self) -> None:
-        """What it says: first that it is about to begin, then, by its silence, that it has."""
-        while self.channel is not None:
+        """What it says: first that it has begun, then, by its silence, that it is through."""
+        while self.pipe is not None:
             try:
-                told = self.channel.recv(_PORTION)
+                told = os.read(self.pipe, _PORTION)
             except BlockingIOError:
                 return
-            except OSError:
-                told = b""
             if told:
-                self.began = json.loads(told)
+                self.began = told
             else:
-                self.channel.close()
-                self.channel = None
+                os.close(self.pipe)
+                self.pipe = None
+
+    @property
+    def may_begin(self) -> bool:
+        """Is it still about to write into the book?"""
+        return self.pipe is not None and not self.began
 
     @property
     def lines(self) -> list[book.Line]:
         """What a new generation of the book has to say of it."""
-        return [self.following, self.began] if self.began else [self.following]
+        return [self.following] + [json.loads(self.began)] * bool(self.began)
 
 
 class Keeper:
@@ -108,21 +120,16 @@ class Keeper:
         # Shows for as long as we live that we do.
         self._lock = os.open(room / f"{setup.id}.keeper", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        # Shows that a command may still begin: held by those that stand by, too.
+        # Shows that a command may still begin: held by what is about to, too.
         starts = os.open(room / f"{setup.id}.starts", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(starts, fcntl.LOCK_EX)
         self._book = book.BookWriter(room, setup.id, 1)
-        self._surroundings = Surroundings(
-            place=Path().stat().st_ino,
-            ties=(starts, guard_end.fileno()),
-            limits=setup.limits,
-        )
-        self._idle: StandBy | None = None
+        self._place = Path().stat().st_ino
         self._children: dict[int, _Child] = {}
         # Of those told to become commands, not seen to have: until when, by the monotonic
         # clock.
         self._fresh: deque[tuple[float, int]] = deque()
-        self._orders: deque[bytes] = deque()
+        self._orders: deque[dict[str, Any]] = deque()
         self._news = False
         self._turn = False
         self._draining = False
@@ -159,8 +166,6 @@ class Keeper:
             if self._news:
                 self._news = False
                 self._tell(b"\n")
-            if not self._orders and not self._draining and self._idle is None:
-                self._stand_ready()
         self._path.unlink(missing_ok=True)
         return 0
 
@@ -175,8 +180,8 @@ class Keeper:
             poll.register(self._daemon, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         if self._turn:
             for child in self._children.values():
-                if child.channel is not None and child.began is None:
-                    poll.register(child.channel, select.POLLIN)
+                if child.may_begin and child.pipe is not None:
+                    poll.register(child.pipe, select.POLLIN)
         ready = {file for file, _ in poll.poll(self._patience())}
         if self._wake in ready:
             os.read(self._wake, 4096)
@@ -238,12 +243,11 @@ class Keeper:
                 self._obey(bytes(line))
 
     def _obey(self, line: bytes) -> None:
-        if line.startswith(b'{"start"'):
-            if not self._draining:
-                self._orders.append(line)
-            return
         order: dict[str, Any] = json.loads(line)
-        if "hello" in order:
+        if "start" in order:
+            if not self._draining:
+                self._orders.append(order)
+        elif "hello" in order:
             answer = {
                 "hello": self._setup.id,
                 "version": self._setup.version,
@@ -260,14 +264,14 @@ class Keeper:
         """Begin a new generation, once nobody is about to write into the present one."""
         for child in self._children.values():
             child.hear()
-            if child.channel is not None and child.began is None:
+            if child.may_begin:
                 return
         self._turn = False
         lines = [line for child in self._children.values() for line in child.lines]
         try:
             self._book.turn(lines)
         except OSError as error:
-            print(f"the book goes on without a new generation: {error}", file=sys.stderr)
+            _complain(f"the book goes on without a new generation: {error}")
         self._tell(b"\n")
 
     def _drain(self) -> None:
@@ -275,10 +279,6 @@ class Keeper:
         if not self._draining:
             self._draining = True
             self._orders.clear()
-            if self._idle is not None:
-                # It ends by itself, and says nothing.
-                self._idle.channel.close()
-                self._idle = None
             self._tell(book.encode({"draining": True}))
 
     def _tell(self, data: bytes) -> None:
@@ -295,29 +295,35 @@ class Keeper:
             return
         del self._unsent[:sent]
 
-    def _start(self, line: bytes) -> None:
-        job: list[int] = json.loads(line)["start"]
+    def _start(self, order: dict[str, Any]) -> None:
+        job: list[int] = order["start"]
+        uid, n = job
         following: book.Line = {"next": job, "at": boot_clock()}
         self._book.write(following)
-        order = standby.order(str(self._book.path), line)
-        process, self._idle = self._idle, None
-        if process is not None and not _hand_over(process, order):
-            process = None
-        if process is None:
-            try:
-                process = standby.fork(self._surroundings, order)
-            except OSError as error:
-                standby.refuse(job, f"no process can be made: {error.strerror}")
-                self._end(job, standby.CANNOT_RUN)
-                return
-        self._children[process.pid] = _Child(job, process.channel, following)
-        self._fresh.append((time.monotonic() + HANGS, process.pid))
+        try:
+            log = begin.make_log(uid, n)
+        except OSError as error:
+            self._refuse(job, f"its log can't be written: {error.strerror}")
+            return
+        if log is None:
+            self._write({"barred": job})
+            return
+        program = Program(uid, n, order["argv"], order["env"], order["cwd"], log)
+        try:
+            pid, pipe = begin.start(program, self._book.file, self._place, self._setup.limits)
+        except OSError as error:
+            reason = f"it: no process can be made: {error.strerror}"
+            begin.say(log, reason)
+            self._refuse(job, reason)
+            return
+        finally:
+            os.close(log)
+        self._children[pid] = _Child(job, pipe, following)
+        self._fresh.append((time.monotonic() + HANGS, pid))
 
-    def _stand_ready(self) -> None:
-        """Have a process that the next order goes to: to fork it then would take too long."""
-        # If there can be none now, the order will say so.
-        with suppress(OSError):
-            self._idle = standby.fork(self._surroundings)
+    def _refuse(self, job: list[int], reason: str) -> None:
+        _complain(f"job {job[0]}, command {job[1]}: {reason}")
+        self._write(book.end(job, begin.CANNOT_RUN))
 
     def _follow_starts(self) -> None:
         """Say which starts take long, and which do so no more."""
@@ -329,10 +335,10 @@ class Keeper:
             if child is None:
                 continue
             child.hear()
-            if child.channel is not None:
+            if child.pipe is not None:
                 # Looked at again until it is through.
                 self._fresh.append((now + HANGS, pid))
-            hangs = child.channel is not None and child.began is not None
+            hangs = child.pipe is not None and bool(child.began)
             changed |= child.hangs != hangs
             child.hangs = hangs
         if changed:
@@ -355,33 +361,11 @@ class Keeper:
             if child is not None:
                 child.hear()
                 code = guard.return_code(ended)
-                if child.began is None and code == standby.BARRED:
-                    self._write({"barred": child.job})
-                else:
-                    self._end(child.job, code, begun=child.began is not None)
+                self._write(book.end(child.job, code, begun=bool(child.began)))
                 if child.hangs:
                     self._tell_hanging()
-            elif self._idle is not None and self._idle.pid == ended.si_pid:
-                self._idle.channel.close()
-                self._idle = None
             os.waitpid(ended.si_pid, 0)
-
-    def _end(self, job: list[int], code: int, *, begun: bool = True) -> None:
-        self._write(book.end(job, code, begun=begun))
 
     def _write(self, line: book.Line) -> None:
         self._book.write(line)
         self._news = True
-
-
-def _hand_over(process: StandBy, order: bytes) -> bool:
-    """Tell a process that stands by what to become. False: it is too much, or the process dead.
-
-    It then ends by itself, and says nothing.
-    """
-    if len(order) <= standby.MOST:
-        with suppress(OSError):
-            if process.channel.send(order) == len(order):
-                return True
-    process.channel.close()
-    return False

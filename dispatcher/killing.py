@@ -168,4 +168,4 @@ class Killer:
                     return None
         if began is None:
             return None
-        return Identity(began["pid"], began["start"], began["since"], began["at"])
+        return Identity(began["pid"], began["since"], began["at"])

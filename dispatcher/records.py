@@ -64,8 +64,8 @@ SCHEMA: Final = (
         log_size INTEGER,               -- at its end; later bytes are not its own
         told INTEGER NOT NULL DEFAULT 0,-- bytes that progress has spoken of
         keeper TEXT,                    -- which was asked to start it
-        next_at REAL,                   -- it wrote that it begins to (boot clock)
-        began_at REAL,                  -- ... that it has
+        next_at REAL,                   -- it was announced, then: its process made (boot clock)
+        began_at REAL,                  -- its process wrote that it begins
         pid INTEGER,
         start REAL,                     -- of the process, as the system tells it; s since boot
         PRIMARY KEY (job, n)
@@ -81,6 +81,9 @@ SCHEMA: Final = (
         paused INTEGER NOT NULL DEFAULT 0,
         used INTEGER NOT NULL DEFAULT 0 -- it ever had a job
     );
+    """,
+    """
+    ALTER TABLE commands DROP COLUMN start;
     """,
 )
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from dispatcher import logs
@@ -52,6 +53,7 @@ def environment(own: dict[str, str]) -> dict[str, str]:
     return {"PATH": COMMAND_PATH, "LANG": "C.UTF-8", "HOME": _home(), **own}
 
 
+@cache
 def _home() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_dir

@@ -163,7 +163,6 @@ class _Row:
     next_at: float | None
     began_at: float | None
     pid: int | None
-    start: float | None
     told: int
     ending: str | None
     queue: str | None
@@ -174,7 +173,7 @@ class _Row:
     def identity(self) -> Identity | None:
         if self.pid is None or self.next_at is None or self.began_at is None:
             return None
-        return Identity(self.pid, self.start, self.next_at, self.began_at)
+        return Identity(self.pid, self.next_at, self.began_at)
 
     def with_lines(self, said: _Said) -> _Row:
         """As it is with what the book says."""
@@ -187,7 +186,6 @@ class _Row:
             next_at=began["since"],
             began_at=began["at"],
             pid=began["pid"],
-            start=began["start"],
         )
 
 
@@ -264,7 +262,7 @@ class Advance:
 
     def _row(self, uid: int, n: int) -> _Row | None:
         row = self._db.execute(
-            "SELECT uid, n, keeper, next_at, began_at, pid, start, told, ending, queue, boot,"
+            "SELECT uid, n, keeper, next_at, began_at, pid, told, ending, queue, boot,"
             " NOT EXISTS (SELECT 1 FROM commands AS later WHERE later.job = uid AND later.n ="
             " commands.n + 1) FROM commands JOIN jobs ON job = uid"
             " WHERE job = ? AND n = ? AND commands.state = ?",
@@ -311,9 +309,8 @@ class Advance:
 
     def _remember_process(self, row: _Row) -> None:
         self._db.execute(
-            "UPDATE commands SET next_at = ?, began_at = ?, pid = ?, start = ?"
-            " WHERE job = ? AND n = ?",
-            (row.next_at, row.began_at, row.pid, row.start, row.uid, row.n),
+            "UPDATE commands SET next_at = ?, began_at = ?, pid = ? WHERE job = ? AND n = ?",
+            (row.next_at, row.began_at, row.pid, row.uid, row.n),
         )
         if row.identity is not None:
             self.outcome.began.append((row.uid, row.n, row.identity))
@@ -324,8 +321,8 @@ class Advance:
         # comes before it, and is none of this row's.
         self._logs.forget(row.uid, row.n)
         self._db.execute(
-            "UPDATE commands SET keeper = ?, next_at = NULL, began_at = NULL, pid = NULL,"
-            " start = NULL WHERE job = ? AND n = ?",
+            "UPDATE commands SET keeper = ?, next_at = NULL, began_at = NULL, pid = NULL"
+            " WHERE job = ? AND n = ?",
             (self._keeper, row.uid, row.n),
         )
         self._hand_over(row.uid, row.n)

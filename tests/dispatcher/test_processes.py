@@ -240,7 +240,7 @@ def start_dyed(
 def start_leader(script: str, helpers: Helpers) -> tuple[Identity, subprocess.Popen[str]]:
     earliest = boot_clock()
     process = start_dyed(script, helpers)
-    return Identity(process.pid, None, earliest, boot_clock()), process
+    return Identity(process.pid, earliest, boot_clock()), process
 
 
 def test_helpers_are_found_when_their_command_is_gone_already(some: Helpers) -> None:
