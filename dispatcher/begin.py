@@ -19,7 +19,7 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -48,15 +48,18 @@ class Program:
     log: int
 
 
-def start(program: Program, book_file: int, place: int, limits: Limits) -> tuple[int, int]:
+def start(
+    program: Program, book_file: int, place: int, limits: Limits, private: Iterable[int]
+) -> tuple[int, int]:
     """Fork what is to become this command; its pid, and a pipe.
 
     By that it says what it has written into the book, and that it has become the command: by
     its silence.
 
-    book_file: descriptor to append to. place: of the dye. limits: those that commands get. No
-    signal may be ignored by the caller: a command would inherit that; those that are blocked it
-    gets when it begins. Raises: OSError if there can be no further process.
+    book_file: descriptor to append to. place: of the dye. limits: those that commands get.
+    private: descriptors whose other ends show if the caller lives. No signal may be ignored by
+    the caller: a command would inherit that; those that are blocked it gets when it begins.
+    Raises: OSError if there can be no further process.
     """
     heard, tell = os.pipe()
     began = f'{{"began":[{program.uid},{program.n}],"since":{boot_clock()!r},"pid":'.encode()
@@ -69,6 +72,8 @@ def start(program: Program, book_file: int, place: int, limits: Limits) -> tuple
         raise
     else:
         if not pid:
+            for file in private:
+                os.close(file)
             _become(program, book_file, tell, began, limits)
     finally:
         dye.wash()

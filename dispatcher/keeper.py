@@ -310,7 +310,13 @@ class Keeper:
             return
         program = Program(uid, n, order["argv"], order["env"], order["cwd"], log)
         try:
-            pid, pipe = begin.start(program, self._book.file, self._place, self._setup.limits)
+            pid, pipe = begin.start(
+                program,
+                self._book.file,
+                self._place,
+                self._setup.limits,
+                [self._daemon.fileno()] if self._daemon else [],
+            )
         except OSError as error:
             reason = f"it: no process can be made: {error.strerror}"
             begin.say(log, reason)

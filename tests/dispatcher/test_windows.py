@@ -15,7 +15,7 @@ import pytest
 
 from tests.kit import wait_for
 from tests.kit.driver import Driver
-from tests.kit.processes import books, end, family, holders, standby
+from tests.kit.processes import books, end, family, holders
 from tests.kit.state_file import state_file
 from tests.kit.torture import torture
 
@@ -41,12 +41,13 @@ def keeper_of(daemon: Driver) -> int:
 def held_before_it_begins(daemon: Driver, script: str) -> tuple[int, int]:
     """A job whose command has its log, but has not written down that it begins; its process."""
     warm(daemon)
-    process = wait_for(lambda: standby(daemon.state_dir))
-    # More than `next`, less than `began` behind it.
-    hold(process, daemon, 60)
+    keeper = keeper_of(daemon)
+    # More than `next`, less than `began` behind it; what is forked inherits that.
+    hold(keeper, daemon, 60)
     uid = submit(daemon, script, id="a")
-    wait_for(lambda: (daemon.state_dir / f"jobs/{uid}/0.log").exists())
     wait_for(lambda: '{"began":[4' in books(daemon.state_dir))
+    (process,) = (each.pid for each in family([keeper]) if each.pid != keeper)
+    let_go(keeper)
     assert not ledger(daemon)
     return uid, process
 
@@ -199,9 +200,10 @@ def the_pid(daemon: Driver) -> str:
 def test_a_full_disk_delays_and_loses_nothing(daemon: Driver) -> None:
     warm(daemon)
     keeper = keeper_of(daemon)
+    full = len(books(daemon.state_dir)) + 60
     hold(keeper, daemon, 60)
     uids = [submit(daemon, "exit 3") for _ in range(3)]
-    wait_for(lambda: ledger(daemon))
+    wait_for(lambda: len(books(daemon.state_dir)) == full)
     # What it has forked meanwhile has inherited the limit.
     for process in family([keeper]):
         let_go(process.pid)

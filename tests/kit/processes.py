@@ -183,17 +183,6 @@ def members(state_dir: Path) -> list[psutil.Process]:
     return [process for process in family(keepers) if command_line(process) not in ours]
 
 
-def standby(state_dir: Path) -> int:
-    """The pid of the process that is to become the next command; 0: there is none just now."""
-    for pid in holders(state_dir, "keeper"):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            keeper = psutil.Process(pid)
-            for child in keeper.children():
-                if command_line(child) == command_line(keeper) and runs(child):
-                    return child.pid
-    return 0
-
-
 def held(state_dir: Path) -> list[Path]:
     """The logs that any process of a job still has open, wherever it went.
 
