@@ -206,7 +206,7 @@ class Mover:
 
         def change(change: Transaction) -> Outcome:
             step = Advance(
-                change, now, keeper, logs.Logs(self._site.state_dir), self._is_this_boot
+                change, now, keeper, logs.LogFiles(self._site.state_dir), self._is_this_boot
             )
             for uid, ending in endings.items():
                 mark(change, uid, ending.word)

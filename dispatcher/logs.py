@@ -42,7 +42,7 @@ def is_there(path: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Logs:
+class LogFiles:
     """All logs below a state directory, by the numbers of jobs and commands."""
 
     state_dir: Path

@@ -17,7 +17,7 @@ from dispatcher.book import Line
 from dispatcher.events import tell
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
 from dispatcher.identity import Identity
-from dispatcher.logs import Logs
+from dispatcher.logs import LogFiles
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
 from sysadmd.journal import Transaction
@@ -197,7 +197,7 @@ class Advance:
         change: Transaction,
         now: Now,
         keeper: str | None,
-        logs: Logs,
+        logs: LogFiles,
         is_this_boot: Callable[[str], bool],
     ) -> None:
         """keeper: who starts commands; None: nobody can just now."""

@@ -17,6 +17,7 @@ from dispatcher.orders import Order
 from dispatcher.records import Job
 from dispatcher.runner import Dispatcher
 from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
+from server.delivery.clipping import marker
 from server.dialects.values import job_value, queue_name
 from server.login import audit
 from server.login.roles import Role
@@ -187,14 +188,20 @@ class DispatcherClass:
             # The rest of a character comes with the next portion, unless none would fit.
             data = whole_characters(data) or (data if more else b"")
         following = offset + len(data)
-        complete = ended and (following >= size or not data)
+        text, lost = data.decode("utf-8", "replace"), size - following
+        gone: dict[str, str] = {}
+        if ended and not data and lost > 0:
+            # Whoever reads on would never come to an end.
+            text, following = marker(lost), size
+            gone = {"detail": f"{lost} bytes of this log are gone: its file was cut or deleted"}
         return Reply(
             {
-                "text": data.decode("utf-8", "replace"),
+                "text": text,
                 "offset": offset,
                 "next": following,
                 "size": size,
-                "complete": complete,
+                "complete": ended and following >= size,
+                **gone,
             }
         )
 

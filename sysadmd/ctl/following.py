@@ -90,6 +90,8 @@ class Follower:
             reply = await self.ask(ask)
             if reply["text"]:
                 self._print(number, reply)
+            if "detail" in reply:
+                self._printer.note(f"command {number}: {reply['detail']}")
             progressed, offset = reply["next"] > offset, reply["next"]
             if reply["complete"] or not (follow or progressed):
                 return

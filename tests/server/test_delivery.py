@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,34 @@ def test_a_log_that_was_deleted_comes_as_its_marker(daemon: Daemon) -> None:
             frames = late.until(lambda f: f["args"].get("state") == "finished")
             details = frames[-1]["args"]["process_details"]
             assert details["echo precious"] == "[... 9 bytes left out ...]\n"
+
+
+@pytest.mark.parametrize("left", [None, 0, 4])
+def test_who_reads_a_log_that_was_cut_or_deleted_is_told_and_comes_to_an_end(
+    daemon: Daemon, left: int | None
+) -> None:
+    with daemon.client() as client:
+        client.ask("events", "subscribe", "dispatcher")
+        client.ask("rpc", "dispatcher", {"action": "run", "job": "echo precious"})
+        client.until(lambda frame: frame["args"]["state"] == "finished")
+        (log,) = (daemon.state_dir / "jobs").rglob("*.log")
+        if left is None:
+            log.unlink()
+        else:
+            os.truncate(log, left)
+        ask = {"action": "log", "job_id": "job", "offset": 0}
+        texts: list[str] = []
+        while True:
+            reply = client.ask("rpc", "dispatcher", ask)
+            texts.append(reply["text"])
+            assert reply["next"] > ask["offset"]
+            if reply["complete"]:
+                break
+            ask["offset"] = reply["next"]
+        gone = 9 - (left or 0)
+        assert texts == ["prec"] * bool(left) + [f"[... {gone} bytes left out ...]\n"]
+        assert reply["next"] == reply["size"] == 9
+        assert reply["detail"].startswith(f"{gone} bytes of this log are gone")
 
 
 def test_events_survive_a_kill_of_the_daemon_and_the_chain_goes_on(daemon: Daemon) -> None:
