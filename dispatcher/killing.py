@@ -25,11 +25,9 @@ from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
 
-# Between two looks whether those asked to end have done so, s: short at first.
+# Between two looks for the process that is to end, and whether it has, s: short at first.
 FIRST_LOOK: Final = 0.02
 LONGEST_LOOK: Final = 0.5
-# Until the keeper's word which process it is, s.
-IDENTITY_POLL: Final = 0.02
 
 
 class Killer:
@@ -144,6 +142,7 @@ class Killer:
 
     async def _leader(self, uid: int) -> Identity | None:
         """The process of the job's present command; None: the job has ended."""
+        waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while (running := self._mover.running.get(uid)) is not None:
             if running.identity is not None:
                 return running.identity
@@ -154,7 +153,7 @@ class Killer:
                     return identity
             # It may stand in the book by now.
             self._mover.wake()
-            await asyncio.sleep(IDENTITY_POLL)
+            await asyncio.sleep(next(waits))
         return None
 
     def _in_books(self, uid: int, n: int) -> Identity | None:
