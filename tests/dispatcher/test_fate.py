@@ -14,7 +14,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -238,6 +238,7 @@ class World(RuleBasedStateMachine):
         self.ended: dict[Command, tuple[int, int]] = {}
         # Jobs of which nothing may begin any more, but for what was on its way.
         self.killed: dict[int, Process | None] = {}
+        self.marked: set[int] = set()
         # Commands of which nobody can tell how they ended.
         self.unseen: set[Command] = set()
         self.start_daemon()
@@ -302,6 +303,7 @@ class World(RuleBasedStateMachine):
             return
         ids = [id for (id,) in self.db.execute("SELECT id FROM jobs WHERE uid = ?", (uid,))]
         for job in self.write(lambda db: acceptance.kill(db, self.now(), ids)):
+            self.marked.add(uid)
             if job.n is None:
                 self.queues = self.queues.remove(job.queue, uid)
                 self.killed[uid] = None
@@ -314,6 +316,7 @@ class World(RuleBasedStateMachine):
             return
         n = self.write(lambda db: transitions.mark(db, uid, "timed-out"))
         if n is not None:
+            self.marked.add(uid)
             self.to_bar.append((uid, n))
 
     def killer(self, _: int) -> None:
@@ -405,7 +408,7 @@ class World(RuleBasedStateMachine):
         self.db.execute("COMMIT")
         turn.outcome = step.outcome
         self.tables_are_true()
-        self.hear_again(turn, step.outcome)
+        self.hear_again(replace(turn, facts=turn.facts[:]))
 
     def work_in(self, turn: Turn) -> Advance:
         taker = turn.taker.id if turn.taker else None
@@ -420,15 +423,21 @@ class World(RuleBasedStateMachine):
             step.unsent(*command)
         return step
 
-    def hear_again(self, turn: Turn, outcome: Outcome) -> None:
-        """What is known already changes nothing."""
+    def hear_again(self, turn: Turn) -> None:
+        """What is known already changes nothing, nor does an old book read anew."""
         before = self.dump()
+        for facts in [one for one in turn.facts if one.pair is Pair.OVER]:
+            # As when the daemon dies before it has removed the book.
+            lines = [json.loads(line) for line in self.duos[facts.keeper].lines]
+            turn.facts.insert(0, Facts(facts.keeper, lines, 1, len(lines)))
         self.db.execute("BEGIN")
         again = self.work_in(turn).outcome
+        taker = turn.taker.id if turn.taker else None
         assert self.dump() == before
         assert not again.finished
         assert not again.began
-        assert all(start in outcome.starts for start in again.starts)
+        if all(facts.keeper != taker for facts in turn.facts):
+            assert not again.starts
         self.db.execute("ROLLBACK")
 
     def remember(self, turn: Turn, outcome: Outcome) -> None:
@@ -611,6 +620,8 @@ class World(RuleBasedStateMachine):
         left = records.SKIPPED if state == records.FINISHED else records.PENDING
         assert rest == [left] * len(rest)
         codes = [self.ended.get((uid, n), (None,))[0] for n in range(len(commands))]
+        if result in ("killed", "timed-out"):
+            assert uid in self.marked
         if result == "succeeded":
             assert codes == [0] * len(commands)
         if result == "failed":
