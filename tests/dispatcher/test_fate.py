@@ -1,0 +1,711 @@
+"""What becomes of a command: the rule alone, and the tables in a small world where all may die.
+
+Real are the tables and all that changes them. The world around is played, a step at a time and
+in any order: a daemon that takes turns, keepers and guards that write books, processes that
+become commands, a machine that goes down. It knows what truly happened, so it can tell if the
+tables ever say, or lead to, anything else. Left out are generations of books, and what is
+peculiar to a full disk: endings that can't be written, a keeper before all old books are read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+)
+
+from dispatcher import acceptance, book, records, transitions
+from dispatcher.commandline import Spec
+from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
+from dispatcher.logs import Logs
+from dispatcher.orders import Order
+from dispatcher.queue import Queues
+from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome
+from sysadmd import journal
+from sysadmd.journal import Transaction
+
+T = TypeVar("T")
+
+# --- the rule alone: few enough values to try them all
+
+FLAGS = (
+    *("announced", "begun", "unbegun", "barred", "gone", "booked", "log", "same_boot", "last"),
+)
+ALL = [
+    Known(pair=pair, code=code, ending=ending, **dict(zip(FLAGS, flags, strict=True)))
+    for pair in Pair
+    for code in (None, 0, 3, -15)
+    for ending in (None, "killed", "timed-out")
+    for flags in itertools.product((False, True), repeat=len(FLAGS))
+]
+
+
+def test_a_known_code_is_kept_and_an_unknown_one_is_not_made_up() -> None:
+    for known in ALL:
+        fate = judge(known)
+        if known.code is not None:
+            assert isinstance(fate, Ended), known
+        if isinstance(fate, Ended):
+            assert fate.code == known.code, known
+
+
+def test_what_has_begun_is_neither_started_again_nor_skipped() -> None:
+    for known in ALL:
+        if known.begun:
+            fate = judge(known)
+            assert fate is not Open.AGAIN, known
+            assert not isinstance(fate, Skipped), known
+
+
+def test_what_may_still_begin_is_not_started_again() -> None:
+    for known in ALL:
+        may_begin = known.pair is Pair.STARTS or (
+            known.pair is Pair.SETTLED and known.announced
+        )
+        if may_begin and not known.unbegun:
+            assert judge(known) is not Open.AGAIN, known
+        if known.barred or known.ending:
+            assert judge(known) is not Open.AGAIN, known
+
+
+def test_nothing_of_another_boot_is_waited_for() -> None:
+    for known in ALL:
+        if not known.same_boot and known.code is None:
+            assert judge(known) == Ended(None, known.ending or "lost"), known
+
+
+def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
+    for known in ALL:
+        fate = judge(known)
+        if isinstance(fate, Open):
+            continue
+        if known.ending:
+            assert fate.result == known.ending, known
+        elif isinstance(fate, Skipped):
+            assert fate.result == "killed", known
+        elif known.code is None:
+            assert fate.result == "lost", known
+        elif known.code:
+            assert fate.result == "failed", known
+        elif known.last:
+            assert fate.result == "succeeded", known
+        else:
+            assert fate.result == (None if known.same_boot else "lost"), known
+
+
+# --- the world
+
+Command = tuple[int, int]
+LIMITS: dict[str | None, int] = {None: 2, "serial": 1}
+JOBS = 4
+ROUNDS = 100
+ACTORS = ("daemon", "tender", "killer", "watcher", "keeper", "guard", "process")
+EVENTS = (
+    *ACTORS,
+    *("accept", "kill", "time_out"),
+    *("daemon_dies", "keeper_dies", "guard_dies", "both_die", "machine_crashes"),
+)
+
+
+class Phase(IntEnum):
+    """FORKED: it may begin. BEGUN: that stands in the book. RUNS: the keeper knows, too."""
+
+    FORKED = 0
+    BEGUN = 1
+    RUNS = 2
+
+
+@dataclass(eq=False)
+class Process:
+    """What a keeper has forked to become a command, whose log is made. code: it has ended."""
+
+    command: Command
+    pid: int
+    since: float
+    phase: Phase = Phase.FORKED
+    code: int | None = None
+
+    @property
+    def may_begin(self) -> bool:
+        return self.phase is Phase.FORKED and self.code is None
+
+
+@dataclass(eq=False)
+class Duo:
+    """A keeper and its guard, both alive or not, and what the daemon has in mind of them."""
+
+    id: str
+    keeper: bool = True
+    guard: bool = True
+    drains: bool = False
+    orders: list[Command] = field(default_factory=list[Command])
+    announced: Command | None = None
+    children: list[Process] = field(default_factory=list[Process])
+    lines: list[bytes] = field(default_factory=list[bytes])
+    said_dead: bool = False
+    # False: nothing is left of it, it is but a name in the tables.
+    has_book: bool = True
+    # The daemon's; `read`: how many lines of the book it has worked in.
+    read: int = 0
+    linked: bool = False
+    takes: bool = False
+    settle: bool = False
+    knows_it_drains: bool = False
+
+    def write(self, line: book.Line) -> None:
+        self.lines.append(book.encode(line))
+
+    @property
+    def tells(self) -> bool:
+        """May anything still be written into its book?"""
+        return self.keeper or self.guard or any(child.may_begin for child in self.children)
+
+    def forget(self) -> None:
+        """What the daemon has in mind; the keeper notices that nobody is there."""
+        self.linked = self.takes = self.settle = self.knows_it_drains = False
+        self.orders.clear()
+
+
+@dataclass(frozen=True)
+class Disk(Logs):
+    """The logs, and who made each."""
+
+    made: dict[Command, str] = field(default_factory=dict[Command, str])
+
+    def make(self, command: Command, by: str) -> bool:
+        """False: somebody else has done it."""
+        return self.made.setdefault(command, by) == by
+
+    def size(self, uid: int, n: int) -> int | None:
+        return 0 if (uid, n) in self.made else None
+
+    def forget(self, uid: int, n: int) -> None:
+        self.made.pop((uid, n), None)
+
+
+@dataclass(eq=False)
+class Turn:
+    """One step of the daemon; outcome: it is committed."""
+
+    facts: list[Facts]
+    findings: list[Finding]
+    unsent: list[Command]
+    queues: Queues
+    starting: tuple[tuple[str | None, int], ...]
+    taker: Duo | None
+    outcome: Outcome | None = None
+
+
+NUMBER = st.integers(0, 14)
+EVENT = st.sampled_from(EVENTS)
+
+
+def pick(among: Sequence[T], number: int) -> T | None:
+    return among[number % len(among)] if among else None
+
+
+class World(RuleBasedStateMachine):
+    """The truth, and beside it what the tables have of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        self.db.execute("PRAGMA foreign_keys = ON")
+        for script in (*journal.SCHEMA, *records.SCHEMA):
+            self.db.executescript(script)
+        self.disk = Disk(Path("/nowhere"))
+        self.time = 1000.0
+        self.boot = 0
+        self.numbers = itertools.count(1)
+        self.duos: dict[str, Duo] = {}
+        self.processes: dict[int, Process] = {}
+        # What truly happened. Of each command: how it ended, in which boot.
+        self.begun: set[Command] = set()
+        self.ended: dict[Command, tuple[int, int]] = {}
+        # Jobs of which nothing may begin any more, but for what was on its way.
+        self.killed: dict[int, Process | None] = {}
+        self.marked: set[int] = set()
+        # Commands of which nobody can tell how they ended.
+        self.unseen: set[Command] = set()
+        self.start_daemon()
+        for number in (0, 1, 2):
+            self.accept(number)
+
+    @rule(steps=st.binary(min_size=10, max_size=100), event=EVENT, number=NUMBER)
+    def life_goes_on(self, steps: bytes, event: str, number: int) -> None:
+        """All do their next steps, in any order; then something comes between.
+
+        steps: in each byte who of them, and how: to draw these one by one takes far longer.
+        """
+        for step in steps:
+            how, actor = divmod(step, len(ACTORS))
+            getattr(self, ACTORS[actor])(how)
+        getattr(self, event)(number)
+
+    # --- the daemon
+
+    def start_daemon(self) -> None:
+        """As Mover.load, Tender.find and Killer.resume do it."""
+        self.up, self.settled = True, False
+        self.turn: Turn | None = None
+        self.findings: list[Finding] = []
+        self.unsent: list[Command] = []
+        self.watched: dict[Command, int] = {}
+        positions = dict(self.db.execute("SELECT keeper, position FROM books").fetchall())
+        for duo in self.duos.values():
+            duo.read = positions.get(duo.id, 0)
+        self.queues = Queues().configure(LIMITS)
+        for uid, queue, state in self.db.execute(
+            "SELECT uid, queue, state FROM jobs WHERE state < 2 ORDER BY uid"
+        ):
+            waits = state == records.PENDING
+            self.queues = self.queues.adopt(queue, [uid] * waits, [uid] * (not waits))
+        for uid, n, keeper in self.running():
+            if keeper is None:
+                self.unsent.append((uid, n))
+            elif keeper not in self.duos:
+                self.duos[keeper] = Duo(keeper, keeper=False, guard=False, has_book=False)
+        self.to_bar: list[Command] = self.db.execute(
+            "SELECT job, n FROM commands JOIN jobs ON uid = job"
+            " WHERE commands.state = 1 AND ending IS NOT NULL"
+        ).fetchall()
+
+    def daemon_dies(self, _: int = 0) -> None:
+        self.up, self.turn = False, None
+        for duo in self.duos.values():
+            duo.forget()
+
+    def accept(self, number: int) -> None:
+        if not self.up or len(self.jobs()) == JOBS:
+            return
+        commands, queue = 1 + number % 3, "serial" if number % 2 else None
+        order = Order(commands=(Spec(("true",), "true"),) * commands, queue=queue)
+        (accepted,) = self.write(lambda db: acceptance.accept(db, self.now(), [order]))
+        self.queues = self.queues.adopt(queue, (accepted.job.uid,), ())
+
+    def kill(self, number: int) -> None:
+        uid = 1 + number % JOBS
+        if not self.up:
+            return
+        ids = [id for (id,) in self.db.execute("SELECT id FROM jobs WHERE uid = ?", (uid,))]
+        for job in self.write(lambda db: acceptance.kill(db, self.now(), ids)):
+            self.marked.add(uid)
+            if job.n is None:
+                self.queues = self.queues.remove(job.queue, uid)
+                self.killed[uid] = None
+            else:
+                self.to_bar.append((uid, job.n))
+
+    def time_out(self, number: int) -> None:
+        uid = 1 + number % JOBS
+        if not self.up:
+            return
+        n = self.write(lambda db: transitions.mark(db, uid, "timed-out"))
+        if n is not None:
+            self.marked.add(uid)
+            self.to_bar.append((uid, n))
+
+    def killer(self, _: int) -> None:
+        """What was marked does not begin any more; if it has, it is ended."""
+        if not self.up or not self.to_bar:
+            return
+        command = self.to_bar.pop()
+        barred = self.disk.make(command, "kill")
+        process = next((one for one in self.alive() if one.command == command), None)
+        self.killed.setdefault(command[0], process)
+        if barred:
+            self.findings.append(Finding(*command, barred=True))
+        elif process is not None and not process.may_begin:
+            self.end(process, -15)
+
+    def tender(self, number: int) -> None:
+        """Notices what became of a keeper, or starts one."""
+        if not self.up:
+            return
+        duo = pick(list(self.duos.values()), number)
+        if duo is not None and duo.linked and not duo.keeper:
+            duo.linked = duo.takes = False
+        elif duo is not None and duo.linked and duo.drains and not duo.knows_it_drains:
+            duo.knows_it_drains, duo.takes, duo.settle = True, False, True
+        elif duo is not None and not duo.linked and duo.keeper and duo.announced is None:
+            # It answers between two commands, and has nothing left of an earlier daemon.
+            duo.linked, duo.settle, duo.knows_it_drains = True, True, duo.drains
+        elif (
+            self.settled
+            and number % 5 < 3
+            and not any(one.linked and not one.knows_it_drains for one in self.duos.values())
+        ):
+            id = f"keeper{next(self.numbers)}"
+            self.duos[id] = Duo(id, linked=True, takes=True)
+
+    def watcher(self, _: int) -> None:
+        """Finds whose process is gone, when nobody tells of it."""
+        for command, pid in list(self.watched.items()):
+            if self.processes[pid].code is not None:
+                del self.watched[command]
+                self.findings.append(Finding(*command, gone=True))
+
+    def daemon(self, number: int) -> None:
+        """The next part of a turn: reads, commits, remembers; anything may be in between."""
+        if not self.up:
+            self.start_daemon()
+        elif self.turn is None:
+            self.begin_turn(2 * (number % 5))
+        elif self.turn.outcome is None:
+            self.commit(self.turn, fails=number % 5 == 4)
+        else:
+            self.remember(self.turn, self.turn.outcome)
+
+    def begin_turn(self, portion: int) -> None:
+        """As Mover._turn begins, with so many lines of each book."""
+        facts = [one for duo in self.duos.values() if (one := self.read(duo, portion))]
+        taker = next((duo for duo in self.duos.values() if duo.takes), None)
+        queues, starting = (self.queues, ()) if taker is None else self.queues.start_ready()
+        unsent = self.unsent[:] if taker else []
+        if facts or self.findings or unsent or starting:
+            self.turn = Turn(facts, self.findings[:], unsent, queues, starting, taker)
+        elif not any(len(duo.lines) > duo.read for duo in self.duos.values()):
+            self.settled = True
+
+    def read(self, duo: Duo, portion: int) -> Facts | None:
+        """As Mover._read."""
+        state = Pair.SETTLED if duo.settle else Pair.STARTS
+        if not duo.linked and not duo.tells:
+            state = Pair.OVER
+        lines = [json.loads(line) for line in duo.lines[duo.read :][:portion]]
+        if lines:
+            return Facts(duo.id, lines, 1, duo.read + len(lines))
+        if len(duo.lines) > duo.read or state is Pair.STARTS:
+            return None
+        duo.settle = False
+        return Facts(duo.id, (), 1, duo.read, state, duo.has_book)
+
+    def commit(self, turn: Turn, fails: bool) -> None:
+        """fails: the disk is full; later all is read once more."""
+        self.db.execute("BEGIN")
+        step = self.work_in(turn)
+        step.start(turn.queues, turn.starting)
+        if fails:
+            self.db.execute("ROLLBACK")
+            for facts in turn.facts:
+                self.duos[facts.keeper].settle |= facts.pair is not Pair.STARTS
+            self.turn = None
+            return
+        self.db.execute("COMMIT")
+        turn.outcome = step.outcome
+        self.tables_are_true()
+        self.hear_again(replace(turn, facts=turn.facts[:]))
+
+    def work_in(self, turn: Turn) -> Advance:
+        taker = turn.taker.id if turn.taker else None
+        boot = str(self.boot)
+        change = Transaction(self.db)
+        step = Advance(change, self.now(), taker, self.disk, lambda mark: mark == boot)
+        for facts in turn.facts:
+            step.facts(facts)
+        for finding in turn.findings:
+            step.finding(finding)
+        for command in turn.unsent:
+            step.unsent(*command)
+        return step
+
+    def hear_again(self, turn: Turn) -> None:
+        """What is known already changes nothing, nor does an old book read anew."""
+        before = self.dump()
+        for facts in [one for one in turn.facts if one.pair is Pair.OVER]:
+            # As when the daemon dies before it has removed the book.
+            lines = [json.loads(line) for line in self.duos[facts.keeper].lines]
+            turn.facts.insert(0, Facts(facts.keeper, lines, 1, len(lines)))
+        self.db.execute("BEGIN")
+        again = self.work_in(turn).outcome
+        taker = turn.taker.id if turn.taker else None
+        assert self.dump() == before
+        assert not again.finished
+        assert not again.began
+        if all(facts.keeper != taker for facts in turn.facts):
+            assert not again.starts
+        self.db.execute("ROLLBACK")
+
+    def remember(self, turn: Turn, outcome: Outcome) -> None:
+        """As Mover._remember and Tender.worked_in."""
+        self.turn = None
+        del self.findings[: len(turn.findings)]
+        del self.unsent[: len(turn.unsent)]
+        for queue, uid in outcome.finished:
+            self.queues = self.queues.finish(queue, uid)
+        for start in outcome.starts:
+            if start.uid not in self.queues.lanes[start.queue].running:
+                self.queues = self.queues.begin(start.queue, start.uid)
+            assert turn.taker is not None
+            if turn.taker.linked and turn.taker.keeper and not turn.taker.drains:
+                turn.taker.orders.append((start.uid, start.n))
+        self.unsent += outcome.unsent
+        for orphan in outcome.orphans:
+            self.watched[orphan.uid, orphan.n] = orphan.identity.pid
+        for facts in turn.facts:
+            duo = self.duos[facts.keeper]
+            duo.read = facts.position
+            if facts.pair is Pair.OVER:
+                del self.duos[facts.keeper]
+            elif facts.pair is Pair.SETTLED and duo.linked and not duo.knows_it_drains:
+                if any(one.takes for one in self.duos.values() if one is not duo):
+                    duo.drains = duo.knows_it_drains = True
+                else:
+                    duo.takes = True
+
+    # --- keepers, guards, processes, the machine
+
+    def keeper(self, number: int) -> None:
+        """A keeper's next step."""
+        duo = pick([duo for duo in self.duos.values() if duo.keeper], number)
+        if duo is None:
+            return
+        if duo.announced is not None:
+            command, duo.announced = duo.announced, None
+            pid = next(self.numbers)
+            if self.disk.make(command, f"process {pid}"):
+                self.processes[pid] = Process(command, pid, self.time)
+                duo.children.append(self.processes[pid])
+            else:
+                duo.write({"barred": command})
+        elif not duo.guard and not duo.drains:
+            duo.drains = True
+            duo.orders.clear()
+        elif ended := [child for child in duo.children if child.code is not None]:
+            self.tell_end(duo, ended[0], begun=ended[0].phase is Phase.RUNS)
+        elif duo.orders:
+            duo.announced = duo.orders.pop(0)
+            duo.write({"next": duo.announced, "at": self.now().boot})
+        elif not duo.children and (duo.drains or not duo.linked):
+            # It owes nothing, so its guard goes, too.
+            duo.keeper = duo.guard = False
+
+    def guard(self, number: int) -> None:
+        """The next step of a guard whose keeper is dead."""
+        duo = pick([d for d in self.duos.values() if not d.keeper and d.guard], number)
+        if duo is None or any(child.may_begin for child in duo.children):
+            return
+        ended = [child for child in duo.children if child.code is not None]
+        if not duo.said_dead:
+            duo.said_dead = True
+            duo.children = [child for child in duo.children if child.phase > Phase.FORKED]
+            duo.write({"dead": True})
+        elif ended:
+            self.tell_end(duo, ended[0], begun=True)
+        elif not duo.children:
+            duo.guard = False
+
+    def tell_end(self, duo: Duo, child: Process, begun: bool) -> None:
+        duo.children.remove(child)
+        at, code = self.now().wall, child.code
+        duo.write({"end": child.command, "code": code, "time": at, "size": 0, "begun": begun})
+
+    def process(self, number: int) -> None:
+        """It begins, then runs, then ends; a signal may end it at any time."""
+        which, how = divmod(number, 5)
+        process, code = pick(self.alive(), which), (0, 0, 0, 3, -9)[how]
+        if process is None:
+            return
+        if code < 0 or process.phase is Phase.RUNS:
+            self.end(process, code)
+        elif process.phase is Phase.BEGUN:
+            process.phase = Phase.RUNS
+        else:
+            self.begin(process)
+
+    def begin(self, process: Process) -> None:
+        uid, n = process.command
+        assert (uid, n) not in self.begun, "it runs twice"
+        assert self.killed.get(uid, process) is process, "it was kept from beginning"
+        if n:
+            assert self.ended.get((uid, n - 1)) == (0, self.boot), "the one before did not"
+        process.phase = Phase.BEGUN
+        self.begun.add((uid, n))
+        duo = next(duo for duo in self.duos.values() if process in duo.children)
+        if not duo.keeper and not duo.guard:
+            self.unseen.add((uid, n))
+        times = {"since": process.since, "at": self.now().boot}
+        duo.write({"began": [uid, n], "pid": process.pid, **times})
+
+    def end(self, process: Process, code: int) -> None:
+        process.code = code
+        if process.phase > Phase.FORKED:
+            self.ended[process.command] = (code, self.boot)
+
+    def keeper_dies(self, number: int) -> None:
+        duo = pick([duo for duo in self.duos.values() if duo.keeper], number)
+        if duo is not None:
+            duo.keeper, duo.announced = False, None
+            duo.orders.clear()
+            self.leave_alone(duo)
+
+    def guard_dies(self, number: int) -> None:
+        duo = pick([duo for duo in self.duos.values() if duo.guard], number)
+        if duo is not None:
+            duo.guard = False
+            self.leave_alone(duo)
+
+    def both_die(self, number: int) -> None:
+        """Of one pair, if all of it is alive."""
+        duo = pick(list(self.duos.values()), number)
+        if duo is not None and duo.keeper and duo.guard:
+            duo.keeper = duo.guard = False
+            duo.announced = None
+            duo.orders.clear()
+            self.leave_alone(duo)
+
+    def leave_alone(self, duo: Duo) -> None:
+        if not duo.keeper and not duo.guard:
+            self.unseen |= {child.command for child in duo.children if child.phase}
+
+    def machine_crashes(self, number: int) -> None:
+        """Of each book some lines are left that were not worked in."""
+        if self.up:
+            self.daemon_dies()
+        self.boot += 1
+        positions = dict(self.db.execute("SELECT keeper, position FROM books").fetchall())
+        for duo in self.duos.values():
+            duo.keeper = duo.guard = False
+            duo.announced = None
+            duo.children.clear()
+            del duo.lines[positions.get(duo.id, 0) + number :]
+        for process in self.alive():
+            process.code = -9
+        for uid, _, _ in self.running():
+            self.unseen |= {(uid, n) for n in range(3)}
+
+    # --- what always holds
+
+    @invariant()
+    def tables_are_true(self) -> None:
+        results = {uid: (state, result) for uid, state, result in self.jobs()}
+        alive = [process.command for process in self.alive()]
+        states: dict[int, list[int]] = {uid: [] for uid in results}
+        for uid, n, state, code in self.db.execute(
+            "SELECT job, n, state, return_code FROM commands ORDER BY job, n"
+        ):
+            states[uid].append(state)
+            if code is not None:
+                assert self.ended[uid, n][0] == code
+            if state == records.SKIPPED:
+                assert (uid, n) not in self.begun
+            if state == records.FINISHED and code is None:
+                assert (uid, n) in self.unseen
+                assert (uid, n) not in alive
+        for uid, (state, result) in results.items():
+            self.job_is_whole(uid, state, result, states[uid])
+
+    def job_is_whole(
+        self, uid: int, state: int, result: str | None, commands: list[int]
+    ) -> None:
+        finished = commands.count(records.FINISHED)
+        rest = commands[finished:]
+        if state == records.RUNNING:
+            assert rest[0] == records.RUNNING
+            del rest[0]
+        left = records.SKIPPED if state == records.FINISHED else records.PENDING
+        assert rest == [left] * len(rest)
+        codes = [self.ended.get((uid, n), (None,))[0] for n in range(len(commands))]
+        if result in ("killed", "timed-out"):
+            assert uid in self.marked
+        if result == "succeeded":
+            assert codes == [0] * len(commands)
+        if result == "failed":
+            assert codes[finished - 1]
+
+    @invariant()
+    def events_are_in_order(self) -> None:
+        told: dict[int, list[Any]] = {}
+        for (body,) in self.db.execute("SELECT body FROM events ORDER BY seq"):
+            event = json.loads(body)
+            told.setdefault(event["job"], []).append(event.get("command", event["state"]))
+        for uid, state, _ in self.jobs():
+            running = [word for word in told[uid] if isinstance(word, int)]
+            finished = ["finished"] * (state == records.FINISHED)
+            assert running == list(range(len(running)))
+            assert told[uid] == ["pending", *running, *finished]
+
+    @invariant()
+    def queues_are_kept(self) -> None:
+        lane_of = dict(self.db.execute("SELECT uid, queue FROM jobs").fetchall())
+        jobs = {uid for uid, state, _ in self.jobs() if state == records.RUNNING}
+        alive = {process.command[0] for process in self.alive() if process.phase}
+        for uids in (jobs, alive):
+            lanes = Counter(lane_of[uid] for uid in uids)
+            assert all(lanes[queue] <= limit for queue, limit in LIMITS.items())
+        if self.up and self.turn is None:
+            remembered = [lane.running for lane in self.queues.lanes.values()]
+            assert jobs == frozenset[int]().union(*remembered)
+
+    def teardown(self) -> None:
+        """The world comes to rest: all go on with what they do, and nobody dies any more."""
+        try:
+            for _ in range(ROUNDS):
+                if all(state == records.FINISHED for _, state, _ in self.jobs()):
+                    break
+                for actor in ACTORS:
+                    for which in range(len(self.duos) + len(self.alive()) + 1):
+                        getattr(self, actor)(which * 5 if actor == "process" else which)
+                # As much of the books as there is.
+                self.daemon(3)
+            self.tables_are_true()
+            self.events_are_in_order()
+            self.queues_are_kept()
+            assert all(state == records.FINISHED for _, state, _ in self.jobs())
+        finally:
+            self.db.close()
+
+    # --- small helpers
+
+    def write(self, change: Callable[[Transaction], T]) -> T:
+        self.db.execute("BEGIN")
+        result = change(Transaction(self.db))
+        self.db.execute("COMMIT")
+        return result
+
+    def now(self) -> Now:
+        self.time += 1
+        return Now(self.time, self.time, str(self.boot))
+
+    def alive(self) -> list[Process]:
+        return [process for process in self.processes.values() if process.code is None]
+
+    def jobs(self) -> list[tuple[int, int, str | None]]:
+        """Uid, state, result."""
+        return self.db.execute("SELECT uid, state, result FROM jobs").fetchall()
+
+    def running(self) -> list[tuple[int, int, str | None]]:
+        return self.db.execute("SELECT job, n, keeper FROM commands WHERE state = 1").fetchall()
+
+    def dump(self) -> list[list[Any]]:
+        tables = ("jobs", "commands", "events", "books")
+        return [self.db.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+
+
+class LongWorld(World):
+    """The same, looked at for longer."""
+
+
+# Without a type in the hypothesis that we use.
+test_the_tables_tell_the_truth_whoever_dies = cast("Any", World).TestCase
+test_the_tables_tell_the_truth_whoever_dies.settings = settings(
+    max_examples=150, stateful_step_count=12, deadline=None
+)
+test_they_do_so_however_long_one_looks = pytest.mark.long(cast("Any", LongWorld).TestCase)
+test_they_do_so_however_long_one_looks.settings = settings(
+    max_examples=10_000, stateful_step_count=15, deadline=None
+)
