@@ -19,7 +19,7 @@ from typing import Final
 from dispatcher import logs, records
 from dispatcher.fate import Pair
 from dispatcher.identity import Identity
-from dispatcher.keepers import KeeperPair
+from dispatcher.keepers import KeeperPair, Link
 from dispatcher.processes import is_same_boot
 from dispatcher.queue import IllegalMove, Queues
 from dispatcher.records import PENDING, RUNNING
@@ -203,6 +203,7 @@ class Mover:
             return
         now = self._site.now()
         keeper = None if taker is None else taker.id
+        link = None if taker is None else taker.link
 
         def change(change: Transaction) -> Outcome:
             step = Advance(
@@ -230,7 +231,7 @@ class Mover:
             del self._endings[uid]
         del self._findings[: len(findings)]
         del self._unsent[: len(unsent)]
-        self._remember(outcome, taker)
+        self._remember(outcome, link)
         for entry in facts:
             tender.worked_in(entry)
 
@@ -244,24 +245,37 @@ class Mover:
         if (generation, position) != (pair.book.generation, pair.book.position):
             # The end is known when nothing more is read.
             self.wake()
-            return Facts(pair.id, lines, generation, position)
+            if any("dead" in line for line in lines):
+                # It is known by the book before its silence is.
+                pair.takes = False
+            return Facts(pair.id, lines, generation, position, alive=not pair.over)
         if state is Pair.STARTS:
             return None
         # It may be wanted anew while this one is being committed.
         pair.settle = False
-        return Facts(pair.id, (), generation, position, state, pair.book.is_there())
+        return Facts(
+            pair.id,
+            (),
+            generation,
+            position,
+            state,
+            alive=not pair.over,
+            booked=pair.book.is_there(),
+        )
 
-    def _remember(self, outcome: Outcome, taker: KeeperPair | None) -> None:
-        """Bring the memory up to what is now committed; send the starts."""
+    def _remember(self, outcome: Outcome, link: Link | None) -> None:
+        """Bring the memory up to what is now committed; send the starts.
+
+        link: to the keeper that they were given to. If it is gone by now, the book lacks the
+        commands, and settling starts them again: another link to it would start them twice.
+        """
         for queue, uid in outcome.finished:
             self.queues = self.queues.finish(queue, uid)
             self.running.pop(uid, None)
         for start in outcome.starts:
             self._started(start)
-            assert taker is not None
-            if taker.link is not None:
-                # If it is gone by now, its book lacks the command: settling starts it again.
-                taker.link.send(
+            if link is not None:
+                link.send(
                     {
                         "start": [start.uid, start.n],
                         "argv": start.argv,

@@ -43,8 +43,8 @@ class Now:
 class Facts:
     """New lines of a keeper's book, and where it will have been read to.
 
-    pair: what guard and keeper could still do when this was read, the lines apart. booked: the
-    book is there.
+    pair: what guard and keeper could still do when this was read, the lines apart. alive: one
+    of them lived then, so it is of this boot. booked: the book is there.
     """
 
     keeper: str
@@ -52,6 +52,7 @@ class Facts:
     generation: int
     position: int
     pair: Pair = Pair.STARTS
+    alive: bool = True
     booked: bool = True
 
 
@@ -215,7 +216,7 @@ class Advance:
         for (uid, n), lines in said.items():
             row = self._row(uid, n)
             if row is not None and row.keeper == facts.keeper:
-                self._weigh(row, lines, pair, facts.booked)
+                self._weigh(row, lines, pair, alive=facts.alive, booked=facts.booked)
         if pair is not Pair.STARTS:
             for uid, n in self._db.execute(
                 "SELECT job, n FROM commands WHERE keeper = ? AND state = ? ORDER BY job",
@@ -223,7 +224,7 @@ class Advance:
             ).fetchall():
                 row = self._row(uid, n)
                 if row is not None and row.keeper == facts.keeper:
-                    self._weigh(row, _Said(), pair, facts.booked)
+                    self._weigh(row, _Said(), pair, alive=facts.alive, booked=facts.booked)
         if pair is Pair.OVER:
             self._db.execute("DELETE FROM books WHERE keeper = ?", (facts.keeper,))
         else:
@@ -237,14 +238,13 @@ class Advance:
         row = self._row(finding.uid, finding.n)
         if row is not None:
             pair = Pair.OVER if finding.gone else Pair.STARTS
-            said = _Said(barred=finding.barred)
-            self._weigh(row, said, pair, booked=True, gone=finding.gone)
+            self._weigh(row, _Said(barred=finding.barred), pair, gone=finding.gone)
 
     def unsent(self, uid: int, n: int) -> None:
         """Start a running command that no keeper was given."""
         row = self._row(uid, n)
         if row is not None and row.keeper is None:
-            self._weigh(row, _Said(), Pair.OVER, booked=True)
+            self._weigh(row, _Said(), Pair.OVER)
 
     def start(self, queues: Queues, starting: Iterable[tuple[str | None, int]]) -> None:
         """Start these jobs, and those that may start once the ones just finished are gone.
@@ -271,7 +271,14 @@ class Advance:
         return _Row(*row) if row else None
 
     def _weigh(
-        self, row: _Row, said: _Said, pair: Pair, booked: bool, *, gone: bool = False
+        self,
+        row: _Row,
+        said: _Said,
+        pair: Pair,
+        *,
+        alive: bool = False,
+        booked: bool = True,
+        gone: bool = False,
     ) -> None:
         """Have a command judged, and do what follows."""
         told, row = row, row.with_lines(said)
@@ -290,7 +297,7 @@ class Advance:
                 booked=booked,
                 log=pair is Pair.OVER and self._logs.size(row.uid, row.n) is not None,
                 ending=row.ending,
-                same_boot=pair is not Pair.OVER or self._is_this_boot(row.boot),
+                same_boot=alive or self._is_this_boot(row.boot),
                 last=row.last,
             )
         )
@@ -405,7 +412,8 @@ def _sort(facts: Facts) -> tuple[dict[tuple[int, int], _Said], Pair]:
         uid, n = job
         known = said.pop((uid, n), _Said())
         if "next" in line:
-            known = replace(known, next_at=line["at"])
+            # What was said before is of an earlier attempt, which was none.
+            known = _Said(next_at=line["at"])
         elif "began" in line:
             known = replace(known, began=line)
         elif "end" in line:

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from dispatcher import acceptance, book, records, transitions
 from dispatcher.commandline import Spec
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
-from dispatcher.logs import Logs
+from dispatcher.logs import LogFiles
 from dispatcher.orders import Order
 from dispatcher.queue import Queues
 from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome
@@ -181,7 +181,7 @@ class Duo:
 
 
 @dataclass(frozen=True)
-class Disk(Logs):
+class Disk(LogFiles):
     """The logs, and who made each."""
 
     made: dict[Command, str] = field(default_factory=dict[Command, str])
@@ -388,11 +388,15 @@ class World(RuleBasedStateMachine):
             state = Pair.OVER
         lines = [json.loads(line) for line in duo.lines[duo.read :][:portion]]
         if lines:
-            return Facts(duo.id, lines, 1, duo.read + len(lines))
+            if any("dead" in line for line in lines):
+                duo.takes = False
+            alive = state is not Pair.OVER
+            return Facts(duo.id, lines, 1, duo.read + len(lines), alive=alive)
         if len(duo.lines) > duo.read or state is Pair.STARTS:
             return None
         duo.settle = False
-        return Facts(duo.id, (), 1, duo.read, state, duo.has_book)
+        alive = state is not Pair.OVER
+        return Facts(duo.id, (), 1, duo.read, state, alive=alive, booked=duo.has_book)
 
     def commit(self, turn: Turn, fails: bool) -> None:
         """fails: the disk is full; later all is read once more."""
@@ -429,7 +433,7 @@ class World(RuleBasedStateMachine):
         for facts in [one for one in turn.facts if one.pair is Pair.OVER]:
             # As when the daemon dies before it has removed the book.
             lines = [json.loads(line) for line in self.duos[facts.keeper].lines]
-            turn.facts.insert(0, Facts(facts.keeper, lines, 1, len(lines)))
+            turn.facts.insert(0, Facts(facts.keeper, lines, 1, len(lines), alive=False))
         self.db.execute("BEGIN")
         again = self.work_in(turn).outcome
         taker = turn.taker.id if turn.taker else None
