@@ -88,6 +88,13 @@ def test_nothing_of_another_boot_is_waited_for() -> None:
             assert judge(known) == Ended(None, known.ending or "lost"), known
 
 
+def test_what_runs_is_lost_only_when_it_is_gone() -> None:
+    for known in ALL:
+        if known.begun and known.code is None and known.same_boot and not known.gone:
+            over = known.pair is Pair.OVER
+            assert judge(known) is (Open.WATCH if over else Open.WAIT), known
+
+
 def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
     for known in ALL:
         fate = judge(known)
