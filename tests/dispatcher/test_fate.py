@@ -88,6 +88,13 @@ def test_nothing_of_another_boot_is_waited_for() -> None:
             assert judge(known) == Ended(None, known.ending or "lost"), known
 
 
+def test_what_runs_is_lost_only_when_it_is_gone() -> None:
+    for known in ALL:
+        if known.begun and known.code is None and known.same_boot and not known.gone:
+            over = known.pair is Pair.OVER
+            assert judge(known) is (Open.WATCH if over else Open.WAIT), known
+
+
 def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
     for known in ALL:
         fate = judge(known)
@@ -168,6 +175,12 @@ class Duo:
 
     def write(self, line: book.Line) -> None:
         self.lines.append(book.encode(line))
+
+    @property
+    def has_two_tries(self) -> bool:
+        """May it tell of two tries to start a command? Such a book is not read twice here: the
+        end of the first, which had not begun, is taken for that of the second."""
+        return any(b'"begun":false' in line for line in self.lines)
 
     @property
     def tells(self) -> bool:
@@ -285,6 +298,10 @@ class World(RuleBasedStateMachine):
         ).fetchall()
 
     def daemon_dies(self, _: int = 0) -> None:
+        if self.turn is not None and self.turn.outcome is not None:
+            for facts in self.turn.facts:
+                if facts.pair is Pair.OVER and self.duos[facts.keeper].has_two_tries:
+                    del self.duos[facts.keeper]
         self.up, self.turn = False, None
         for duo in self.duos.values():
             duo.forget()
@@ -432,6 +449,8 @@ class World(RuleBasedStateMachine):
         before = self.dump()
         for facts in [one for one in turn.facts if one.pair is Pair.OVER]:
             # As when the daemon dies before it has removed the book.
+            if self.duos[facts.keeper].has_two_tries:
+                continue
             lines = [json.loads(line) for line in self.duos[facts.keeper].lines]
             turn.facts.insert(0, Facts(facts.keeper, lines, 1, len(lines), alive=False))
         self.db.execute("BEGIN")
