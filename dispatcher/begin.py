@@ -32,6 +32,7 @@ NOT_FOUND: Final = 127
 CANNOT_RUN: Final = 126
 # Where the process keeps the pipe that it says this by: all above is the keeper's.
 _TELL: Final = 3
+_ALL: Final = os.sysconf("SC_OPEN_MAX")
 
 Limits = Mapping[int, tuple[int, int]]
 
@@ -72,9 +73,7 @@ def start(
         raise
     else:
         if not pid:
-            for file in private:
-                os.close(file)
-            _become(program, book_file, tell, began, limits)
+            _become(program, book_file, tell, began, limits, private)
     finally:
         dye.wash()
         os.close(tell)
@@ -83,10 +82,17 @@ def start(
 
 
 def _become(
-    program: Program, book_file: int, tell: int, began: bytes, limits: Limits
+    program: Program,
+    book_file: int,
+    tell: int,
+    began: bytes,
+    limits: Limits,
+    private: Iterable[int],
 ) -> NoReturn:
     status = CANNOT_RUN
     try:
+        for file in private:
+            os.close(file)
         signal.set_wakeup_fd(-1)
         os.setsid()
         line = b'%b%d,"at":%r}\n' % (began, os.getpid(), boot_clock())
@@ -104,9 +110,6 @@ def _become(
     finally:
         # Nothing of the keeper's own goes on here.
         os._exit(status)
-
-
-_ALL: Final = os.sysconf("SC_OPEN_MAX")
 
 
 def make_log(uid: int, n: int) -> int | None:
