@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -48,7 +49,9 @@ class _Later:
 
 
 def _stop(number: int, frame: object) -> None:
-    sys.exit(0)
+    # No exception: what is imported meanwhile may swallow it. Nothing is served yet, and whatever
+    # is half done is as after a kill.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -300,6 +300,7 @@ def test_who_can_write_to_any_of_several_files_is_a_member(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     log = tmp_path / "log"
+    log.touch()
     reader = os.open(fifo, os.O_RDWR)
     one = HOLDS.replace("' &", f"' >{fifo} 2>/dev/null &")
     two = HOLDS.replace("' &", f"' 2>{log} >/dev/null &")
