@@ -49,7 +49,7 @@ class _Later:
 
 
 def _stop(number: int, frame: object) -> None:
-    # No exception: what is imported meanwhile may swallow it. Nothing is served yet, and what is
+    # No exception: what is imported meanwhile may swallow it. Nothing is served yet; what is
     # half done is as after a kill.
     os._exit(0)
 
