@@ -4,7 +4,7 @@ Keeper, guard, and what is to become a command write it, the daemon reads it at 
 what stands in the book can't be lost with a connection, and nobody has to acknowledge it.
 Standard library only.
 
-    {"next": [uid, n], "at": T}                  the keeper: a process is told to become this
+    {"next": [uid, n], "at": T}                  the keeper: a process is to become this
     {"began": [uid, n], "pid": P,
      "since": T, "at": T}                        that process: it is about to; forked at `since`
     {"end": [uid, n], "code": C, "time": W,

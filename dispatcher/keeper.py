@@ -1,12 +1,12 @@
 """The keeper: the one process whose children become commands. Outlives the daemon.
 
 It decides nothing, keeps nothing but its children, and says everything in its book, from where
-the daemon takes it when it can: what comes next before it is told to a process that stands by
-(dispatcher/begin.py), and an end before the child is reaped. It touches nothing that a job
-names. If it dies, its children fall to the guard (dispatcher/guard.py), its parent. If the
-guard dies, it takes no more commands and goes when the last one has ended. Without daemon and
-commands it goes at once. Single-threaded, standard library only, everything imported at the
-start: the very job that it runs may replace the files that it was started from.
+the daemon takes it when it can: what comes next before it is forked (dispatcher/begin.py), and
+an end before the child is reaped. It touches nothing that a job names. If it dies, its children
+fall to the guard (dispatcher/guard.py), its parent. If the guard dies, it takes no more
+commands and goes when the last one has ended. Without daemon and commands it goes at once.
+Single-threaded, standard library only, everything imported at the start: the very job that it
+runs may replace the files that it was started from.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ UNCALLED: Final = 30.0
 HANGS: Final = 5.0
 # Read from the daemon at once; a request has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
+# Our own log is for trouble alone; above this it is begun anew.
 _LOG_SIZE: Final = 1024 * 1024
 # The daemon falls silent inside a request only if it is broken; its requests are far smaller.
 _LONGEST: Final = 4 * 1024 * 1024

@@ -87,7 +87,8 @@ class Killer:
                 # Commands before this one may have left somebody.
                 await self._end_family(self._family(uid, leader))
         finally:
-            del self._doomed[uid]
+            # Who waits for the bar waits no longer, if we are cancelled before it.
+            self._doomed.pop(uid).cancel()
 
     async def _bar(self, uid: int, n: int) -> bool:
         """Keep a command from beginning. False: it has begun."""
