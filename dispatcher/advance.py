@@ -103,7 +103,7 @@ class Mover:
             " FROM commands JOIN jobs ON job = uid WHERE commands.state = ?",
             (RUNNING,),
         ).fetchall():
-            identity = None if pid is None else Identity(pid, next_at, began_at)
+            identity = None if began_at is None else Identity(pid, next_at, began_at)
             self.running[uid] = Running(
                 uid, queue, n, deadline, identity, heard=heard, size=told
             )
@@ -225,7 +225,9 @@ class Mover:
             outcome = await self._site.store.write(change)
         except StoreFull:
             for entry in facts:
-                tender.pairs[entry.keeper].settle |= entry.pair is not Pair.STARTS
+                pair = tender.pairs[entry.keeper]
+                pair.settle |= entry.pair is not Pair.STARTS
+                pair.dead |= entry.pair is Pair.DEAD
             raise
         for uid in endings:
             del self._endings[uid]
@@ -240,7 +242,7 @@ class Mover:
 
     def _read(self, pair: KeeperPair) -> Facts | None:
         # In this order: what is true of the writers now is so of all that is read after it.
-        state = Pair.OVER if pair.over else Pair.SETTLED if pair.settle else Pair.STARTS
+        state = pair.state
         lines, generation, position = pair.book.read()
         if (generation, position) != (pair.book.generation, pair.book.position):
             # The end is known when nothing more is read.
@@ -252,16 +254,8 @@ class Mover:
         if state is Pair.STARTS:
             return None
         # It may be wanted anew while this one is being committed.
-        pair.settle = False
-        return Facts(
-            pair.id,
-            (),
-            generation,
-            position,
-            state,
-            alive=not pair.over,
-            booked=pair.book.is_there(),
-        )
+        pair.settle = pair.dead = False
+        return Facts(pair.id, (), generation, position, state, alive=not pair.over)
 
     def _remember(self, outcome: Outcome, link: Link | None) -> None:
         """Bring the memory up to what is now committed; send the starts.

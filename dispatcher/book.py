@@ -1,20 +1,21 @@
 """The keeper's book: an append-only file of facts, one JSON line each. No process, no table.
 
-Keeper, guard, and what is to become a command write it, the daemon reads it at its leisure:
-what stands in the book can't be lost with a connection, and nobody has to acknowledge it.
-Standard library only.
+The keeper writes it, the daemon reads it at its leisure: what stands in the book can't be lost
+with a connection, and nobody has to acknowledge it. When the keeper is dead the guard and the
+starters write it. What is said twice is said once. Standard library only.
 
-    {"next": [uid, n], "at": T}                  the keeper: a process is to become this
+    {"next": [uid, n], "at": T, "pid": P}        a starter, this process, is told to begin it
     {"began": [uid, n], "pid": P,
-     "since": T, "at": T}                        that process: it is about to; forked at `since`
+     "since": T, "at": T}                        it has begun: its process was made in between
     {"end": [uid, n], "code": C, "time": W,
-     "size": B, "begun": true}                   it has ended; begun false: before it began
+     "size": B, "begun": true}                   it has ended; begun false: it never began
     {"barred": [uid, n]}                         its log was there before: it did not begin
+    {"left": [uid, n]}                           it goes on, and nobody will know how it ends
     {"dead": true}                               the guard: the keeper is dead, nothing begins
 
-T: s by the boot clock; C: 0..255, or minus the signal; W: s since 1970; B: bytes, null: the log
-is gone. A new generation of the book begins, whole at once, with the lines of what still runs;
-nothing is added to an older one after that.
+T: s by the boot clock; C: 0..255, minus the signal, null: nobody knows; W: s since 1970; B:
+bytes, null: the log is gone. A new generation of the book begins, whole at once, with the lines
+of what still runs; nothing is added to an older one after that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import os
 import time
 from pathlib import Path
 from typing import Any, Final, cast
+
+from dispatcher.identity import boot_clock
 
 # Read at once; a longer book takes more turns.
 _PORTION: Final = 256 * 1024
@@ -51,10 +54,15 @@ def encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def end(job: list[int], code: int, *, begun: bool = True) -> Line:
+def began(job: list[int], pid: int, since: float) -> Line:
+    """The line of a command that was found to have begun, between then and now."""
+    return {"began": job, "pid": pid, "since": since, "at": boot_clock()}
+
+
+def end(job: list[int], code: int | None, *, begun: bool = True) -> Line:
     """The line of a command's end, which is now."""
     try:
-        size = Path("jobs", str(job[0]), f"{job[1]}.log").stat().st_size
+        size = os.stat(f"jobs/{job[0]}/{job[1]}.log").st_size  # noqa: PTH116 - of every command
     except OSError:
         size = None
     return {"end": job, "code": code, "time": time.time(), "size": size, "begun": begun}
@@ -139,10 +147,6 @@ class BookReader:
         for older in range(self.generation, generation):
             path(self._room, self.keeper, older).unlink(missing_ok=True)
         self.generation, self.position = generation, position
-
-    def is_there(self) -> bool:
-        """False: somebody has deleted it."""
-        return path(self._room, self.keeper, self.generation).exists()
 
     def size(self) -> int:
         """Bytes in the present generation."""

@@ -3,12 +3,13 @@
 It is in the timer slack, of which nobody else makes use here: a few microseconds more than the
 kernel's own 50, by which sleeps may end late. It goes over fork, setsid and exec, so it stays
 with those that left group and session and lost their parents. Standard library only, ready at
-import: the keeper's forked child calls it.
+import: guard, keeper and starters use it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any, Final
 
@@ -72,3 +73,15 @@ def dyed(pid: int) -> int | None:
     except (OSError, ValueError):
         return None
     return found if 1 <= found <= MARKS else None
+
+
+def can_tell() -> bool:
+    """May we know the marks of others, ended ones included?"""
+    if _prctl is None:
+        return False
+    try:
+        with open(f"/proc/{os.getppid()}/timerslack_ns", "rb") as file:  # noqa: PTH123
+            file.read()
+    except OSError:
+        return False
+    return True

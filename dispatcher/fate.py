@@ -6,8 +6,10 @@ in the transaction in which the row was read; the row then runs no more, or at a
 so the same fact heard again decides nothing.
 
     its end is known                    it has ended, whatever else was learnt, in any boot
+    it has ended, nobody knows how      lost
     it was begun in another boot        lost: nobody saw the end
     its start was barred                the job ends; a kill bars what has not begun
+    it may have begun, nobody can tell  lost
     it never began, and never will      started anew; if the job is to end, the job ends
     it began, nobody will tell its end  watched until its process is gone; then lost
     else                                nothing: more will be learnt
@@ -27,7 +29,8 @@ class Pair(Enum):
     """What guard and keeper, to which a command was given, may still do for it.
 
     STARTS: all. SETTLED: the keeper begins nothing that it has not announced. DEAD: the keeper
-    is dead, nothing begins; its guard still tells ends. OVER: both are dead, the book is read.
+    is dead, nothing begins; guard or starters still tell ends. OVER: all are dead, the book is
+    read.
     """
 
     STARTS = auto()
@@ -41,21 +44,24 @@ class Known:
     """All that is known of a command that runs as far as the tables know.
 
     announced: a keeper wrote that it comes next. begun: its process is known. code: with which
-    it ended, 0..255 or minus the signal. unbegun: what was to become it ended before that.
-    barred: its log was made by somebody else first, so it can't begin. gone: its process was
-    looked for, in vain. booked: the book of its keeper is there. log: so is its log. ending:
-    how its job is to end, decided before the first signal. same_boot: the machine has not been
-    down since the job's start. last: the job has no further command.
+    it ended, 0..255 or minus the signal. unknown: it has ended, or will not be seen any more,
+    with a code that nobody knows. unbegun: its starter ended before it. barred: its log was
+    made by somebody else first, so it can't begin. left: nobody will tell its end. gone: its
+    process was looked for, in vain. log: its log is there, and says that it may have begun; the
+    guard had no time to look for it. ending: how its job is to end, decided before the first
+    signal. same_boot: the machine has not been down since the job's start. last: the job has no
+    further command.
     """
 
     pair: Pair
     announced: bool = False
     begun: bool = False
     code: int | None = None
+    unknown: bool = False
     unbegun: bool = False
     barred: bool = False
+    left: bool = False
     gone: bool = False
-    booked: bool = True
     log: bool = False
     ending: str | None = None
     same_boot: bool = True
@@ -94,8 +100,10 @@ def judge(known: Known) -> Fate:
         return Ended(known.code, _result(known, known.code))
     if not known.same_boot:
         return Ended(None, known.ending or LOST)
+    if known.unknown:
+        return Ended(None, known.ending or LOST)
     if known.begun:
-        if known.pair is not Pair.OVER:
+        if known.pair is not Pair.OVER and not known.left:
             return Open.WAIT
         return Ended(None, known.ending or LOST) if known.gone else Open.WATCH
     if known.barred:
@@ -103,9 +111,9 @@ def judge(known: Known) -> Fate:
         return Skipped(known.ending or KILLED)
     if not _never_begins(known):
         return Open.WAIT
-    if known.pair is Pair.OVER and not known.booked and known.log:
-        # The book would say if it began. Without it the log does, and may be wrong: no second
-        # run of what may have run.
+    if known.pair in (Pair.DEAD, Pair.OVER) and known.log and not known.unbegun:
+        # Its starter had no time to write that it began, or the book is gone: no second run of
+        # what may have run.
         return Ended(None, known.ending or LOST)
     return Skipped(known.ending) if known.ending else Open.AGAIN
 

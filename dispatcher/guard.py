@@ -1,34 +1,27 @@
 """The guard: the keeper's parent, and the net under it. Starts no command, talks to nobody.
 
 Does nothing until the keeper dies. Then the keeper's children, ended ones included, fall to the
-guard, since it is the reaper of its descendants where the system has such a thing. The book
-says which of them are commands; it writes down the end of each, and goes. If guard and keeper
-die together, the codes of the commands then running are nowhere: they end as `lost`. Standard
-library only.
+guard, since it is the reaper of its descendants where the system has such a thing. Those that
+are starters go on by themselves, and tell the ends of their commands. What falls to the guard
+when a starter dies, too, it knows by the book, and writes down its end; it stays as long as
+there is any of that. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dispatcher import book, dye
-from sysadmd.machine import FORCED_PORTABLE
+from dispatcher import adoption, book, dye
 
-# Source: prctl(2), PR_SET_CHILD_SUBREAPER; procctl(2), PROC_REAP_ACQUIRE.
-_PR_SET_CHILD_SUBREAPER: Final = 36
-_PROC_REAP_ACQUIRE: Final = 2
-_P_PID: Final = 0
 # Signals that guard and keeper do not take.
 QUIET: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
@@ -70,28 +63,31 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, int], int]) -> int:
     os.setsid()
     # Not ignored: a command would inherit that. What becomes one takes them when it begins.
     signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
-    if not FORCED_PORTABLE:
-        _become_reaper()
+    adoption.become_reaper()
     guard_end, keeper_end = socket.socketpair()
+    # The end of this one stays with the keeper alone: it shows the keeper's own end at once.
+    alive, alive_end = os.pipe()
     keeper = os.fork()
     if keeper == 0:
         guard_end.close()
+        os.close(alive)
         return keep(setup, keeper_end, ready_end)
     keeper_end.close()
     os.close(ready_end)
+    os.close(alive_end)
     # Shows for as long as we live that we do. A record lock: the keeper does not inherit it.
     lock = os.open(Path("keeper", f"{setup.id}.guard"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
-    return _guard(setup, keeper, guard_end)
+    return _guard(setup, keeper, guard_end, alive)
 
 
-def _guard(setup: Setup, keeper: int, line: socket.socket) -> int:
+def _guard(setup: Setup, keeper: int, line: socket.socket, alive: int) -> int:
     """Until there is nothing left to tell."""
     while True:
         # Descendants that have lost their parents may be among those that end.
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         assert ended is not None
-        if ended.si_pid == keeper or _hangs_up(line):
+        if ended.si_pid == keeper or _is_ending(keeper, alive):
             break
         os.waitpid(ended.si_pid, 0)
     ended = os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT)
@@ -99,66 +95,101 @@ def _guard(setup: Setup, keeper: int, line: socket.socket) -> int:
     if return_code(ended) == 0:
         # It went by itself and owed nothing.
         return 0
-    # Ends when a process that may still begin a command has begun it, or gone.
+    # Ends when each starter that may still begin a command has begun it, or is gone.
     line.setblocking(True)
     with contextlib.suppress(OSError):
         line.recv(1)
     newest = book.generations(Path("keeper"), setup.id)
     writer = book.BookWriter(Path("keeper"), setup.id, newest[-1] if newest else 1)
-    owed = _running(writer.lines())
+    _look_for_begun(writer)
     writer.write({"dead": True})
     os.waitpid(keeper, 0)
-    return _reap(owed, writer)
+    return _reap(writer)
 
 
-def _hangs_up(line: socket.socket) -> bool:
-    """Is the keeper dying, though not yet a zombie? Its descriptors go before its children fall
-    to us, so a zombie that we see while the line still stands is not one of them."""
-    line.setblocking(False)
+def _is_ending(keeper: int, alive: int) -> bool:
+    """Is the keeper dead or dying? Its descriptors go before its children fall to us, so a
+    zombie that we see while they stand is not one of them."""
+    if os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        return True
+    os.set_blocking(alive, False)
     try:
-        return line.recv(1) == b""
+        return os.read(alive, 1) == b""
     except BlockingIOError:
         return False
-    except OSError:
-        return True
 
 
-def _running(lines: list[book.Line]) -> dict[int, list[int]]:
-    """Commands that have begun and not ended, by pid: nobody else has one meanwhile."""
-    running: dict[int, list[int]] = {}
+@dataclass(slots=True)
+class _Open:
+    """A command that was announced and has not ended. starter: of it; pid: None: not begun."""
+
+    job: list[int]
+    since: float
+    starter: int
+    pid: int | None = None
+
+
+def _open(lines: list[book.Line]) -> list[_Open]:
+    """The commands that have neither ended nor were barred, by the book."""
+    left: dict[tuple[int, ...], _Open] = {}
     for line in lines:
-        if "began" in line:
-            running[line["pid"]] = line["began"]
-        elif "end" in line:
-            running = {pid: job for pid, job in running.items() if job != line["end"]}
-    return running
+        if "next" in line:
+            left[tuple(line["next"])] = _Open(line["next"], line["at"], line["pid"])
+        elif "began" in line:
+            known = left.get(tuple(line["began"]))
+            if known is not None:
+                known.pid = line["pid"]
+        else:
+            for word in ("end", "barred", "left"):
+                if word in line:
+                    left.pop(tuple(line[word]), None)
+    return list(left.values())
 
 
-def _reap(owed: dict[int, list[int]], writer: book.BookWriter) -> int:
-    """Write down the end of each that has fallen to us, before it is reaped."""
-    owed = {pid: job for pid, job in owed.items() if _is_ours(pid)}
-    while owed:
+def _look_for_begun(writer: book.BookWriter) -> None:
+    """Say what became of commands whose starters died with the keeper and could not say it."""
+    there = _open(writer.lines())
+    known = {pid for one in there for pid in (one.starter, one.pid) if pid is not None}
+    for one in there:
+        if one.pid is not None:
+            if not adoption.is_ours(one.pid) and not _runs(one.starter):
+                writer.write({"left": one.job})
+            continue
+        try:
+            pid = adoption.find(one.job, one.since, _place(), known)
+        except adoption.Doubt:
+            writer.write(book.end(one.job, None))
+            continue
+        if pid is not None:
+            writer.write(book.began(one.job, pid, one.since))
+            known.add(pid)
+
+
+def _reap(writer: book.BookWriter) -> int:
+    """Write down each end that falls to us before it is reaped; starters tell theirs."""
+    while True:
+        there = _open(writer.lines())
+        if not any(
+            adoption.is_ours(one.starter) or (one.pid is not None and adoption.is_ours(one.pid))
+            for one in there
+        ):
+            return 0
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         assert ended is not None
-        job = owed.pop(ended.si_pid, None)
-        if job is not None:
-            writer.write(book.end(job, return_code(ended)))
+        # A starter that lived when we looked may have told what has now fallen to us.
+        for one in _open(writer.lines()):
+            if one.pid == ended.si_pid:
+                writer.write(book.end(one.job, return_code(ended)))
         os.waitpid(ended.si_pid, 0)
-    return 0
 
 
-def _is_ours(pid: int) -> bool:
+def _runs(pid: int) -> bool:
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
     return True
 
 
-def _become_reaper() -> None:
-    """Orphaned descendants become our children, where the system has such a thing."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if sys.platform.startswith("freebsd"):
-        libc.procctl(_P_PID, ctypes.c_int64(os.getpid()), _PROC_REAP_ACQUIRE, None)
-    elif sys.platform.startswith("linux"):
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _place() -> int:
+    return Path().stat().st_ino

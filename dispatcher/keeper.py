@@ -1,12 +1,13 @@
-"""The keeper: the one process whose children become commands. Outlives the daemon.
+"""The keeper: hands commands over to its starters, and writes down what becomes of them.
 
-It decides nothing, keeps nothing but its children, and says everything in its book, from where
-the daemon takes it when it can: what comes next before it is forked (dispatcher/begin.py), and
-an end before the child is reaped. It touches nothing that a job names. If it dies, its children
-fall to the guard (dispatcher/guard.py), its parent. If the guard dies, it takes no more
-commands and goes when the last one has ended. Without daemon and commands it goes at once.
-Single-threaded, standard library only, everything imported at the start: the very job that it
-runs may replace the files that it was started from.
+It outlives the daemon, decides nothing, and says everything in its book, from where the daemon
+takes it when it can: what comes next before it is handed over (dispatcher/starter.py), and an
+end before its starter is let go of. It touches nothing that a job names. If a starter dies, its
+command falls to the keeper. If the keeper dies, starters tell by themselves; what falls to
+nobody else, the guard sees to (dispatcher/guard.py), its parent. If the guard dies, the keeper
+takes no more commands and goes when the last one has ended. Without daemon and commands it goes
+at once. Single-threaded, standard library only, everything imported at the start: the very job
+that it runs may replace the files that it was started from.
 """
 
 from __future__ import annotations
@@ -22,22 +23,27 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from dispatcher import begin, book, guard
-from dispatcher.begin import Program
+from dispatcher import adoption, book, guard, starter
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
+from dispatcher.starter import Fittings
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0
 # A start that takes longer is told of: working directory or program do not answer; s.
 HANGS: Final = 5.0
+# Starters that stand by, at most: as many as usually begin something at once. Each has some
+# hundred KiB of its own; what is more than these is forked when it is needed.
+IDLE: Final = 8
+# Between two looks at the log of a command of which nobody knows who it is, s.
+_DOUBT: Final = 0.5
 # Read from the daemon at once; a request has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
-# Our own log is for trouble alone; above this it is begun anew.
 _LOG_SIZE: Final = 1024 * 1024
 # The daemon falls silent inside a request only if it is broken; its requests are far smaller.
 _LONGEST: Final = 4 * 1024 * 1024
@@ -58,6 +64,7 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
         signal.signal(number, _noticed)
     os.setsid()
     os.umask(0o022)
+    adoption.become_reaper()
     keeper = Keeper(setup, guard_end)
     os.write(ready, b"!")
     os.close(ready)
@@ -78,38 +85,55 @@ def _complain(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class _Child:
-    """A process that is to become a command. pipe: None: it has, or has ended."""
+@dataclass(slots=True)
+class _Command:
+    """A command that was handed over. began: its line in the book; hangs: that takes long."""
 
-    def __init__(self, job: list[int], pipe: int, following: book.Line) -> None:
-        self.job = job
-        self.pipe: int | None = pipe
-        self.following = following
-        self.began = b""
-        self.hangs = False
-
-    def hear(self) -> None:
-        """What it says: first that it has begun, then, by its silence, that it is through."""
-        while self.pipe is not None:
-            try:
-                told = os.read(self.pipe, _PORTION)
-            except BlockingIOError:
-                return
-            if told:
-                self.began = told
-            else:
-                os.close(self.pipe)
-                self.pipe = None
-
-    @property
-    def may_begin(self) -> bool:
-        """Is it still about to write into the book?"""
-        return self.pipe is not None and not self.began
+    job: list[int]
+    following: book.Line
+    began: bytes = b""
+    hangs: bool = False
 
     @property
     def lines(self) -> list[book.Line]:
         """What a new generation of the book has to say of it."""
-        return [self.following] + [json.loads(self.began)] * bool(self.began)
+        return [self.following, *([json.loads(self.began)] if self.began else [])]
+
+
+class _Starter:
+    """A starter, as the keeper knows it. command: that it serves now; None: it is idle."""
+
+    def __init__(self, pid: int, line: socket.socket) -> None:
+        line.setblocking(False)
+        self.pid = pid
+        self.line = line
+        self.command: _Command | None = None
+        self._heard = b""
+        self.unsent = b""
+
+    def send(self, data: bytes) -> None:
+        """Hand it over, as far as it takes it now; the rest waits until it takes more."""
+        self.unsent += data
+        try:
+            self.unsent = self.unsent[self.line.send(self.unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # It is dead: that is seen as its end.
+            self.unsent = b""
+
+    def hear(self) -> list[bytes]:
+        """All whole lines that it has said by now."""
+        while True:
+            try:
+                data = self.line.recv(_PORTION)
+            except OSError:
+                break
+            self._heard += data
+            if len(data) < _PORTION:
+                break
+        *lines, self._heard = self._heard.split(b"\n")
+        return lines
 
 
 class Keeper:
@@ -121,16 +145,25 @@ class Keeper:
         # Shows for as long as we live that we do.
         self._lock = os.open(room / f"{setup.id}.keeper", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        # Shows that a command may still begin: held by what is about to, too.
-        starts = os.open(room / f"{setup.id}.starts", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(starts, fcntl.LOCK_EX)
+        # Shows that a command may still begin: held by starters, too, until it can't.
+        self._starts = os.open(room / f"{setup.id}.starts", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._starts, fcntl.LOCK_EX)
         self._book = book.BookWriter(room, setup.id, 1)
-        self._place = Path().stat().st_ino
-        self._children: dict[int, _Child] = {}
-        # Of those told to become commands, not seen to have: until when, by the monotonic
-        # clock.
-        self._fresh: deque[tuple[float, int]] = deque()
-        self._orders: deque[dict[str, Any]] = deque()
+        # Shows that an end may still be told: held by starters, too, as long as they live.
+        self._ends = os.open(room / f"{setup.id}.ends", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._ends, fcntl.LOCK_EX)
+        self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        self._mark = os.stat(self._home).st_ino  # noqa: PTH116 - a descriptor
+        # By pid, and of these the idle ones, newest last; by descriptor.
+        self._starters: dict[int, _Starter] = {}
+        self._idle: list[_Starter] = []
+        self._lines: dict[int, _Starter] = {}
+        # Commands of dead starters, by pid; and those of which nobody knows who they are.
+        self._adopted: dict[int, _Command] = {}
+        self._doubtful: list[_Command] = []
+        # Of those handed over, not seen to have begun: until when, by the monotonic clock.
+        self._fresh: deque[tuple[float, _Starter, _Command]] = deque()
+        self._orders: deque[tuple[bytes, dict[str, Any]]] = deque()
         self._news = False
         self._turn = False
         self._draining = False
@@ -148,49 +181,56 @@ class Keeper:
         self._listener.bind(str(self._path))
         self._listener.listen(4)
         self._listener.setblocking(False)
+        self._poll = select.poll()
+        for file in (self._wake, self._listener, guard_end):
+            self._poll.register(file, select.POLLIN)
 
     def run(self) -> int:
         """Until there is nothing left to do."""
         since = time.monotonic()
-        while self._daemon or self._children or not self._called:
-            if self._draining and not self._children:
+        while self._daemon or self._commands() or not self._called:
+            if self._draining and not self._commands():
                 break
             if not self._called and time.monotonic() - since > UNCALLED:
                 break
             self._look()
-            self._reap()
             self._follow_starts()
-            if self._orders:
-                self._start(self._orders.popleft())
-            elif self._turn:
+            self._resolve_doubts()
+            if self._turn:
                 self._turn_book()
+            while self._orders:
+                self._hand_over(*self._orders.popleft())
             if self._news:
                 self._news = False
                 self._tell(b"\n")
         self._path.unlink(missing_ok=True)
         return 0
 
+    def _commands(self) -> list[_Command]:
+        """Those that were begun, or are to be, and have not ended."""
+        served = [one.command for one in self._starters.values() if one.command is not None]
+        return [*served, *self._adopted.values(), *self._doubtful]
+
     def _look(self) -> None:
         """Wait for news, and hear it."""
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._listener, select.POLLIN)
-        if self._guard:
-            poll.register(self._guard, select.POLLIN)
-        if self._daemon:
-            poll.register(self._daemon, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-        if self._turn:
-            for child in self._children.values():
-                if child.may_begin and child.pipe is not None:
-                    poll.register(child.pipe, select.POLLIN)
-        ready = {file for file, _ in poll.poll(self._patience())}
+        daemon = self._daemon
+        if daemon:
+            events = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+            self._poll.register(daemon, events)
+        ready = dict(self._poll.poll(self._patience()))
+        for file, event in ready.items():
+            serving = self._lines.get(file)
+            if serving is not None:
+                self._attend(serving, event)
         if self._wake in ready:
             os.read(self._wake, 4096)
+            self._reap()
         if self._guard and self._guard.fileno() in ready:
             # It says nothing, so this is its end.
+            self._poll.unregister(self._guard)
             self._guard = None
             self._drain()
-        if self._daemon and self._daemon.fileno() in ready:
+        if daemon and daemon.fileno() in ready:
             self._tell(b"")
             self._hear()
         if self._listener.fileno() in ready:
@@ -200,6 +240,8 @@ class Keeper:
         """How long to wait at most, ms; None: for ever."""
         if self._orders:
             return 0
+        if self._doubtful:
+            return _DOUBT * 1000
         if not self._called:
             return UNCALLED * 1000
         if self._fresh:
@@ -215,10 +257,12 @@ class Keeper:
         # There is one daemon at a time; what the last one still wanted, this one knows better.
         self._hang_up()
         self._daemon = daemon
+        self._poll.register(daemon, select.POLLIN)
         self._called = True
 
     def _hang_up(self) -> None:
         if self._daemon:
+            self._poll.unregister(self._daemon)
             self._daemon.close()
         self._daemon = None
         self._heard.clear()
@@ -247,7 +291,7 @@ class Keeper:
         order: dict[str, Any] = json.loads(line)
         if "start" in order:
             if not self._draining:
-                self._orders.append(order)
+                self._orders.append((line, order))
         elif "hello" in order:
             answer = {
                 "hello": self._setup.id,
@@ -262,15 +306,10 @@ class Keeper:
             self._turn = True
 
     def _turn_book(self) -> None:
-        """Begin a new generation, once nobody is about to write into the present one."""
-        for child in self._children.values():
-            child.hear()
-            if child.may_begin:
-                return
+        """Begin a new generation with what still runs: nobody else writes while we live."""
         self._turn = False
-        lines = [line for child in self._children.values() for line in child.lines]
         try:
-            self._book.turn(lines)
+            self._book.turn([line for one in self._commands() for line in one.lines])
         except OSError as error:
             _complain(f"the book goes on without a new generation: {error}")
         self._tell(b"\n")
@@ -280,6 +319,8 @@ class Keeper:
         if not self._draining:
             self._draining = True
             self._orders.clear()
+            while self._idle:
+                self._dismiss(self._idle.pop())
             self._tell(book.encode({"draining": True}))
 
     def _tell(self, data: bytes) -> None:
@@ -296,67 +337,130 @@ class Keeper:
             return
         del self._unsent[:sent]
 
-    def _start(self, order: dict[str, Any]) -> None:
+    def _hand_over(self, line: bytes, order: dict[str, Any]) -> None:
+        """Give it to an idle starter: the newest one, whose memory is at hand."""
         job: list[int] = order["start"]
-        uid, n = job
-        following: book.Line = {"next": job, "at": boot_clock()}
-        self._book.write(following)
         try:
-            log = begin.make_log(uid, n)
+            serving = self._idle.pop() if self._idle else self._hire()
         except OSError as error:
-            self._refuse(job, f"its log can't be written: {error.strerror}")
+            self._refuse(job, f"it: no process can be made: {error.strerror}")
             return
+        command = _Command(job, {"next": job, "at": boot_clock(), "pid": serving.pid})
+        self._book.write(command.following)
+        serving.command = command
+        serving.send(line + b"\n")
+        if serving.unsent:
+            self._poll.modify(serving.line, select.POLLIN | select.POLLOUT)
+        self._fresh.append((time.monotonic() + HANGS, serving, command))
+
+    def _hire(self) -> _Starter:
+        """Fork another starter. Raises: OSError."""
+        line, line_end = socket.socketpair()
+        ties = [self._starts] + ([self._guard.fileno()] if self._guard else [])
+        try:
+            pid = os.fork()
+        except OSError:
+            line.close()
+            raise
+        else:
+            if not pid:
+                starter.become(
+                    Fittings(
+                        id=self._setup.id,
+                        mark=self._mark,
+                        home=self._home,
+                        line=line_end.fileno(),
+                        ties=ties,
+                        ends=self._ends,
+                        limits=self._setup.limits,
+                    )
+                )
+        finally:
+            line_end.close()
+        hired = _Starter(pid, line)
+        self._starters[pid] = hired
+        self._lines[line.fileno()] = hired
+        self._poll.register(line, select.POLLIN)
+        return hired
+
+    def _dismiss(self, idle: _Starter) -> None:
+        """It goes when it hears nothing more of us."""
+        self._poll.unregister(idle.line)
+        del self._lines[idle.line.fileno()]
+        idle.line.close()
+
+    def _refuse(self, job: list[int], reason: str) -> None:
+        """Answer for a command that no starter can be made for."""
+        _complain(f"job {job[0]}, command {job[1]}: {reason}")
+        try:
+            log = starter.make_log(*job)
+        except OSError:
+            log = -1
         if log is None:
             self._write({"barred": job})
             return
-        program = Program(uid, n, order["argv"], order["env"], order["cwd"], log)
-        try:
-            pid, pipe = begin.start(
-                program,
-                self._book.file,
-                self._place,
-                self._setup.limits,
-                [self._daemon.fileno()] if self._daemon else [],
-            )
-        except OSError as error:
-            reason = f"it: no process can be made: {error.strerror}"
-            begin.say(log, reason)
-            self._refuse(job, reason)
-            return
-        finally:
+        if log >= 0:
+            starter.say(log, reason)
             os.close(log)
-        self._children[pid] = _Child(job, pipe, following)
-        self._fresh.append((time.monotonic() + HANGS, pid))
+        self._write(book.end(job, starter.CANNOT_RUN))
 
-    def _refuse(self, job: list[int], reason: str) -> None:
-        _complain(f"job {job[0]}, command {job[1]}: {reason}")
-        self._write(book.end(job, begin.CANNOT_RUN))
+    def _attend(self, serving: _Starter, event: int) -> None:
+        """Take down what it says, and hand over what it had no room for."""
+        if event & select.POLLOUT:
+            serving.send(b"")
+            if not serving.unsent:
+                self._poll.modify(serving.line, select.POLLIN)
+        self._take_down(serving)
+        if event & select.POLLHUP and serving.line.fileno() in self._lines:
+            # Its end comes as that of a process.
+            self._poll.unregister(serving.line)
+            del self._lines[serving.line.fileno()]
+
+    def _take_down(self, serving: _Starter) -> None:
+        for line in serving.hear():
+            command = serving.command
+            if command is None:
+                continue
+            if line.startswith(b'{"began"'):
+                command.began = line
+                book.write(self._book.file, line + b"\n")
+                continue
+            book.write(self._book.file, line + b"\n")
+            # The daemon first: something else may wait for this.
+            self._tell(b"\n")
+            serving.command = None
+            serving.send(b"\n")
+            if command.hangs:
+                self._tell_hanging()
+            if self._draining or len(self._idle) >= IDLE:
+                self._dismiss(serving)
+            else:
+                self._idle.append(serving)
 
     def _follow_starts(self) -> None:
         """Say which starts take long, and which do so no more."""
         changed = False
         now = time.monotonic()
         while self._fresh and self._fresh[0][0] <= now:
-            _, pid = self._fresh.popleft()
-            child = self._children.get(pid)
-            if child is None:
+            _, serving, command = self._fresh.popleft()
+            if serving.command is not command:
                 continue
-            child.hear()
-            if child.pipe is not None:
+            hangs = not command.began
+            if hangs:
                 # Looked at again until it is through.
-                self._fresh.append((now + HANGS, pid))
-            hangs = child.pipe is not None and bool(child.began)
-            changed |= child.hangs != hangs
-            child.hangs = hangs
+                self._fresh.append((now + HANGS, serving, command))
+            changed |= command.hangs != hangs
+            command.hangs = hangs
         if changed:
             self._tell_hanging()
 
     def _tell_hanging(self) -> None:
-        jobs = [child.job for child in self._children.values() if child.hangs]
+        jobs = [command.job for command in self._commands() if command.hangs]
         self._tell(book.encode({"hanging": jobs}))
 
     def _reap(self) -> None:
-        """Write down every end before the child is reaped: until then the guard could do it."""
+        """See to those that have ended; what there is to say of one is said before it is
+        reaped: until then the guard could do it."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -364,14 +468,64 @@ class Keeper:
                 return
             if ended is None:
                 return
-            child = self._children.pop(ended.si_pid, None)
-            if child is not None:
-                child.hear()
-                code = guard.return_code(ended)
-                self._write(book.end(child.job, code, begun=bool(child.began)))
-                if child.hangs:
-                    self._tell_hanging()
+            if ended.si_pid not in self._adopted:
+                # Of a starter that has died the command may be seen first.
+                self._bury_starters()
+            command = self._adopted.pop(ended.si_pid, None)
+            if command is not None:
+                self._write(book.end(command.job, guard.return_code(ended)))
             os.waitpid(ended.si_pid, 0)
+
+    def _bury_starters(self) -> None:
+        for pid, gone in list(self._starters.items()):
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                continue
+            if gone.line.fileno() >= 0:
+                self._take_down(gone)
+            if gone in self._idle:
+                self._idle.remove(gone)
+            if gone.line.fileno() in self._lines:
+                self._dismiss(gone)
+            gone.line.close()
+            del self._starters[pid]
+            if gone.command is not None:
+                self._adopt(gone.command, pid)
+
+    def _adopt(self, command: _Command, dead: int) -> None:
+        """Its starter is dead: what becomes of it is ours to say, if it has fallen to us."""
+        if command.hangs:
+            command.hangs = False
+            self._tell_hanging()
+        job = command.job
+        if command.began:
+            pid = json.loads(command.began)["pid"]
+            if adoption.is_ours(pid):
+                self._adopted[pid] = command
+            else:
+                self._write({"left": job})
+            return
+        since: float = command.following["at"]
+        known = {dead, *self._starters, *self._adopted}
+        try:
+            found = adoption.find(job, since, self._mark, known)
+        except adoption.Doubt:
+            self._doubtful.append(command)
+            return
+        if found is None:
+            self._write(book.end(job, starter.CANNOT_RUN, begun=False))
+            return
+        began = book.began(job, found, since)
+        command.began = book.encode(began)
+        self._write(began)
+        self._adopted[found] = command
+
+    def _resolve_doubts(self) -> None:
+        """What may have begun, we know not as whom, has ended when nobody writes its log."""
+        for command in self._doubtful[:]:
+            if not starter.is_held(*command.job):
+                self._doubtful.remove(command)
+                self._write(book.end(command.job, None))
 
     def _write(self, line: book.Line) -> None:
         self._book.write(line)

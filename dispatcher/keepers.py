@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import sysadmd
 from dispatcher import book
+from dispatcher.fate import Pair
 from dispatcher.processes import command_line
 
 # A keeper that does not answer within this is stopped or swapped out; it is called again, s.
@@ -71,8 +72,9 @@ class KeeperPair:
     """A guard and its keeper, as the daemon knows them.
 
     takes: it may be asked to start commands. settle: what it was asked for and has not written
-    `next` for by now, it will not start. over: guard and keeper are dead. turning: it was asked
-    for a new generation of its book. hanging: commands (job, number) whose start takes long.
+    `next` for by now, it will not start. dead: nothing begins any more, though starters may
+    still tell ends. over: guard, keeper and starters are dead. turning: it was asked for a new
+    generation of its book. hanging: commands (job, number) whose start takes long.
     """
 
     id: str
@@ -80,9 +82,19 @@ class KeeperPair:
     link: Link | None = None
     takes: bool = False
     settle: bool = False
+    dead: bool = False
     over: bool = False
     turning: bool = False
     hanging: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+
+    @property
+    def state(self) -> Pair:
+        """What is to be said of it with the next turn."""
+        if self.over:
+            return Pair.OVER
+        if self.dead:
+            return Pair.DEAD
+        return Pair.SETTLED if self.settle else Pair.STARTS
 
 
 async def start(state_dir: Path, limits: Limits) -> str:
@@ -170,13 +182,22 @@ def lives(room: Path, id: str, role: str) -> bool:
     return False
 
 
+def begins(room: Path, id: str) -> bool:
+    """May this pair, or a starter of it, still begin anything? If it can't be told: yes."""
+    # A guard says by the book when nothing begins any more.
+    return (
+        lives(room, id, "keeper") or lives(room, id, "guard") or _is_held(room / f"{id}.starts")
+    )
+
+
 def tells(room: Path, id: str) -> bool:
     """May anything still be written into the book of this pair? If it can't be told: yes."""
-    if lives(room, id, "keeper") or lives(room, id, "guard"):
-        return True
+    return begins(room, id) or _is_held(room / f"{id}.ends")
+
+
+def _is_held(path: Path) -> bool:
     try:
-        with (room / f"{id}.starts").open("rb") as file:
-            # Held by what has been told to become a command and has not begun.
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -186,7 +207,7 @@ def tells(room: Path, id: str) -> bool:
 
 
 def is_of_pair(state_dir: Path, pid: int) -> bool:
-    """Is it a guard or a keeper, by its command line? So is what one has just forked."""
+    """Is it a guard, a keeper or a starter, by its command line?"""
     argv = command_line(pid)
     return argv[6:8] == ["keeper", os.path.realpath(state_dir)]
 

@@ -17,10 +17,11 @@ from typing import Final
 from dispatcher import dye, keepers, logs
 from dispatcher.advance import Mover
 from dispatcher.identity import Identity
-from dispatcher.processes import Family
+from dispatcher.processes import Family, look_at
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.transitions import Finding
+from dispatcher.writers import wanted_files, writes
 from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ class Killer:
 
     async def _leader(self, uid: int) -> Identity | None:
         """The process of the job's present command; None: the job has ended."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._site.settings.kill_grace
         waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while (running := self._mover.running.get(uid)) is not None:
             if running.identity is not None:
@@ -154,8 +157,44 @@ class Killer:
                     return identity
             # It may stand in the book by now.
             self._mover.wake()
+            if loop.time() > until:
+                # Its start hangs: that ends with its starter. What comes of it, the keeper
+                # says.
+                await asyncio.to_thread(self._end_start, uid, running.n, self._starter(uid))
+                until = loop.time() + LONGEST_LOOK
             await asyncio.sleep(next(waits))
         return None
+
+    def _starter(self, uid: int) -> int | None:
+        """The pid of who was told to begin the job's present command."""
+        for pair in self._tender.pairs.values():
+            for line in pair.book.read()[0]:
+                if line.get("next", [None])[0] == uid:
+                    return int(line["pid"])
+        row = self._site.store.reader.execute(
+            "SELECT pid FROM commands WHERE job = ? AND state = 1 AND began_at IS NULL", (uid,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _end_start(self, uid: int, n: int, starter: int | None) -> None:
+        """Kill a starter that has made this command's log and begun nothing, and whatever it
+        has forked by now."""
+        state_dir = self._site.state_dir
+        stat = None if starter is None else look_at(starter)
+        files = wanted_files([logs.path(state_dir, uid, n)])
+        if stat is None or not keepers.is_of_pair(state_dir, stat.pid):
+            return
+        if not writes(stat.pid, files):
+            # By now it serves another one.
+            return
+
+        def spare(pid: int) -> bool:
+            other = look_at(pid)
+            forked = other is not None and other.parent == stat.pid
+            return not forked and keepers.is_of_pair(state_dir, pid)
+
+        identity = Identity(stat.pid, stat.start, stat.start)
+        Family(identity, since=stat.start, spare=spare).kill()
 
     def _in_books(self, uid: int, n: int) -> Identity | None:
         """The process of a command that has written down that it begins, and has not ended."""

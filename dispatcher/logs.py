@@ -14,8 +14,10 @@ from sysadmd import text
 
 # Bytes of the longest UTF-8 character.
 _LONGEST = 4
-# The mode of a log that was made lest its command make it.
+# The mode of a log that was made lest its command make it, and of one whose command may have
+# begun: until just before that it has another one (dispatcher/starter.py).
 _BARRED = 0o400
+_BEGUN = 0o600
 
 
 def directory(state_dir: Path, uid: int) -> Path:
@@ -52,6 +54,10 @@ class LogFiles:
         file = path(self.state_dir, uid, n)
         return size(file) if is_there(file) else None
 
+    def may_have_begun(self, uid: int, n: int) -> bool:
+        """Of a command whose starter is dead. False: it was not even about to, for sure."""
+        return may_have_begun(path(self.state_dir, uid, n))
+
     def forget(self, uid: int, n: int) -> None:
         """Remove the log of a command that did not begin."""
         path(self.state_dir, uid, n).unlink(missing_ok=True)
@@ -69,6 +75,14 @@ def read(path: Path, offset: int, limit: int) -> bytes:
         return b""
     finally:
         os.close(file)
+
+
+def may_have_begun(path: Path) -> bool:
+    """Of a command whose starter is dead. False: it was not even about to, for sure."""
+    try:
+        return stat.S_IMODE(path.lstat().st_mode) == _BEGUN
+    except OSError:
+        return False
 
 
 def set_aside(state_dir: Path, uids: Iterable[int]) -> Path:

@@ -1,14 +1,16 @@
 """The door of the room: jobs are handed in, killed, and kept going. Knows no client, no wire.
 
-Which process may start a command: the keeper alone (dispatcher/keeper.py), asked by the loop in
-dispatcher/advance.py after the commit. Where an end is recorded: in the keeper's book
-(dispatcher/book.py), from there in the tables, with its event, in one transaction. What happens
-if a process dies:
+Which process may start a command: a starter (dispatcher/starter.py), to which the keeper hands
+it (dispatcher/keeper.py), asked by the loop in dispatcher/advance.py after the commit. Where an
+end is recorded: in the keeper's book (dispatcher/book.py), from there in the tables, with its
+event, in one transaction. What happens if a process dies:
 
-daemon          commands go on, the book fills; the next daemon works it in (recover) keeper
-its guard writes the ends of what ran; the daemon starts a new pair guard           the keeper
-takes nothing new and drains; the daemon starts a new pair keeper, guard   what ran is watched
-until it is gone, and ends as `lost` (dispatcher/watching.py)
+    daemon            commands go on, the book fills; the next daemon works it in (recover)
+    starter           its command falls to the keeper, which tells its end
+    keeper            starters tell the ends of what runs; the daemon starts a new pair
+    keeper, starter   the command falls to the guard, which tells its end
+    guard             the keeper takes nothing new and drains; the daemon starts a new pair
+    all but daemon    what ran is watched until it is gone, and ends as `lost` (watching.py)
 
 What that means for each command is decided in one place (dispatcher/fate.py). There are four
 loops, each with what it alone changes: the mover has the jobs in memory (advance), the tender

@@ -161,13 +161,13 @@ class Tender:
             pair.settle = True
         elif not keepers.tells(site.room, pair.id):
             pair.settle = pair.over = True
-        # Else its guard says by the book what comes of its commands.
+        # Else guard and starters say by the book what comes of its commands.
         self.news.set()
 
     async def _tend(self, pair: KeeperPair) -> None:
-        """Until guard and keeper are dead."""
+        """Until nobody is left who tells anything."""
         room = self._site.room
-        orphaned = False
+        orphaned = dead = False
         waits = backoff(POLL, LONGEST_POLL)
         while not pair.over:
             if pair.link is not None:
@@ -186,7 +186,9 @@ class Tender:
             elif keepers.tells(room, pair.id):
                 if not orphaned:
                     orphaned = True
-                    log.info("keeper %s is gone; its guard speaks for it", pair.id)
+                    log.info("keeper %s is gone; others speak for it", pair.id)
+                if not dead and not keepers.begins(room, pair.id):
+                    dead = pair.dead = True
                 self.news.set()
                 await asyncio.sleep(next(waits))
             else:

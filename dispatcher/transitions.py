@@ -23,7 +23,9 @@ from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
 from sysadmd.journal import Transaction
 
 # The words of a book that speak of one command.
-_OF_COMMANDS: Final = ("end", "next", "began", "barred")
+_OF_COMMANDS: Final = ("end", "next", "began", "barred", "left")
+# Who keeps a command whose end nobody will tell, though its keeper may live.
+NOBODY: Final = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Facts:
     """New lines of a keeper's book, and where it will have been read to.
 
     pair: what guard and keeper could still do when this was read, the lines apart. alive: one
-    of them lived then, so it is of this boot. booked: the book is there.
+    of them lived then, so it is of this boot.
     """
 
     keeper: str
@@ -53,7 +55,6 @@ class Facts:
     position: int
     pair: Pair = Pair.STARTS
     alive: bool = True
-    booked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +149,19 @@ def progress(change: Transaction, now: Now, uid: int, n: int, end: int) -> bool:
 class _Said:
     """What new lines of a book say of one command."""
 
-    next_at: float | None = None
+    following: Line | None = None
     began: Line | None = None
     end: Line | None = None
     barred: bool = False
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A command that runs as far as the tables know, and its job."""
+    """A command that runs as far as the tables know, and its job.
+
+    pid: its process; as long as it has not begun, that of its starter.
+    """
 
     uid: int
     n: int
@@ -178,7 +183,9 @@ class _Row:
 
     def with_lines(self, said: _Said) -> _Row:
         """As it is with what the book says."""
-        row = self if said.next_at is None else replace(self, next_at=said.next_at)
+        row, following = self, said.following
+        if following is not None and self.began_at is None:
+            row = replace(self, next_at=following["at"], pid=following["pid"])
         began = said.began
         if began is None:
             return row
@@ -213,10 +220,12 @@ class Advance:
     def facts(self, facts: Facts) -> None:
         """Book the lines of one keeper and how far its book is worked in."""
         said, pair = _sort(facts)
+        # The guard says that the keeper is dead when it has looked for what may have begun.
+        sought = pair is not facts.pair
         for (uid, n), lines in said.items():
             row = self._row(uid, n)
             if row is not None and row.keeper == facts.keeper:
-                self._weigh(row, lines, pair, alive=facts.alive, booked=facts.booked)
+                self._weigh(row, lines, pair, alive=facts.alive, sought=sought)
         if pair is not Pair.STARTS:
             for uid, n in self._db.execute(
                 "SELECT job, n FROM commands WHERE keeper = ? AND state = ? ORDER BY job",
@@ -224,7 +233,7 @@ class Advance:
             ).fetchall():
                 row = self._row(uid, n)
                 if row is not None and row.keeper == facts.keeper:
-                    self._weigh(row, _Said(), pair, alive=facts.alive, booked=facts.booked)
+                    self._weigh(row, _Said(), pair, alive=facts.alive, sought=sought)
         if pair is Pair.OVER:
             self._db.execute("DELETE FROM books WHERE keeper = ?", (facts.keeper,))
         else:
@@ -238,7 +247,8 @@ class Advance:
         row = self._row(finding.uid, finding.n)
         if row is not None:
             pair = Pair.OVER if finding.gone else Pair.STARTS
-            self._weigh(row, _Said(barred=finding.barred), pair, gone=finding.gone)
+            said = _Said(barred=finding.barred)
+            self._weigh(row, said, pair, gone=finding.gone)
 
     def unsent(self, uid: int, n: int) -> None:
         """Start a running command that no keeper was given."""
@@ -277,8 +287,8 @@ class Advance:
         pair: Pair,
         *,
         alive: bool = False,
-        booked: bool = True,
         gone: bool = False,
+        sought: bool = False,
     ) -> None:
         """Have a command judged, and do what follows."""
         told, row = row, row.with_lines(said)
@@ -291,11 +301,14 @@ class Advance:
                 announced=row.next_at is not None,
                 begun=begun,
                 code=end["code"] if end is not None and has_ended else None,
+                unknown=end is not None and has_ended and end["code"] is None,
                 unbegun=end is not None and not has_ended,
                 barred=said.barred,
+                left=said.left,
                 gone=gone,
-                booked=booked,
-                log=pair is Pair.OVER and self._logs.size(row.uid, row.n) is not None,
+                log=pair in (Pair.DEAD, Pair.OVER)
+                and not sought
+                and self._logs.may_have_begun(row.uid, row.n),
                 ending=row.ending,
                 same_boot=alive or self._is_this_boot(row.boot),
                 last=row.last,
@@ -313,6 +326,11 @@ class Advance:
             self._remember_process(row)
         if fate is Open.WATCH and row.identity is not None:
             self.outcome.orphans.append(Orphan(row.uid, row.n, row.identity))
+            # Remembered, for who comes after us.
+            self._db.execute(
+                "UPDATE commands SET keeper = ? WHERE job = ? AND n = ?",
+                (NOBODY, row.uid, row.n),
+            )
 
     def _remember_process(self, row: _Row) -> None:
         self._db.execute(
@@ -413,11 +431,13 @@ def _sort(facts: Facts) -> tuple[dict[tuple[int, int], _Said], Pair]:
         known = said.pop((uid, n), _Said())
         if "next" in line:
             # What was said before is of an earlier attempt, which was none.
-            known = _Said(next_at=line["at"])
+            known = _Said(following=line)
         elif "began" in line:
             known = replace(known, began=line)
         elif "end" in line:
             known = replace(known, end=line)
+        elif "left" in line:
+            known = replace(known, left=True)
         else:
             known = replace(known, barred=True)
         said[uid, n] = known

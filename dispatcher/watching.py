@@ -1,8 +1,8 @@
 """The loop that looks at what runs: time limits, how far logs have grown, who is left alone.
 
 The daemon never carries a log's bytes: it looks at the size of the file and tells the range.
-A command whose guard and keeper are both dead is looked at until it is gone: nobody will ever
-tell its code, so it ends as `lost`, openly, with its whole log.
+A command whose guard, keeper and starter are dead is looked at until it is gone: nobody will
+ever tell its code, so it ends as `lost`, openly, with its whole log.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.kit import wait_for
 from tests.kit.driver import Driver
-from tests.kit.processes import begun, end, held, holders
+from tests.kit.processes import begun, end, end_pairs, held, holders
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -62,8 +62,7 @@ def main(state_dir: Path, portable: bool) -> None:
     with Driver(state_dir, portable=portable, kill_grace=0.2) as daemon:
         uid = daemon.submit("sleep 299", id="a")
         (job,) = wait_for(lambda: begun(state_dir))
-        for pid in holders(state_dir):
-            end(pid)
+        end_pairs(state_dir)
         # Adopted by its identity.
         wait_for(lambda: len(holders(state_dir, "keeper")) == 1)
         assert daemon.job(uid).state == "running"

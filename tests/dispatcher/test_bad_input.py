@@ -14,7 +14,7 @@ import pytest
 from tests.kit import needs_root, wait_for
 from tests.kit.clock import wall_clock_off_by
 from tests.kit.driver import Driver
-from tests.kit.processes import end, held, holders, members
+from tests.kit.processes import end, end_pairs, held, members
 
 
 def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Driver) -> None:
@@ -56,8 +56,7 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
     daemon.kill()
     if role == "both":
         # Only the identity of the processes is left to tell what runs.
-        for pid in holders(daemon.state_dir):
-            end(pid)
+        end_pairs(daemon.state_dir)
     daemon.environment.update(an_hour_ago)
     daemon.start()
     other = daemon.submit("true")
@@ -140,8 +139,7 @@ def test_a_job_that_closes_its_descriptors_is_waited_for_without_guard_and_keepe
     uid = daemon.submit([sys.executable, "-S", "-c", script], cwd=str(daemon.state_dir))
     wait_for(lambda: daemon.output(uid) == b"bye\n")
     daemon.kill()
-    for pid in holders(daemon.state_dir):
-        end(pid)
+    end_pairs(daemon.state_dir)
     daemon.start()
     # Nobody holds the log, and yet it lives.
     daemon.finished(daemon.submit("sleep 1"))

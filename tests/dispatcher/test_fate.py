@@ -1,10 +1,11 @@
 """What becomes of a command: the rule alone, and the tables in a small world where all may die.
 
 Real are the tables and all that changes them. The world around is played, a step at a time and
-in any order: a daemon that takes turns, keepers and guards that write books, processes that
-become commands, a machine that goes down. It knows what truly happened, so it can tell if the
-tables ever say, or lead to, anything else. Left out are generations of books, and what is
-peculiar to a full disk: endings that can't be written, a keeper before all old books are read.
+in any order: a daemon that takes turns; keepers, guards and starters that write books;
+commands; a machine that goes down. It knows what truly happened, so it can tell if the tables
+ever say, or lead to, anything else. Left out are generations of books, starters that serve one
+command after another, keepers that can't make one, and what is peculiar to a full disk: endings
+that can't be written, a keeper before all old books are read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -43,7 +44,8 @@ T = TypeVar("T")
 # --- the rule alone: few enough values to try them all
 
 FLAGS = (
-    *("announced", "begun", "unbegun", "barred", "gone", "booked", "log", "same_boot", "last"),
+    *("announced", "begun", "unknown", "unbegun", "barred", "left"),
+    *("gone", "log", "same_boot", "last"),
 )
 ALL = [
     Known(pair=pair, code=code, ending=ending, **dict(zip(FLAGS, flags, strict=True)))
@@ -61,6 +63,12 @@ def test_a_known_code_is_kept_and_an_unknown_one_is_not_made_up() -> None:
             assert isinstance(fate, Ended), known
         if isinstance(fate, Ended):
             assert fate.code == known.code, known
+
+
+def test_what_has_ended_nobody_knows_how_is_lost() -> None:
+    for known in ALL:
+        if known.unknown and known.code is None:
+            assert judge(known) == Ended(None, known.ending or "lost"), known
 
 
 def test_what_has_begun_is_neither_started_again_nor_skipped() -> None:
@@ -82,17 +90,25 @@ def test_what_may_still_begin_is_not_started_again() -> None:
             assert judge(known) is not Open.AGAIN, known
 
 
+def test_what_may_have_begun_is_not_started_again() -> None:
+    for known in ALL:
+        if known.log and known.pair in (Pair.DEAD, Pair.OVER) and not known.unbegun:
+            assert judge(known) is not Open.AGAIN, known
+
+
 def test_nothing_of_another_boot_is_waited_for() -> None:
     for known in ALL:
         if not known.same_boot and known.code is None:
             assert judge(known) == Ended(None, known.ending or "lost"), known
 
 
-def test_what_runs_is_lost_only_when_it_is_gone() -> None:
+def test_what_runs_is_lost_only_when_nobody_tells_of_it_and_it_is_gone() -> None:
     for known in ALL:
-        if known.begun and known.code is None and known.same_boot and not known.gone:
-            over = known.pair is Pair.OVER
-            assert judge(known) is (Open.WATCH if over else Open.WAIT), known
+        ended = known.code is not None or known.unknown
+        if known.begun and known.same_boot and not ended:
+            alone = known.left or known.pair is Pair.OVER
+            if not (alone and known.gone):
+                assert judge(known) is (Open.WATCH if alone else Open.WAIT), known
 
 
 def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
@@ -118,90 +134,142 @@ def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
 
 Command = tuple[int, int]
 LIMITS: dict[str | None, int] = {None: 2, "serial": 1}
-JOBS = 4
+JOBS = 8
 ROUNDS = 100
-ACTORS = ("daemon", "tender", "killer", "watcher", "keeper", "guard", "process")
+# Those with the most to do come twice.
+ACTORS = (
+    *("daemon", "tender", "killer", "watcher", "keeper", "guard", "starter", "process"),
+    *("daemon", "keeper", "starter"),
+)
 EVENTS = (
-    *ACTORS,
-    *("accept", "kill", "time_out"),
-    *("daemon_dies", "keeper_dies", "guard_dies", "both_die", "machine_crashes"),
+    *("daemon", "accept", "kill", "time_out"),
+    *("daemon_dies", "keeper_dies", "guard_dies", "starter_dies", "both_die", "all_die"),
+    *("guard_is_left", "machine_crashes"),
 )
 
 
-class Phase(IntEnum):
-    """FORKED: it may begin. BEGUN: that stands in the book. RUNS: the keeper knows, too."""
+class Phase(Enum):
+    """How far a starter is.
 
-    FORKED = 0
-    BEGUN = 1
-    RUNS = 2
+    ANNOUNCED: its command stands in the book. ORDERED: it knows. MADE: the log is there.
+    MARKED: as that of a command that may have begun. SPAWNED: it has. TOLD: it said so.
+    OVER: it said the last of it.
+    """
+
+    ANNOUNCED = auto()
+    ORDERED = auto()
+    MADE = auto()
+    MARKED = auto()
+    SPAWNED = auto()
+    TOLD = auto()
+    OVER = auto()
 
 
 @dataclass(eq=False)
-class Process:
-    """What a keeper has forked to become a command, whose log is made. code: it has ended."""
+class Starter:
+    """A starter and its command.
 
+    told: lines that nobody has acknowledged; the keeper has read the first `heard`. parted: it
+    writes the book itself, and begins nothing more. booked: words that the book has of it.
+    sought: it is dead, and its command was looked for. process: the command's; code: it has
+    ended.
+    """
+
+    duo: Duo
     command: Command
     pid: int
     since: float
-    phase: Phase = Phase.FORKED
+    alive: bool = True
+    phase: Phase = Phase.ANNOUNCED
+    told: list[book.Line] = field(default_factory=list[book.Line])
+    heard: int = 0
+    parted: bool = False
+    booked: set[str] = field(default_factory=set[str])
+    sought: bool = False
+    process: int | None = None
     code: int | None = None
 
     @property
-    def may_begin(self) -> bool:
-        return self.phase is Phase.FORKED and self.code is None
+    def is_through(self) -> bool:
+        """Stands the last of its command in the book?"""
+        return not self.booked.isdisjoint(("end", "barred", "left"))
 
 
 @dataclass(eq=False)
 class Duo:
-    """A keeper and its guard, both alive or not, and what the daemon has in mind of them."""
+    """A keeper and its guard, both alive or not, and what the daemon has in mind of them.
+
+    reaps: orphans fall to them. recognizes: they can tell who these are.
+    """
 
     id: str
     keeper: bool = True
     guard: bool = True
+    reaps: bool = True
+    recognizes: bool = True
     drains: bool = False
     orders: list[Command] = field(default_factory=list[Command])
-    announced: Command | None = None
-    children: list[Process] = field(default_factory=list[Process])
+    starters: list[Starter] = field(default_factory=list[Starter])
     lines: list[bytes] = field(default_factory=list[bytes])
     said_dead: bool = False
-    # False: nothing is left of it, it is but a name in the tables.
-    has_book: bool = True
     # The daemon's; `read`: how many lines of the book it has worked in.
     read: int = 0
     linked: bool = False
     takes: bool = False
     settle: bool = False
+    dead: bool = False
+    knows_it_is_dead: bool = False
     knows_it_drains: bool = False
 
-    def write(self, line: book.Line) -> None:
+    def write(self, line: book.Line, of: Starter | None = None) -> None:
         self.lines.append(book.encode(line))
+        if of is not None:
+            of.booked |= line.keys()
+            if of.is_through and not (self.keeper and of.alive):
+                # Nobody has to be told.
+                self.starters.remove(of)
+
+    @property
+    def begins(self) -> bool:
+        """May it still begin anything?"""
+        return self.keeper or self.guard or any(not one.parted for one in self.serving)
 
     @property
     def tells(self) -> bool:
         """May anything still be written into its book?"""
-        return self.keeper or self.guard or any(child.may_begin for child in self.children)
+        return self.keeper or self.guard or bool(self.serving)
+
+    @property
+    def serving(self) -> list[Starter]:
+        return [starter for starter in self.starters if starter.alive]
 
     def forget(self) -> None:
         """What the daemon has in mind; the keeper notices that nobody is there."""
-        self.linked = self.takes = self.settle = self.knows_it_drains = False
+        self.linked = self.takes = self.settle = self.dead = False
+        self.knows_it_is_dead = self.knows_it_drains = False
         self.orders.clear()
 
 
 @dataclass(frozen=True)
 class Disk(LogFiles):
-    """The logs, and who made each."""
+    """The logs: who made each, None for a kill, and which are marked."""
 
-    made: dict[Command, str] = field(default_factory=dict[Command, str])
+    made: dict[Command, Starter | None] = field(default_factory=dict[Command, "Starter | None"])
+    marked: set[Command] = field(default_factory=set[Command])
 
-    def make(self, command: Command, by: str) -> bool:
+    def make(self, command: Command, by: Starter | None) -> bool:
         """False: somebody else has done it."""
-        return self.made.setdefault(command, by) == by
+        return self.made.setdefault(command, by) is by
 
     def size(self, uid: int, n: int) -> int | None:
         return 0 if (uid, n) in self.made else None
 
+    def may_have_begun(self, uid: int, n: int) -> bool:
+        return (uid, n) in self.marked
+
     def forget(self, uid: int, n: int) -> None:
         self.made.pop((uid, n), None)
+        self.marked.discard((uid, n))
 
 
 @dataclass(eq=False)
@@ -239,20 +307,21 @@ class World(RuleBasedStateMachine):
         self.boot = 0
         self.numbers = itertools.count(1)
         self.duos: dict[str, Duo] = {}
-        self.processes: dict[int, Process] = {}
+        # What commands became, by pid.
+        self.processes: dict[int, Starter] = {}
         # What truly happened. Of each command: how it ended, in which boot.
         self.begun: set[Command] = set()
         self.ended: dict[Command, tuple[int, int]] = {}
         # Jobs of which nothing may begin any more, but for what was on its way.
-        self.killed: dict[int, Process | None] = {}
+        self.killed: dict[int, Starter | None] = {}
         self.marked: set[int] = set()
         # Commands of which nobody can tell how they ended.
         self.unseen: set[Command] = set()
         self.start_daemon()
-        for number in (0, 1, 2):
+        for number in range(6):
             self.accept(number)
 
-    @rule(steps=st.binary(min_size=10, max_size=100), event=EVENT, number=NUMBER)
+    @rule(steps=st.binary(min_size=20, max_size=100), event=EVENT, number=NUMBER)
     def life_goes_on(self, steps: bytes, event: str, number: int) -> None:
         """All do their next steps, in any order; then something comes between.
 
@@ -285,7 +354,7 @@ class World(RuleBasedStateMachine):
             if keeper is None:
                 self.unsent.append((uid, n))
             elif keeper not in self.duos:
-                self.duos[keeper] = Duo(keeper, keeper=False, guard=False, has_book=False)
+                self.duos[keeper] = Duo(keeper, keeper=False, guard=False)
         self.to_bar: list[Command] = self.db.execute(
             "SELECT job, n FROM commands JOIN jobs ON uid = job"
             " WHERE commands.state = 1 AND ending IS NOT NULL"
@@ -326,18 +395,21 @@ class World(RuleBasedStateMachine):
             self.marked.add(uid)
             self.to_bar.append((uid, n))
 
-    def killer(self, _: int) -> None:
+    def killer(self, number: int) -> None:
         """What was marked does not begin any more; if it has, it is ended."""
         if not self.up or not self.to_bar:
             return
         command = self.to_bar.pop()
-        barred = self.disk.make(command, "kill")
-        process = next((one for one in self.alive() if one.command == command), None)
-        self.killed.setdefault(command[0], process)
-        if barred:
-            self.findings.append(Finding(*command, barred=True))
-        elif process is not None and not process.may_begin:
-            self.end(process, -15)
+        barred = self.disk.make(command, None)
+        starter = self.disk.made[command]
+        self.killed.setdefault(command[0], starter)
+        if starter is None:
+            self.findings.append(Finding(*command, barred=barred))
+        elif starter.process is None and starter.alive and number % 2:
+            # It hangs.
+            self.bury(starter.duo, starter)
+        elif starter.process is not None and starter.code is None:
+            self.end(starter, -15)
 
     def tender(self, number: int) -> None:
         """Notices what became of a keeper, or starts one."""
@@ -348,16 +420,19 @@ class World(RuleBasedStateMachine):
             duo.linked = duo.takes = False
         elif duo is not None and duo.linked and duo.drains and not duo.knows_it_drains:
             duo.knows_it_drains, duo.takes, duo.settle = True, False, True
-        elif duo is not None and not duo.linked and duo.keeper and duo.announced is None:
-            # It answers between two commands, and has nothing left of an earlier daemon.
+        elif duo is not None and not duo.linked and duo.keeper:
+            # It has nothing left of an earlier daemon.
             duo.linked, duo.settle, duo.knows_it_drains = True, True, duo.drains
+        elif duo is not None and duo.tells and not duo.begins and not duo.knows_it_is_dead:
+            duo.knows_it_is_dead = duo.dead = True
         elif (
             self.settled
             and number % 5 < 3
             and not any(one.linked and not one.knows_it_drains for one in self.duos.values())
         ):
             id = f"keeper{next(self.numbers)}"
-            self.duos[id] = Duo(id, linked=True, takes=True)
+            reaps, recognizes = number % 4 > 0, number % 4 > 1
+            self.duos[id] = Duo(id, reaps=reaps, recognizes=recognizes, linked=True, takes=True)
 
     def watcher(self, _: int) -> None:
         """Finds whose process is gone, when nobody tells of it."""
@@ -391,6 +466,8 @@ class World(RuleBasedStateMachine):
     def read(self, duo: Duo, portion: int) -> Facts | None:
         """As Mover._read."""
         state = Pair.SETTLED if duo.settle else Pair.STARTS
+        if duo.dead:
+            state = Pair.DEAD
         if not duo.linked and not duo.tells:
             state = Pair.OVER
         lines = [json.loads(line) for line in duo.lines[duo.read :][:portion]]
@@ -401,9 +478,8 @@ class World(RuleBasedStateMachine):
             return Facts(duo.id, lines, 1, duo.read + len(lines), alive=alive)
         if len(duo.lines) > duo.read or state is Pair.STARTS:
             return None
-        duo.settle = False
-        alive = state is not Pair.OVER
-        return Facts(duo.id, (), 1, duo.read, state, alive=alive, booked=duo.has_book)
+        duo.settle = duo.dead = False
+        return Facts(duo.id, (), 1, duo.read, state, alive=state is not Pair.OVER)
 
     def commit(self, turn: Turn, fails: bool) -> None:
         """fails: the disk is full; later all is read once more."""
@@ -413,7 +489,9 @@ class World(RuleBasedStateMachine):
         if fails:
             self.db.execute("ROLLBACK")
             for facts in turn.facts:
-                self.duos[facts.keeper].settle |= facts.pair is not Pair.STARTS
+                duo = self.duos[facts.keeper]
+                duo.settle |= facts.pair is not Pair.STARTS
+                duo.dead |= facts.pair is Pair.DEAD
             self.turn = None
             return
         self.db.execute("COMMIT")
@@ -478,110 +556,207 @@ class World(RuleBasedStateMachine):
                 else:
                     duo.takes = True
 
-    # --- keepers, guards, processes, the machine
+    # --- keepers, guards, starters, commands, the machine
 
     def keeper(self, number: int) -> None:
         """A keeper's next step."""
         duo = pick([duo for duo in self.duos.values() if duo.keeper], number)
         if duo is None:
             return
-        if duo.announced is not None:
-            command, duo.announced = duo.announced, None
-            pid = next(self.numbers)
-            if self.disk.make(command, f"process {pid}"):
-                self.processes[pid] = Process(command, pid, self.time)
-                duo.children.append(self.processes[pid])
-            else:
-                duo.write({"barred": command})
-        elif not duo.guard and not duo.drains:
+        starters = duo.starters[:: 1 if number % 2 else -1]
+        if not duo.guard and not duo.drains:
             duo.drains = True
             duo.orders.clear()
-        elif ended := [child for child in duo.children if child.code is not None]:
-            self.tell_end(duo, ended[0], begun=ended[0].phase is Phase.RUNS)
+        elif any(self.attend(duo, starter) for starter in starters):
+            pass
         elif duo.orders:
-            duo.announced = duo.orders.pop(0)
-            duo.write({"next": duo.announced, "at": self.now().boot})
-        elif not duo.children and (duo.drains or not duo.linked):
+            command, now = duo.orders.pop(0), self.now().boot
+            starter = Starter(duo, command, next(self.numbers), now)
+            duo.starters.append(starter)
+            duo.write({"next": command, "at": now, "pid": starter.pid})
+        elif not duo.starters and (duo.drains or not duo.linked):
             # It owes nothing, so its guard goes, too.
             duo.keeper = duo.guard = False
+
+    def attend(self, duo: Duo, starter: Starter) -> bool:
+        """What its keeper does next for a command; False: nothing just now."""
+        if starter.alive and starter.phase is Phase.ANNOUNCED:
+            starter.phase = Phase.ORDERED
+        elif starter.heard < len(starter.told):
+            starter.heard += 1
+            duo.write(starter.told[starter.heard - 1], starter)
+        elif starter.is_through:
+            # It hears that, and would serve another one.
+            duo.starters.remove(starter)
+        elif starter.alive:
+            return False
+        elif not starter.sought:
+            self.seek(duo, starter)
+        elif starter.process is None or starter.code is not None:
+            # Of whom it does not recognize it sees that nobody holds the log.
+            code = starter.code if "began" in starter.booked else None
+            duo.write(self.end_of(starter, code), starter)
+        else:
+            return False
+        return True
+
+    def seek(self, duo: Duo, starter: Starter) -> None:
+        """As Keeper._adopt and guard._look_for_begun: its starter is dead."""
+        starter.sought = True
+        if "began" in starter.booked:
+            if not duo.reaps:
+                self.unseen.add(starter.command)
+                duo.write({"left": starter.command}, starter)
+        elif not self.disk.may_have_begun(*starter.command) or (
+            duo.recognizes and starter.process is None
+        ):
+            if duo.keeper:
+                duo.write(self.end_of(starter, 126, begun=False), starter)
+        elif duo.recognizes:
+            duo.write(self.beginning_of(starter), starter)
+        else:
+            self.unseen.add(starter.command)
+            if not duo.keeper:
+                duo.write(self.end_of(starter, None), starter)
 
     def guard(self, number: int) -> None:
         """The next step of a guard whose keeper is dead."""
         duo = pick([d for d in self.duos.values() if not d.keeper and d.guard], number)
-        if duo is None or any(child.may_begin for child in duo.children):
+        if duo is None or any(not starter.parted for starter in duo.serving):
             return
-        ended = [child for child in duo.children if child.code is not None]
+        dead = [starter for starter in duo.starters if not starter.alive]
         if not duo.said_dead:
+            unsought = [starter for starter in dead if not starter.sought]
+            if unsought:
+                self.seek(duo, unsought[0])
+                return
             duo.said_dead = True
-            duo.children = [child for child in duo.children if child.phase > Phase.FORKED]
+            duo.starters = [one for one in duo.starters if "began" in one.booked]
             duo.write({"dead": True})
-        elif ended:
-            self.tell_end(duo, ended[0], begun=True)
-        elif not duo.children:
+        elif not duo.reaps or not duo.starters:
             duo.guard = False
+        elif ended := [starter for starter in dead if starter.code is not None]:
+            duo.write(self.end_of(ended[0], ended[0].code), ended[0])
 
-    def tell_end(self, duo: Duo, child: Process, begun: bool) -> None:
-        duo.children.remove(child)
-        at, code = self.now().wall, child.code
-        duo.write({"end": child.command, "code": code, "time": at, "size": 0, "begun": begun})
-
-    def process(self, number: int) -> None:
-        """It begins, then runs, then ends; a signal may end it at any time."""
-        which, how = divmod(number, 5)
-        process, code = pick(self.alive(), which), (0, 0, 0, 3, -9)[how]
-        if process is None:
+    def starter(self, number: int) -> None:
+        """A starter's next step."""
+        starter = pick([one for duo in self.duos.values() for one in duo.serving], number)
+        if starter is None:
             return
-        if code < 0 or process.phase is Phase.RUNS:
-            self.end(process, code)
-        elif process.phase is Phase.BEGUN:
-            process.phase = Phase.RUNS
-        else:
-            self.begin(process)
+        duo, command = starter.duo, starter.command
+        if starter.told and not duo.keeper:
+            line = starter.told.pop(0)
+            starter.parted = not starter.told
+            duo.write(line, starter)
+        elif starter.phase is Phase.ORDERED:
+            if self.disk.make(command, starter):
+                starter.phase = Phase.MADE
+            else:
+                self.tell(starter, {"barred": command}, Phase.OVER)
+        elif starter.phase is Phase.MADE:
+            self.disk.marked.add(command)
+            starter.phase = Phase.MARKED
+        elif starter.phase is Phase.MARKED and number % 7 == 6:
+            # There is no such program.
+            self.ended[command] = (127, self.boot)
+            self.tell(starter, self.end_of(starter, 127), Phase.OVER)
+        elif starter.phase is Phase.MARKED:
+            self.begin(starter)
+        elif starter.phase is Phase.SPAWNED:
+            self.tell(starter, self.beginning_of(starter), Phase.TOLD)
+        elif starter.phase is Phase.TOLD and starter.code is not None:
+            self.tell(starter, self.end_of(starter, starter.code), Phase.OVER)
 
-    def begin(self, process: Process) -> None:
-        uid, n = process.command
+    def tell(self, starter: Starter, line: book.Line, phase: Phase) -> None:
+        starter.phase = phase
+        if starter.parted:
+            starter.duo.write(line, starter)
+        else:
+            starter.told.append(line)
+
+    def beginning_of(self, starter: Starter) -> book.Line:
+        times = {"since": starter.since, "at": self.now().boot}
+        return {"began": starter.command, "pid": starter.process, **times}
+
+    def end_of(self, starter: Starter, code: int | None, *, begun: bool = True) -> book.Line:
+        end = {"end": starter.command, "code": code, "begun": begun}
+        return {**end, "time": self.now().wall, "size": 0}
+
+    def begin(self, starter: Starter) -> None:
+        uid, n = starter.command
         assert (uid, n) not in self.begun, "it runs twice"
-        assert self.killed.get(uid, process) is process, "it was kept from beginning"
+        assert self.killed.get(uid, starter) is starter, "it was kept from beginning"
         if n:
             assert self.ended.get((uid, n - 1)) == (0, self.boot), "the one before did not"
-        process.phase = Phase.BEGUN
         self.begun.add((uid, n))
-        duo = next(duo for duo in self.duos.values() if process in duo.children)
-        if not duo.keeper and not duo.guard:
-            self.unseen.add((uid, n))
-        times = {"since": process.since, "at": self.now().boot}
-        duo.write({"began": [uid, n], "pid": process.pid, **times})
+        starter.phase, starter.process = Phase.SPAWNED, next(self.numbers)
+        self.processes[starter.process] = starter
 
-    def end(self, process: Process, code: int) -> None:
-        process.code = code
-        if process.phase > Phase.FORKED:
-            self.ended[process.command] = (code, self.boot)
+    def process(self, number: int) -> None:
+        """A command ends, by itself or by a signal; or takes its time."""
+        which, how = divmod(number, 16)
+        starter, codes = pick(self.alive(), which), (0, 0, 0, 3, -9)
+        if starter is not None and how < len(codes):
+            self.end(starter, codes[how])
+
+    def end(self, starter: Starter, code: int) -> None:
+        starter.code = code
+        self.ended[starter.command] = (code, self.boot)
 
     def keeper_dies(self, number: int) -> None:
         duo = pick([duo for duo in self.duos.values() if duo.keeper], number)
         if duo is not None:
-            duo.keeper, duo.announced = False, None
-            duo.orders.clear()
-            self.leave_alone(duo)
+            duo.keeper = False
+            self.bury(duo)
 
     def guard_dies(self, number: int) -> None:
         duo = pick([duo for duo in self.duos.values() if duo.guard], number)
         if duo is not None:
             duo.guard = False
-            self.leave_alone(duo)
+            self.bury(duo)
+
+    def starter_dies(self, number: int) -> None:
+        starter = pick([one for duo in self.duos.values() for one in duo.serving], number)
+        if starter is not None:
+            self.bury(starter.duo, starter)
 
     def both_die(self, number: int) -> None:
-        """Of one pair, if all of it is alive."""
+        """Keeper and guard."""
         duo = pick(list(self.duos.values()), number)
-        if duo is not None and duo.keeper and duo.guard:
+        if duo is not None:
             duo.keeper = duo.guard = False
-            duo.announced = None
-            duo.orders.clear()
-            self.leave_alone(duo)
+            self.bury(duo)
 
-    def leave_alone(self, duo: Duo) -> None:
-        if not duo.keeper and not duo.guard:
-            self.unseen |= {child.command for child in duo.children if child.phase}
+    def all_die(self, number: int) -> None:
+        """These and the starters, all or all but one."""
+        duo = pick(list(self.duos.values()), number)
+        if duo is not None:
+            duo.keeper = duo.guard = False
+            self.bury(duo, *duo.serving[number % 2 :])
+
+    def guard_is_left(self, number: int) -> None:
+        """Keeper and starters die, of these all or all but one."""
+        duo = pick([duo for duo in self.duos.values() if duo.keeper], number)
+        if duo is not None:
+            duo.keeper = False
+            self.bury(duo, *duo.serving[number % 2 :])
+
+    def bury(self, duo: Duo, *starters: Starter) -> None:
+        """What follows from deaths; starters: of these."""
+        for starter in starters:
+            starter.alive = False
+        if duo.keeper:
+            return
+        duo.orders.clear()
+        for starter in duo.starters:
+            starter.sought = False
+            if starter.phase is Phase.ANNOUNCED:
+                # It hears that it hears no more.
+                starter.alive = False
+        duo.starters = [one for one in duo.starters if one.alive or not one.is_through]
+        if not (duo.guard and duo.reaps):
+            left = {starter.command for starter in duo.starters if not starter.alive}
+            self.unseen |= left & self.disk.marked
 
     def machine_crashes(self, number: int) -> None:
         """Of each book some lines are left that were not worked in."""
@@ -591,11 +766,10 @@ class World(RuleBasedStateMachine):
         positions = dict(self.db.execute("SELECT keeper, position FROM books").fetchall())
         for duo in self.duos.values():
             duo.keeper = duo.guard = False
-            duo.announced = None
-            duo.children.clear()
+            duo.starters.clear()
             del duo.lines[positions.get(duo.id, 0) + number :]
-        for process in self.alive():
-            process.code = -9
+        for starter in self.alive():
+            starter.code = -9
         for uid, _, _ in self.running():
             self.unseen |= {(uid, n) for n in range(3)}
 
@@ -604,7 +778,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def tables_are_true(self) -> None:
         results = {uid: (state, result) for uid, state, result in self.jobs()}
-        alive = [process.command for process in self.alive()]
+        alive = [starter.command for starter in self.known()]
         states: dict[int, list[int]] = {uid: [] for uid in results}
         for uid, n, state, code in self.db.execute(
             "SELECT job, n, state, return_code FROM commands ORDER BY job, n"
@@ -614,8 +788,8 @@ class World(RuleBasedStateMachine):
                 assert self.ended[uid, n][0] == code
             if state == records.SKIPPED:
                 assert (uid, n) not in self.begun
-            if state == records.FINISHED and code is None:
-                assert (uid, n) in self.unseen
+            if state == records.FINISHED:
+                assert code is not None or (uid, n) in self.unseen
                 assert (uid, n) not in alive
         for uid, (state, result) in results.items():
             self.job_is_whole(uid, state, result, states[uid])
@@ -654,7 +828,7 @@ class World(RuleBasedStateMachine):
     def queues_are_kept(self) -> None:
         lane_of = dict(self.db.execute("SELECT uid, queue FROM jobs").fetchall())
         jobs = {uid for uid, state, _ in self.jobs() if state == records.RUNNING}
-        alive = {process.command[0] for process in self.alive() if process.phase}
+        alive = {starter.command[0] for starter in self.known()}
         for uids in (jobs, alive):
             lanes = Counter(lane_of[uid] for uid in uids)
             assert all(lanes[queue] <= limit for queue, limit in LIMITS.items())
@@ -664,13 +838,17 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """The world comes to rest: all go on with what they do, and nobody dies any more."""
+        if next(self.numbers) % 2:
+            # In some worlds: what it has in mind must neither be needed nor be in the way.
+            self.daemon_dies()
         try:
             for _ in range(ROUNDS):
                 if all(state == records.FINISHED for _, state, _ in self.jobs()):
                     break
                 for actor in ACTORS:
-                    for which in range(len(self.duos) + len(self.alive()) + 1):
-                        getattr(self, actor)(which * 5 if actor == "process" else which)
+                    starters = sum(len(duo.starters) for duo in self.duos.values())
+                    for which in range(len(self.duos) + starters + len(self.alive()) + 1):
+                        getattr(self, actor)(which * 16 if actor == "process" else which)
                 # As much of the books as there is.
                 self.daemon(3)
             self.tables_are_true()
@@ -692,8 +870,14 @@ class World(RuleBasedStateMachine):
         self.time += 1
         return Now(self.time, self.time, str(self.boot))
 
-    def alive(self) -> list[Process]:
-        return [process for process in self.processes.values() if process.code is None]
+    def alive(self) -> list[Starter]:
+        return [starter for starter in self.processes.values() if starter.code is None]
+
+    def known(self) -> list[Starter]:
+        """Those alive of which somebody knows, or will: others may be lost while they run."""
+        return [
+            one for one in self.alive() if one.alive or one.duo.keeper or "began" in one.booked
+        ]
 
     def jobs(self) -> list[tuple[int, int, str | None]]:
         """Uid, state, result."""

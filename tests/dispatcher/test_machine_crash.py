@@ -16,7 +16,7 @@ from dispatcher.records import Job
 from tests.kit import wait_for
 from tests.kit.crash import another_boot, cut_power, lose, machine_crash
 from tests.kit.driver import Driver
-from tests.kit.processes import begun, books, end, holders
+from tests.kit.processes import begun, books, end, end_pairs, holders
 from tests.kit.state_file import state_file
 from tests.kit.torture import torture
 
@@ -70,7 +70,7 @@ def work_in(daemon: Driver) -> None:
     def is_known() -> bool:
         with state_file(daemon.state_dir) as db:
             (missing,) = db.execute(
-                "SELECT count(*) FROM commands WHERE state = 1 AND pid IS NULL"
+                "SELECT count(*) FROM commands WHERE state = 1 AND began_at IS NULL"
             ).fetchone()
         return not missing
 
@@ -263,8 +263,7 @@ def test_a_command_without_guard_and_keeper_is_lost_in_a_crash_like_others(
 ) -> None:
     uid = daemon.submit(LONG)
     work_in(daemon)
-    for pid in reversed(holders(daemon.state_dir)):
-        end(pid)
+    end_pairs(daemon.state_dir)
     wait_for(lambda: len(holders(daemon.state_dir)) == 2, "others")
     assert machine_crash(daemon) == [uid]
     check_lost(daemon, uid)
@@ -313,8 +312,7 @@ def test_a_hail_of_kills_and_crashes_loses_what_ran_and_nothing_else(
     assert not tally.lost
     assert not tally.doubled
     assert not tally.wrong
-    # Without a reaper, what a killed keeper leaves can't tell its code.
-    assert portable or not tally.unknown
+    assert not tally.unknown
 
 
 @pytest.mark.long

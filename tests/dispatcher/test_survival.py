@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit import ROOT, wait_for
 from tests.kit.driver import PROGRAM, Driver
-from tests.kit.processes import books, end, holders
+from tests.kit.processes import books, end, end_pairs, holders, starters
 from tests.kit.state_file import state_file
 
 SLOW = ["sh", "-c", "echo first; while [ ! -e go ]; do sleep 0.05; done; echo second; exit 7"]
@@ -138,9 +138,7 @@ def test_when_guard_and_keeper_are_killed_a_job_ends_as_lost_with_its_whole_log(
 ) -> None:
     uid = start_slow(daemon, queue="pkg_queue")
     after = daemon.submit("true", queue="pkg_queue")
-    # The keeper first: the guard has seen it die.
-    for pid in reversed(holders(daemon.state_dir)):
-        end(pid)
+    end_pairs(daemon.state_dir)
     # It lives, so it is waited for; what comes behind it in its queue waits as well.
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
     assert daemon.job(uid).state == "running"
@@ -156,12 +154,35 @@ def test_when_guard_and_keeper_are_killed_a_job_ends_as_lost_with_its_whole_log(
     assert daemon.finished(after).result == "succeeded"
 
 
+def test_starters_without_guard_and_keeper_tell_the_ends_of_their_commands(
+    daemon: Driver,
+) -> None:
+    uid = start_slow(daemon)
+    for pid in reversed(holders(daemon.state_dir)):
+        end(pid)
+    assert daemon.finished(daemon.submit("true")).result == "succeeded"
+    daemon.kill()
+    daemon.start()
+    assert daemon.job(uid).state == "running"
+    let_go(daemon)
+    check_slow(daemon, uid)
+
+
+def test_the_keeper_tells_the_end_of_what_a_killed_starter_leaves(room: Driver) -> None:
+    uid = start_slow(room)
+    (starter,) = starters(room.state_dir)
+    wait_for(lambda: '"began"' in books(room.state_dir))
+    end(starter)
+    assert room.finished(room.submit("true")).result == "succeeded"
+    let_go(room)
+    check_slow(room, uid)
+
+
 def test_a_job_of_dead_guard_and_keeper_can_still_be_killed(daemon: Driver) -> None:
     uid = daemon.submit("sleep 60", id="a")
     wait_for(lambda: daemon.job(uid).state == "running")
     wait_for(lambda: '"began"' in books(daemon.state_dir))
-    for pid in reversed(holders(daemon.state_dir)):
-        end(pid)
+    end_pairs(daemon.state_dir)
     wait_for(lambda: holders(daemon.state_dir, "keeper"))
     daemon.ask({"kill": ["a"]})
     job = daemon.finished(uid)
@@ -320,8 +341,7 @@ def test_a_commands_end_in_a_machine_crash_is_lost(room: Driver) -> None:
     after = room.submit("true", queue="pkg_queue")
     room.finished(after)
     room.kill()
-    for pid in reversed(holders(room.state_dir)):
-        end(pid)
+    end_pairs(room.state_dir)
     let_go(room)
     with state_file(room.state_dir) as db:
         db.execute("UPDATE jobs SET boot = 'another' WHERE uid = ?", (uid,))

@@ -174,7 +174,7 @@ def command_line(process: psutil.Process) -> list[str]:
 def members(state_dir: Path) -> list[psutil.Process]:
     """Processes of this state directory's jobs: all below its guards and keepers.
 
-    Without those that stand by to become commands: they look like their keeper. And without
+    Without starters: they look like their keeper. And without
     those that have lost their parents and have no reaper: where a guard is none
     (`SYSADMD_PORTABLE`), or is dead. See `held`, which tells of these as well.
     """
@@ -208,7 +208,34 @@ def books(state_dir: Path) -> str:
 
 def begun(state_dir: Path) -> list[int]:
     """The pids that commands were given, by the books; they may be others' by now."""
-    return [int(pid) for pid in re.findall(r'"pid":(\d+)', books(state_dir))]
+    return [int(pid) for pid in re.findall(r'"began":.*"pid":(\d+)', books(state_dir))]
+
+
+def starters(state_dir: Path, *, busy: bool = False) -> list[int]:
+    """The living starters that the books name, and those of living keepers.
+
+    busy: without those of living keepers that have begun nothing which goes on.
+    """
+    pids = {int(pid) for pid in re.findall(r'"next":.*"pid":(\d+)', books(state_dir))}
+    keepers = holders(state_dir, "keeper")
+    for keeper in keepers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pids |= {child.pid for child in psutil.Process(keeper).children()}
+    found: list[int] = []
+    for pid in sorted(pids - set(holders(state_dir))):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            named = command_line(process)[6:8] == ["keeper", os.path.realpath(state_dir)]
+            if named and runs(process) and (not busy or process.children()):
+                found.append(pid)
+    return found
+
+
+def end_pairs(state_dir: Path) -> None:
+    """Kill guards, keepers and starters; the keeper first: its guard sees it die."""
+    helpers = starters(state_dir)
+    for pid in (*reversed(holders(state_dir)), *helpers):
+        end(pid)
 
 
 def clean(state_dir: Path) -> None:
@@ -218,7 +245,7 @@ def clean(state_dir: Path) -> None:
 
 
 def remains(state_dir: Path) -> list[int]:
-    """Guards and keepers, and commands of dead ones: who is there without the daemon.
+    """Guards, keepers, starters, and commands of dead ones: who is there without the daemon.
 
     A guard comes before its keeper, both before who was begun: to be ended in this order.
     """
@@ -229,7 +256,8 @@ def remains(state_dir: Path) -> list[int]:
             pid for (pid,) in db.execute("SELECT pid FROM commands WHERE state = 1") if pid
         ]
     place = _place(state_dir)
-    return [*holders(state_dir), *(pid for pid in pids if _writes_below(pid, place))]
+    known = [*holders(state_dir), *starters(state_dir)]
+    return [*known, *(pid for pid in pids if _writes_below(pid, place))]
 
 
 def holding(state_dir: Path) -> list[int]:

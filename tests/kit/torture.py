@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from dispatcher import logs, records
 from dispatcher.records import Job
 from tests.kit.crash import Machine, machine_crash
-from tests.kit.processes import end, holders
+from tests.kit.processes import end, holders, starters
 from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
 
@@ -273,6 +273,9 @@ def _hit(daemon: Victim, target: str, rng: random.Random) -> list[int]:
     for part in target.split("+"):
         if part == "daemon":
             daemon.kill()
+        elif part == "starter":
+            for pid in starters(daemon.state_dir, busy=True) or starters(daemon.state_dir):
+                end(pid)
         else:
             for pid in holders(daemon.state_dir, part):
                 end(pid)
