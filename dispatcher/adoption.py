@@ -2,7 +2,7 @@
 
 A command becomes the child of the nearest living reaper above it, where the system has such a
 thing. If its starter had no time to say which it is, it is known by its job's mark
-(dispatcher/dye.py) or by its log, which is its output. Standard library only.
+(dispatcher/dye.py) or by its output's pipe. Standard library only.
 """
 # ruff: noqa: PTH116, PTH208 - texts, as the system tells paths
 
@@ -17,14 +17,13 @@ from typing import Final
 
 from dispatcher import dye
 from dispatcher.identity import HAS_PROC, TICK, Stat, read_stat
+from dispatcher.relay import BEGUN, log_path, pipe_path
 from sysadmd.machine import FORCED_PORTABLE
 
 # Source: prctl(2), PR_SET_CHILD_SUBREAPER; procctl(2), PROC_REAP_ACQUIRE.
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC_REAP_ACQUIRE: Final = 2
 _P_PID: Final = 0
-# The mode of a log whose command may have begun.
-BEGUN: Final = 0o600
 
 
 class Doubt(Exception):
@@ -57,8 +56,8 @@ def find(job: list[int], since: float, place: int, known: Container[int]) -> int
     Its process is not older than `since`. place: of the dye. known: other children. None: it
     never began. Ask before any other child is reaped. Raises: Doubt.
     """
-    log = _begun_log(job)
-    if log is None:
+    if not may_have_begun(job):
+        # It was not even about to when its starter died.
         return None
     if not HAS_PROC:
         raise Doubt
@@ -68,22 +67,40 @@ def find(job: list[int], since: float, place: int, known: Container[int]) -> int
         if child.pid not in known and child.start >= since - 2 * TICK
     ]
     mark = dye.mark(job[0], place)
+    pipe = _pipe(job)
     # What it has started itself may have fallen to us as well, but is younger.
-    for child in sorted(young, key=lambda child: (child.start, child.pid)):
-        if dye.dyed(child.pid) == mark or _holds(child.pid, log):
+    young.sort(key=lambda child: (child.start, child.pid))
+    held = {child.pid: _pipes_of(child.pid) for child in young}
+    for child in young:
+        if pipe is not None and pipe in held[child.pid]:
+            if child is not young[0] and not dye.can_tell():
+                # An older one may have been the command, and have ended.
+                raise Doubt
             return child.pid
-    if young and not dye.can_tell():
+    for child in young:
+        # Others of the job's have the pipes of commands before it.
+        if dye.dyed(child.pid) == mark and not held[child.pid]:
+            return child.pid
+    if not dye.can_tell():
         raise Doubt
     return None
 
 
-def _begun_log(job: list[int]) -> os.stat_result | None:
-    """Its log; None: it was not even about to begin when its starter died."""
+def may_have_begun(job: list[int]) -> bool:
+    """By its log: of a command whose starter is dead."""
     try:
-        log = os.lstat(f"jobs/{job[0]}/{job[1]}.log")
+        return stat.S_IMODE(os.lstat(log_path(*job)).st_mode) == BEGUN
+    except OSError:
+        return False
+
+
+def _pipe(job: list[int]) -> tuple[int, int] | None:
+    """Device and inode of its pipe."""
+    try:
+        found = os.lstat(pipe_path(*job))
     except OSError:
         return None
-    return log if stat.S_IMODE(log.st_mode) == BEGUN else None
+    return found.st_dev, found.st_ino
 
 
 def _children() -> list[Stat]:
@@ -92,22 +109,24 @@ def _children() -> list[Stat]:
     return [stat for stat in stats if stat is not None and stat.parent == os.getpid()]
 
 
-def _holds(pid: int, log: os.stat_result) -> bool:
-    """Has it the log open? Before it is the program, not yet as its output."""
+def _pipes_of(pid: int) -> set[tuple[int, int]]:
+    """Device and inode of all pipes of commands that it has open.
+
+    Before it is the program, not yet as its output.
+    """
     directory = f"/proc/{pid}/fd"
+    found: set[tuple[int, int]] = set()
     try:
         names = os.listdir(directory)
     except OSError:
-        return False
+        return found
     for name in names:
         link = f"{directory}/{name}"
         try:
             # The name first: to ask for more of a file may hang where its server does.
-            if not os.readlink(link).endswith(".log"):  # noqa: PTH115
-                continue
-            there = os.stat(link)
+            if os.readlink(link).endswith(".pipe"):  # noqa: PTH115
+                there = os.stat(link)
+                found.add((there.st_dev, there.st_ino))
         except OSError:
             continue
-        if (there.st_dev, there.st_ino) == (log.st_dev, log.st_ino):
-            return True
-    return False
+    return found

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import logs, records
+from dispatcher.book import Line
 from dispatcher.fate import Pair
 from dispatcher.identity import Identity
 from dispatcher.keepers import KeeperPair, Link
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # Between two attempts on a disk that is full, s. Nothing is lost meanwhile: the books have it.
 RETRY: Final = 1.0
+# How long it may take until it is in the tables that a command has begun, s: the book has it.
+PUT_OFF: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -80,6 +83,10 @@ class Mover:
         self._findings: list[Finding] = []
         # Of running jobs, decided while the disk was full; committed with the next turn.
         self._endings: dict[int, Ending] = {}
+        # When beginnings that were put off are worked in at the latest; if they are with the
+        # next turn.
+        self._latest: asyncio.TimerHandle | None = None
+        self._hurries = False
 
     def load(self) -> None:
         """Take up all that is not finished, as the tables have it. Before the first turn."""
@@ -163,6 +170,14 @@ class Mover:
         """Take a turn: there may be something new."""
         self._tender.news.set()
 
+    def hurry(self) -> None:
+        """Take a turn, and put nothing off."""
+        if self._latest is not None:
+            self._latest.cancel()
+            self._latest = None
+        self._hurries = True
+        self.wake()
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
@@ -183,6 +198,7 @@ class Mover:
         try:
             while self._tender.news.is_set():
                 self._tender.news.clear()
+                self._hurries = True
                 await self._turn()
         except StoreFull:
             # Nothing is lost: the loop goes on with it when there is room.
@@ -192,6 +208,7 @@ class Mover:
         """One step forward. Raises: StoreFull; all is then as it was."""
         tender = self._tender
         facts = [entry for pair in tender.pairs.values() if (entry := self._read(pair))]
+        self._hurries = False
         findings, unsent = self._findings[:], self._unsent[:]
         endings = dict(self._endings)
         taker = tender.taker()
@@ -245,6 +262,8 @@ class Mover:
         state = pair.state
         lines, generation, position = pair.book.read()
         if (generation, position) != (pair.book.generation, pair.book.position):
+            if state is Pair.STARTS and self._put_off(lines):
+                return None
             # The end is known when nothing more is read.
             self.wake()
             if any("dead" in line for line in lines):
@@ -256,6 +275,15 @@ class Mover:
         # It may be wanted anew while this one is being committed.
         pair.settle = pair.dead = False
         return Facts(pair.id, (), generation, position, state, alive=not pair.over)
+
+    def _put_off(self, lines: Sequence[Line]) -> bool:
+        """Can this wait? What has begun is written down with its end, if that comes soon: a
+        commit for each would take as long as a short command."""
+        if self._hurries or not all("next" in line or "began" in line for line in lines):
+            return False
+        if self._latest is None:
+            self._latest = asyncio.get_running_loop().call_later(PUT_OFF, self.hurry)
+        return True
 
     def _remember(self, outcome: Outcome, link: Link | None) -> None:
         """Bring the memory up to what is now committed; send the starts.
@@ -275,6 +303,7 @@ class Mover:
                         "argv": start.argv,
                         "env": environment(start.env),
                         "cwd": start.cwd,
+                        "limit": self._site.settings.command_log_limit,
                     }
                 )
         for uid, n in outcome.unsent:

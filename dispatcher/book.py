@@ -4,7 +4,8 @@ The keeper writes it, the daemon reads it at its leisure: what stands in the boo
 with a connection, and nobody has to acknowledge it. When the keeper is dead the guard and the
 starters write it. What is said twice is said once. Standard library only.
 
-    {"next": [uid, n], "at": T, "pid": P}        a starter, this process, is told to begin it
+    {"next": [uid, n], "at": T, "pid": P,
+     "limit": B}                                 a starter, this process, is told to begin it
     {"began": [uid, n], "pid": P,
      "since": T, "at": T}                        it has begun: its process was made in between
     {"end": [uid, n], "code": C, "time": W,
@@ -59,12 +60,8 @@ def began(job: list[int], pid: int, since: float) -> Line:
     return {"began": job, "pid": pid, "since": since, "at": boot_clock()}
 
 
-def end(job: list[int], code: int | None, *, begun: bool = True) -> Line:
-    """The line of a command's end, which is now."""
-    try:
-        size = os.stat(f"jobs/{job[0]}/{job[1]}.log").st_size  # noqa: PTH116 - of every command
-    except OSError:
-        size = None
+def end(job: list[int], code: int | None, size: int | None, *, begun: bool = True) -> Line:
+    """The line of a command's end, which is now. size: of its log."""
     return {"end": job, "code": code, "time": time.time(), "size": size, "begun": begun}
 
 

@@ -3,8 +3,8 @@
 Does nothing until the keeper dies. Then the keeper's children, ended ones included, fall to the
 guard, since it is the reaper of its descendants where the system has such a thing. Those that
 are starters go on by themselves, and tell the ends of their commands. What falls to the guard
-when a starter dies, too, it knows by the book, and writes down its end; it stays as long as
-there is any of that. Standard library only.
+when a starter dies, too, it knows by the book: it empties its pipe and writes down its end; it
+stays as long as there is any of that. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from dispatcher import adoption, book, dye
+from dispatcher.relay import Relays, open_pipe
+from sysadmd.machine import FORCED_PORTABLE
 
 # Signals that guard and keeper do not take.
 QUIET: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -95,16 +99,18 @@ def _guard(setup: Setup, keeper: int, line: socket.socket, alive: int) -> int:
     if return_code(ended) == 0:
         # It went by itself and owed nothing.
         return 0
+    newest = book.generations(Path("keeper"), setup.id)
+    writer = book.BookWriter(Path("keeper"), setup.id, newest[-1] if newest else 1)
+    # First of all: while one end is ours, what is in a pipe is not lost with its writers.
+    pipes = _open_pipes(writer)
     # Ends when each starter that may still begin a command has begun it, or is gone.
     line.setblocking(True)
     with contextlib.suppress(OSError):
         line.recv(1)
-    newest = book.generations(Path("keeper"), setup.id)
-    writer = book.BookWriter(Path("keeper"), setup.id, newest[-1] if newest else 1)
-    _look_for_begun(writer)
+    left = _look_for_begun(writer)
     writer.write({"dead": True})
     os.waitpid(keeper, 0)
-    return _reap(writer)
+    return _reap(writer, left, pipes)
 
 
 def _is_ending(keeper: int, alive: int) -> bool:
@@ -126,6 +132,7 @@ class _Open:
     job: list[int]
     since: float
     starter: int
+    limit: int
     pid: int | None = None
 
 
@@ -134,7 +141,9 @@ def _open(lines: list[book.Line]) -> list[_Open]:
     left: dict[tuple[int, ...], _Open] = {}
     for line in lines:
         if "next" in line:
-            left[tuple(line["next"])] = _Open(line["next"], line["at"], line["pid"])
+            left[tuple(line["next"])] = _Open(
+                line["next"], line["at"], line["pid"], line["limit"]
+            )
         elif "began" in line:
             known = left.get(tuple(line["began"]))
             if known is not None:
@@ -146,47 +155,107 @@ def _open(lines: list[book.Line]) -> list[_Open]:
     return list(left.values())
 
 
-def _look_for_begun(writer: book.BookWriter) -> None:
-    """Say what became of commands whose starters died with the keeper and could not say it."""
-    there = _open(writer.lines())
+def _open_pipes(writer: book.BookWriter) -> dict[tuple[int, ...], int]:
+    """Ends of the pipes of commands that have not ended, by job and number."""
+    pipes: dict[tuple[int, ...], int] = {}
+    for one in _open(writer.lines()):
+        with contextlib.suppress(OSError):
+            pipes[tuple(one.job)] = open_pipe(*one.job)
+    return pipes
+
+
+def _look_for_begun(writer: book.BookWriter) -> list[_Open]:
+    """Say what became of commands whose starters died with the keeper and could not say it.
+
+    Returns those that go on, and whose ends nobody will see.
+    """
+    there, left = _open(writer.lines()), list[_Open]()
     known = {pid for one in there for pid in (one.starter, one.pid) if pid is not None}
     for one in there:
         if one.pid is not None:
-            if not adoption.is_ours(one.pid) and not _runs(one.starter):
+            if not adoption.is_ours(one.pid) and not _serves(one.starter):
                 writer.write({"left": one.job})
+                left.append(one)
             continue
+        # It has hung up, but only when it is gone its command has fallen to us.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, one.starter, os.WEXITED | os.WNOWAIT)
         try:
             pid = adoption.find(one.job, one.since, _place(), known)
         except adoption.Doubt:
-            writer.write(book.end(one.job, None))
+            writer.write(book.end(one.job, None, None))
+            left.append(one)
             continue
         if pid is not None:
             writer.write(book.began(one.job, pid, one.since))
             known.add(pid)
+    return left
 
 
-def _reap(writer: book.BookWriter) -> int:
-    """Write down each end that falls to us before it is reaped; starters tell theirs."""
+def _reap(writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...], int]) -> int:
+    """Write down each end that falls to us before it is reaped; starters tell theirs.
+
+    left: commands of which the output alone is ours. pipes: closed when needed no more.
+    """
+    signal.signal(signal.SIGCHLD, _noticed)
+    wake, wake_end = os.pipe()
+    os.set_blocking(wake_end, False)
+    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    relays = Relays(poll)
+    for one in left:
+        relays.want(one.job, one.limit)
     while True:
         there = _open(writer.lines())
-        if not any(
-            adoption.is_ours(one.starter) or (one.pid is not None and adoption.is_ours(one.pid))
-            for one in there
-        ):
+        for job in pipes.keys() - {tuple(one.job) for one in there}:
+            os.close(pipes.pop(job))
+        ours = [one for one in there if one.pid is not None and adoption.is_ours(one.pid)]
+        for one in there:
+            if not _serves(one.starter):
+                relays.want(one.job, one.limit, pipes.pop(tuple(one.job), -1))
+        relays.look()
+        if not (ours or relays.serves or any(adoption.is_ours(one.starter) for one in there)):
             return 0
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
+        ended = _next_end(poll, wake, relays)
+        if ended is None:
+            continue
         # A starter that lived when we looked may have told what has now fallen to us.
         for one in _open(writer.lines()):
             if one.pid == ended.si_pid:
-                writer.write(book.end(one.job, return_code(ended)))
+                size = relays.size(one.job)
+                writer.write(book.end(one.job, return_code(ended), size))
         os.waitpid(ended.si_pid, 0)
 
 
-def _runs(pid: int) -> bool:
+def _noticed(number: int, frame: FrameType | None) -> None:
+    """The byte that Python writes to the wake-up pipe is all that is needed."""
+
+
+def _next_end(poll: select.poll, wake: int, relays: Relays) -> os.waitid_result | None:
+    """Empty pipes until a child has ended. None: there is none, and no pipe either."""
+    while True:
+        relays.look()
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            if not relays.serves:
+                return None
+            ended = None
+        if ended is not None:
+            return ended
+        for file, _ in poll.poll(relays.patience):
+            if not relays.take(file):
+                os.read(wake, 4096)
+
+
+def _serves(starter: int) -> bool:
+    """Does it live? Where we are the reaper, it is ours by now."""
+    if not FORCED_PORTABLE:
+        return adoption.is_ours(starter)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(starter, 0)
+    except OSError:
         return False
     return True
 

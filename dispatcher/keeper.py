@@ -3,11 +3,11 @@
 It outlives the daemon, decides nothing, and says everything in its book, from where the daemon
 takes it when it can: what comes next before it is handed over (dispatcher/starter.py), and an
 end before its starter is let go of. It touches nothing that a job names. If a starter dies, its
-command falls to the keeper. If the keeper dies, starters tell by themselves; what falls to
-nobody else, the guard sees to (dispatcher/guard.py), its parent. If the guard dies, the keeper
-takes no more commands and goes when the last one has ended. Without daemon and commands it goes
-at once. Single-threaded, standard library only, everything imported at the start: the very job
-that it runs may replace the files that it was started from.
+command falls to the keeper, and its output. If the keeper dies, starters tell by themselves;
+what falls to nobody else, the guard sees to (dispatcher/guard.py), its parent. If the guard
+dies, the keeper takes no more commands and goes when the last one has ended. Without daemon and
+commands it goes at once. Single-threaded, standard library only, everything imported at the
+start: the very job that it runs may replace the files that it was started from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -28,10 +27,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from dispatcher import adoption, book, guard, starter
+from dispatcher import adoption, book, guard, relay, starter
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
+from dispatcher.relay import Relays
 from dispatcher.starter import Fittings
+from dispatcher.trouble import complain
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0
@@ -40,11 +41,8 @@ HANGS: Final = 5.0
 # Starters that stand by, at most: as many as usually begin something at once. Each has some
 # hundred KiB of its own; what is more than these is forked when it is needed.
 IDLE: Final = 8
-# Between two looks at the log of a command of which nobody knows who it is, s.
-_DOUBT: Final = 0.5
 # Read from the daemon at once; a request has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
-_LOG_SIZE: Final = 1024 * 1024
 # The daemon falls silent inside a request only if it is broken; its requests are far smaller.
 _LONGEST: Final = 4 * 1024 * 1024
 
@@ -65,6 +63,7 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
     os.setsid()
     os.umask(0o022)
     adoption.become_reaper()
+    relay.remove_spares()
     keeper = Keeper(setup, guard_end)
     os.write(ready, b"!")
     os.close(ready)
@@ -77,20 +76,16 @@ def _noticed(number: int, frame: FrameType | None) -> None:
     """The byte that Python writes to the wake-up pipe is all that is needed."""
 
 
-def _complain(text: str) -> None:
-    """Into our own log, which begins anew when it is long: trouble may go on and on."""
-    with suppress(OSError):
-        if os.fstat(2).st_size > _LOG_SIZE:
-            os.ftruncate(2, 0)
-    print(text, file=sys.stderr, flush=True)
-
-
 @dataclass(slots=True)
 class _Command:
-    """A command that was handed over. began: its line in the book; hangs: that takes long."""
+    """A command that was handed over. began: its line in the book; hangs: that takes long.
+
+    pipe: an end of its output's pipe, which keeps what is in it whoever dies.
+    """
 
     job: list[int]
     following: book.Line
+    pipe: int
     began: bytes = b""
     hangs: bool = False
 
@@ -101,13 +96,15 @@ class _Command:
 
 
 class _Starter:
-    """A starter, as the keeper knows it. command: that it serves now; None: it is idle."""
+    """A starter, as the keeper knows it. command: that it serves now, None: none."""
 
     def __init__(self, pid: int, line: socket.socket) -> None:
         line.setblocking(False)
         self.pid = pid
         self.line = line
         self.command: _Command | None = None
+        # The last one, if others have its output still.
+        self.held: _Command | None = None
         self._heard = b""
         self.unsent = b""
 
@@ -184,17 +181,20 @@ class Keeper:
         self._poll = select.poll()
         for file in (self._wake, self._listener, guard_end):
             self._poll.register(file, select.POLLIN)
+        # What dead starters have left, ours and those of others.
+        self._relays = Relays(self._poll)
 
     def run(self) -> int:
         """Until there is nothing left to do."""
         since = time.monotonic()
-        while self._daemon or self._commands() or not self._called:
-            if self._draining and not self._commands():
+        while self._daemon or self._owes() or not self._called:
+            if self._draining and not self._owes():
                 break
             if not self._called and time.monotonic() - since > UNCALLED:
                 break
             self._look()
             self._follow_starts()
+            self._relays.look()
             self._resolve_doubts()
             if self._turn:
                 self._turn_book()
@@ -211,6 +211,10 @@ class Keeper:
         served = [one.command for one in self._starters.values() if one.command is not None]
         return [*served, *self._adopted.values(), *self._doubtful]
 
+    def _owes(self) -> bool:
+        """Has anybody to wait for us?"""
+        return bool(self._commands() or self._relays.serves)
+
     def _look(self) -> None:
         """Wait for news, and hear it."""
         daemon = self._daemon
@@ -222,6 +226,8 @@ class Keeper:
             serving = self._lines.get(file)
             if serving is not None:
                 self._attend(serving, event)
+            else:
+                self._relays.take(file)
         if self._wake in ready:
             os.read(self._wake, 4096)
             self._reap()
@@ -240,8 +246,8 @@ class Keeper:
         """How long to wait at most, ms; None: for ever."""
         if self._orders:
             return 0
-        if self._doubtful:
-            return _DOUBT * 1000
+        if self._relays.patience is not None:
+            return self._relays.patience
         if not self._called:
             return UNCALLED * 1000
         if self._fresh:
@@ -304,6 +310,9 @@ class Keeper:
             self._drain()
         elif "turn" in order:
             self._turn = True
+        elif "serve" in order:
+            for job in order["serve"]:
+                self._relays.want(job, order["limit"])
 
     def _turn_book(self) -> None:
         """Begin a new generation with what still runs: nobody else writes while we live."""
@@ -311,7 +320,7 @@ class Keeper:
         try:
             self._book.turn([line for one in self._commands() for line in one.lines])
         except OSError as error:
-            _complain(f"the book goes on without a new generation: {error}")
+            complain(f"the book goes on without a new generation: {error}")
         self._tell(b"\n")
 
     def _drain(self) -> None:
@@ -341,11 +350,18 @@ class Keeper:
         """Give it to an idle starter: the newest one, whose memory is at hand."""
         job: list[int] = order["start"]
         try:
+            pipe = relay.make_pipe(*job)
+        except OSError as error:
+            self._refuse(job, f"its log can't be written: {error.strerror}")
+            return
+        try:
             serving = self._idle.pop() if self._idle else self._hire()
         except OSError as error:
+            self._forget_pipe(job, pipe)
             self._refuse(job, f"it: no process can be made: {error.strerror}")
             return
-        command = _Command(job, {"next": job, "at": boot_clock(), "pid": serving.pid})
+        following = {"next": job, "at": boot_clock(), "pid": serving.pid}
+        command = _Command(job, {**following, "limit": order["limit"]}, pipe)
         self._book.write(command.following)
         serving.command = command
         serving.send(line + b"\n")
@@ -385,24 +401,29 @@ class Keeper:
 
     def _dismiss(self, idle: _Starter) -> None:
         """It goes when it hears nothing more of us."""
-        self._poll.unregister(idle.line)
-        del self._lines[idle.line.fileno()]
+        if self._lines.pop(idle.line.fileno(), None) is not None:
+            self._poll.unregister(idle.line)
         idle.line.close()
 
     def _refuse(self, job: list[int], reason: str) -> None:
         """Answer for a command that no starter can be made for."""
-        _complain(f"job {job[0]}, command {job[1]}: {reason}")
-        try:
-            log = starter.make_log(*job)
-        except OSError:
-            log = -1
-        if log is None:
-            self._write({"barred": job})
-            return
-        if log >= 0:
-            starter.say(log, reason)
+        complain(f"job {job[0]}, command {job[1]}: {reason}")
+        size = 0
+        with suppress(OSError):
+            log = relay.make_log(job[0], job[1])
+            if log is None:
+                self._write({"barred": job})
+                return
+            size = relay.say(log, f"sysadmd: cannot start {reason}\n")
             os.close(log)
-        self._write(book.end(job, starter.CANNOT_RUN))
+        self._write(book.end(job, starter.CANNOT_RUN, size))
+
+    def _forget_pipe(self, job: list[int], pipe: int) -> None:
+        """There will be nothing in it."""
+        if not adoption.may_have_begun(job):
+            with suppress(OSError):
+                os.unlink(relay.pipe_path(*job))  # noqa: PTH108
+        os.close(pipe)
 
     def _attend(self, serving: _Starter, event: int) -> None:
         """Take down what it says, and hand over what it had no room for."""
@@ -415,27 +436,45 @@ class Keeper:
             # Its end comes as that of a process.
             self._poll.unregister(serving.line)
             del self._lines[serving.line.fileno()]
+            if serving in self._idle:
+                self._idle.remove(serving)
 
     def _take_down(self, serving: _Starter) -> None:
         for line in serving.hear():
             command = serving.command
-            if command is None:
+            if line.startswith(b'{"free"'):
+                self._rest(serving)
+            elif command is None:
                 continue
-            if line.startswith(b'{"began"'):
+            elif line.startswith(b'{"held"'):
+                serving.held = command
+            elif line.startswith(b'{"began"'):
                 command.began = line
                 book.write(self._book.file, line + b"\n")
-                continue
-            book.write(self._book.file, line + b"\n")
-            # The daemon first: something else may wait for this.
-            self._tell(b"\n")
-            serving.command = None
-            serving.send(b"\n")
-            if command.hangs:
-                self._tell_hanging()
-            if self._draining or len(self._idle) >= IDLE:
-                self._dismiss(serving)
             else:
-                self._idle.append(serving)
+                book.write(self._book.file, line + b"\n")
+                # The daemon first: something else may wait for this.
+                self._tell(b"\n")
+                serving.command = None
+                serving.send(b"\n")
+                if command.hangs:
+                    self._tell_hanging()
+                if line.startswith(b'{"barred"'):
+                    self._forget_pipe(command.job, command.pipe)
+                    command.pipe = -1
+                if serving.held is None:
+                    self._rest(serving, command)
+
+    def _rest(self, serving: _Starter, command: _Command | None = None) -> None:
+        """It has done all that it had to do for this command."""
+        served = command or serving.held
+        serving.held = None
+        if served is not None and served.pipe >= 0:
+            os.close(served.pipe)
+        if self._draining or len(self._idle) >= IDLE:
+            self._dismiss(serving)
+        else:
+            self._idle.append(serving)
 
     def _follow_starts(self) -> None:
         """Say which starts take long, and which do so no more."""
@@ -473,7 +512,8 @@ class Keeper:
                 self._bury_starters()
             command = self._adopted.pop(ended.si_pid, None)
             if command is not None:
-                self._write(book.end(command.job, guard.return_code(ended)))
+                code, size = guard.return_code(ended), self._relays.size(command.job)
+                self._write(book.end(command.job, code, size))
             os.waitpid(ended.si_pid, 0)
 
     def _bury_starters(self) -> None:
@@ -489,8 +529,18 @@ class Keeper:
                 self._dismiss(gone)
             gone.line.close()
             del self._starters[pid]
+            if gone.held is not None:
+                self._serve(gone.held)
+            elif gone.command is not None:
+                self._serve(gone.command)
             if gone.command is not None:
                 self._adopt(gone.command, pid)
+
+    def _serve(self, command: _Command) -> None:
+        """Its starter is dead: its output is ours."""
+        self._relays.want(command.job, command.following["limit"], command.pipe)
+        command.pipe = -1
+        self._relays.look()
 
     def _adopt(self, command: _Command, dead: int) -> None:
         """Its starter is dead: what becomes of it is ours to say, if it has fallen to us."""
@@ -513,7 +563,7 @@ class Keeper:
             self._doubtful.append(command)
             return
         if found is None:
-            self._write(book.end(job, starter.CANNOT_RUN, begun=False))
+            self._write(book.end(job, starter.CANNOT_RUN, 0, begun=False))
             return
         began = book.began(job, found, since)
         command.began = book.encode(began)
@@ -521,11 +571,11 @@ class Keeper:
         self._adopted[found] = command
 
     def _resolve_doubts(self) -> None:
-        """What may have begun, we know not as whom, has ended when nobody writes its log."""
+        """What may have begun, we know not as whom, has ended when nobody has its output."""
         for command in self._doubtful[:]:
-            if not starter.is_held(*command.job):
+            if not self._relays.waits_for(command.job):
                 self._doubtful.remove(command)
-                self._write(book.end(command.job, None))
+                self._write(book.end(command.job, None, None))
 
     def _write(self, line: book.Line) -> None:
         self._book.write(line)

@@ -22,13 +22,12 @@ import sysadmd
 from dispatcher import book
 from dispatcher.fate import Pair
 from dispatcher.processes import command_line
+from dispatcher.trouble import LOG_SIZE
 
 # A keeper that does not answer within this is stopped or swapped out; it is called again, s.
 PATIENCE: Final = 5.0
 # A unix socket's path: 104 bytes on FreeBSD, 108 on Linux, the last one NUL.
 _LONGEST_PATH: Final = 100
-# The keeper's own log is for trouble alone; above this it is begun anew.
-_LOG_SIZE: Final = 1024 * 1024
 
 Limits = Mapping[int, tuple[int, int]]
 
@@ -117,7 +116,7 @@ async def start(state_dir: Path, limits: Limits) -> str:
 def _spawn(argv: list[str], state_dir: Path) -> int:
     log = state_dir / "keeper.log"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    if log.exists() and log.stat().st_size > _LOG_SIZE:
+    if log.exists() and log.stat().st_size > LOG_SIZE:
         flags |= os.O_TRUNC
     pid = os.posix_spawn(
         argv[0],

@@ -21,7 +21,7 @@ from dispatcher.processes import Family, look_at
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.transitions import Finding
-from dispatcher.writers import wanted_files, writes
+from dispatcher.writers import Writers
 from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 # Between two looks for the process that is to end, and whether it has, s: short at first.
 FIRST_LOOK: Final = 0.02
 LONGEST_LOOK: Final = 0.5
+# A start that has led to no process after this hangs: its starter gets KILL, s. There is nobody
+# who could use a grace.
+STUCK: Final = 0.5
 
 
 class Killer:
@@ -123,15 +126,20 @@ class Killer:
         db, state_dir = self._site.store.reader, self._site.state_dir
         # A mark that was given out again tells nothing.
         (newest,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
-        begun = db.execute(
-            "SELECT n, next_at FROM commands WHERE job = ? AND began_at IS NOT NULL", (uid,)
+        announced = db.execute(
+            "SELECT n, next_at FROM commands WHERE job = ? AND next_at IS NOT NULL", (uid,)
         ).fetchall()
         since = math.inf if leader is None else leader.earliest
         return Family(
             leader,
-            since=min([since, *(at for _, at in begun)]),
+            since=min([since, *(at for _, at in announced)]),
             mark=dye.mark(uid, self._place) if newest - uid < dye.MARKS else None,
-            files=[logs.path(state_dir, uid, n) for n, _ in begun],
+            # A command that an earlier version has begun has its log itself.
+            files=[
+                file
+                for n, _ in announced
+                for file in (logs.path(state_dir, uid, n), logs.pipe(state_dir, uid, n))
+            ],
             spare=partial(keepers.is_of_pair, state_dir),
         )
 
@@ -145,7 +153,7 @@ class Killer:
     async def _leader(self, uid: int) -> Identity | None:
         """The process of the job's present command; None: the job has ended."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._site.settings.kill_grace
+        until = loop.time() + STUCK
         waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while (running := self._mover.running.get(uid)) is not None:
             if running.identity is not None:
@@ -156,37 +164,42 @@ class Killer:
                 if identity is not None:
                     return identity
             # It may stand in the book by now.
-            self._mover.wake()
+            self._mover.hurry()
             if loop.time() > until:
-                # Its start hangs: that ends with its starter. What comes of it, the keeper
-                # says.
-                await asyncio.to_thread(self._end_start, uid, running.n, self._starter(uid))
+                identity = self._in_books(uid, running.n)
+                if identity is not None:
+                    # It only takes long until that is committed.
+                    return identity
+                starter = self._starter(uid, running.n)
+                if not await asyncio.to_thread(self._end_start, uid, running.n, starter):
+                    # Nobody knows who it is; who has its output is known all the same.
+                    await self._end_family(self._family(uid, None))
                 until = loop.time() + LONGEST_LOOK
             await asyncio.sleep(next(waits))
         return None
 
-    def _starter(self, uid: int) -> int | None:
+    def _starter(self, uid: int, n: int) -> int | None:
         """The pid of who was told to begin the job's present command."""
         for pair in self._tender.pairs.values():
             for line in pair.book.read()[0]:
-                if line.get("next", [None])[0] == uid:
+                if line.get("next") == [uid, n] and "pid" in line:
                     return int(line["pid"])
         row = self._site.store.reader.execute(
             "SELECT pid FROM commands WHERE job = ? AND state = 1 AND began_at IS NULL", (uid,)
         ).fetchone()
         return row[0] if row else None
 
-    def _end_start(self, uid: int, n: int, starter: int | None) -> None:
+    def _end_start(self, uid: int, n: int, starter: int | None) -> bool:
         """Kill a starter that has made this command's log and begun nothing, and whatever it
-        has forked by now."""
+        has forked by now: its start hangs. What comes of it, the keeper says. False: there is
+        none."""
         state_dir = self._site.state_dir
         stat = None if starter is None else look_at(starter)
-        files = wanted_files([logs.path(state_dir, uid, n)])
         if stat is None or not keepers.is_of_pair(state_dir, stat.pid):
-            return
-        if not writes(stat.pid, files):
+            return False
+        if stat.pid not in Writers([logs.path(state_dir, uid, n)]):
             # By now it serves another one.
-            return
+            return False
 
         def spare(pid: int) -> bool:
             other = look_at(pid)
@@ -195,6 +208,7 @@ class Killer:
 
         identity = Identity(stat.pid, stat.start, stat.start)
         Family(identity, since=stat.start, spare=spare).kill()
+        return True
 
     def _in_books(self, uid: int, n: int) -> Identity | None:
         """The process of a command that has written down that it begins, and has not ended."""

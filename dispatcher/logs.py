@@ -1,23 +1,26 @@
-"""Where a command's log is, and reading it. The daemon never writes one: the command does."""
+"""Where a command's log is, and reading it. The daemon never writes one (dispatcher/relay.py).
+
+A log is one file or, when it is long, several, between which bytes are missing; each byte has
+its place, counted from the beginning of all that the command has written.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dispatcher import relay
+from dispatcher.relay import BARRED, BEGUN
 from sysadmd import text
 
 # Bytes of the longest UTF-8 character.
 _LONGEST = 4
-# The mode of a log that was made lest its command make it, and of one whose command may have
-# begun: until just before that it has another one (dispatcher/starter.py).
-_BARRED = 0o400
-_BEGUN = 0o600
 
 
 def directory(state_dir: Path, uid: int) -> Path:
@@ -27,20 +30,41 @@ def directory(state_dir: Path, uid: int) -> Path:
 
 def path(state_dir: Path, uid: int, n: int) -> Path:
     """The log of command `n` of a job; it is there from just before the command's start."""
-    return state_dir / f"jobs/{uid}/{n}.log"
+    return state_dir / relay.log_path(uid, n)
+
+
+def pipe(state_dir: Path, uid: int, n: int) -> Path:
+    """What command `n` of a job writes to, as long as anybody can."""
+    return state_dir / relay.pipe_path(uid, n)
 
 
 def size(path: Path) -> int:
-    """Bytes in a log; 0 if there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    """Bytes of a log, with those that are missing before its last; 0 if there is none."""
+    parts = _parts(path)
+    return parts[-1][1] if parts else 0
 
 
 def is_there(path: Path) -> bool:
     """False: it was never made, or somebody deleted it."""
     return path.exists()
+
+
+def _parts(path: Path) -> list[tuple[int, int, Path]]:
+    """Of what places there are bytes: start, end, and in which file."""
+    files = [(0, path)]
+    more = path.with_suffix(".more")
+    # Not there, if it was never so long.
+    with contextlib.suppress(OSError):
+        names = [file.name for file in more.iterdir()]
+        files += sorted((int(name), more / name) for name in names if name.isdigit())
+    found: list[tuple[int, int, Path]] = []
+    for start, file in files:
+        try:
+            found.append((start, start + file.stat().st_size, file))
+        except OSError:
+            # Just dropped, or deleted by somebody.
+            continue
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +85,93 @@ class LogFiles:
     def forget(self, uid: int, n: int) -> None:
         """Remove the log of a command that did not begin."""
         path(self.state_dir, uid, n).unlink(missing_ok=True)
+        pipe(self.state_dir, uid, n).unlink(missing_ok=True)
 
 
-def read(path: Path, offset: int, limit: int) -> bytes:
-    """At most `limit` bytes from `offset` on; fewer at the end, none if the log is gone."""
+def read(path: Path, offset: int, limit: int) -> tuple[int, bytes]:
+    """The first bytes that are there from `offset` on, at most `limit`, and their place.
+
+    Fewer where some are missing or the log ends; none, and `offset`, if nothing follows.
+    """
+    at, data = offset, b""
+    for start, end, file in _parts(path):
+        here = at + len(data)
+        if data and start > here:
+            break
+        if end > here:
+            here = max(start, here)
+            more = _read(file, here - start, min(limit - len(data), end - here))
+            at = at if data else here
+            data += more
+            if len(data) == limit or len(more) < end - here:
+                break
+    return (at, data) if data else (offset, b"")
+
+
+def read_whole(path: Path) -> bytes:
+    """All that is there of a short log."""
+    return b"".join(_read(file, 0, end - start) for start, end, file in _parts(path))
+
+
+def ends(path: Path, start: int, end: int, limit: int) -> tuple[bytes, bytes]:
+    """What is there at both ends of start..end, at most `limit` bytes together: head, tail.
+
+    If all of it is there and is not longer it is the head.
+    """
+    whole = end - start <= limit
+    at, head = read(path, start, end - start if whole else limit // 2)
+    if at != start:
+        head = b""
+    if start + len(head) == end:
+        return head, b""
+    tail, at = b"", max(end - limit // 2, start + len(head))
+    while at < end:
+        found, data = read(path, at, end - at)
+        tail = data[: max(0, end - found)]
+        if not tail:
+            break
+        at = found + len(tail)
+    return head, tail
+
+
+def _read(file: Path, offset: int, limit: int) -> bytes:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return os.pread(file, limit, offset)
+        return os.pread(opened, limit, offset)
     except OSError:
         return b""
     finally:
+        os.close(opened)
+
+
+def unread(pipe: Path) -> int:
+    """Bytes that a command has written and that are not in its log yet."""
+    try:
+        file = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return relay.unread(file)
+    finally:
         os.close(file)
+
+
+def pipes(state_dir: Path) -> Iterator[tuple[int, int]]:
+    """Commands, by job and number, whose output is not at its end. Slow: not for the event
+    loop."""
+    for pipe in (state_dir / relay.PIPES).glob("*.pipe"):
+        uid, _, n = pipe.stem.partition(".")
+        if uid.isdigit() and n.isdigit():
+            yield int(uid), int(n)
 
 
 def may_have_begun(path: Path) -> bool:
     """Of a command whose starter is dead. False: it was not even about to, for sure."""
     try:
-        return stat.S_IMODE(path.lstat().st_mode) == _BEGUN
+        return stat.S_IMODE(path.lstat().st_mode) == BEGUN
     except OSError:
         return False
 
@@ -102,10 +193,10 @@ def bar(path: Path) -> bool:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         try:
-            os.close(os.open(path, flags, _BARRED))
+            os.close(os.open(path, flags, BARRED))
         except FileExistsError:
             # An earlier daemon may have done it, and have had no time to say so.
-            return stat.S_IMODE(path.lstat().st_mode) == _BARRED
+            return stat.S_IMODE(path.lstat().st_mode) == BARRED
         except FileNotFoundError:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
@@ -114,7 +205,7 @@ def bar(path: Path) -> bool:
 
 def whole_characters(path: Path, start: int, end: int) -> int:
     """`end`, moved back so that start..end does not cut a UTF-8 character."""
-    tail = read(path, max(start, end - _LONGEST), min(_LONGEST, end - start))
+    _, tail = read(path, max(start, end - _LONGEST), min(_LONGEST, end - start))
     return end - len(tail) + len(text.whole_characters(tail))
 
 

@@ -19,7 +19,7 @@ import psutil
 
 from dispatcher.dye import dyed
 from dispatcher.identity import COARSE, HAS_PROC, TICK, Identity, Stat, boot_id, read_stat
-from dispatcher.writers import WantedFile, wanted_files, writes
+from dispatcher.writers import Writers
 
 # Times that stragglers are looked for before those stopped so far are killed.
 _SWEEPS: Final = 5
@@ -147,7 +147,7 @@ class Family:
         # Young processes that were found to be others'; they stay so: what shows a member is
         # handed on at the fork. By pid: their start.
         self._strangers: dict[int, float] = {}
-        self._wanted: list[WantedFile] | None = None
+        self._writers: Writers | None = None
         self._since = since - (2 * TICK if HAS_PROC else COARSE)
         # What the leader was seen to lead, and when that number was last known to be its own.
         self._leads_group = self._leads_session = False
@@ -165,6 +165,8 @@ class Family:
         """
         held = self._is_number_held()
         self._mixed = False
+        if self._writers is not None:
+            self._writers.look_again()
         strangers, self._strangers = self._strangers, {}
         seen: dict[int, Stat] = {}
         alive: dict[int, Member] = {}
@@ -204,9 +206,9 @@ class Family:
         """Is it ours, though nobody's descendant and in neither group nor session?"""
         if self._mark is not None and dyed(stat.pid) == self._mark:
             return self._is_own(stat) and not self._is_spared(stat.pid)
-        if self._files and self._wanted is None:
-            self._wanted = wanted_files(self._files)
-        if self._wanted and writes(stat.pid, self._wanted):
+        if self._writers is None:
+            self._writers = Writers(self._files)
+        if stat.pid in self._writers:
             return not self._is_spared(stat.pid)
         self._strangers[stat.pid] = stat.start
         return False

@@ -1,4 +1,4 @@
-"""The starter: a process of the keeper's that begins one command at a time, and sees its end.
+"""The starter: a process of the keeper's that serves one command at a time, to its end.
 
 It alone touches what a job names: working directory, program, interpreter. If they hang, it
 hangs, and nobody else. It tells the keeper over a line between the two; the keeper writes the
@@ -7,43 +7,43 @@ book, and acknowledges the end. For each order:
 1. it makes the command's log, which decides once for all who may begin it;
 2. goes to the working directory, and marks the log: from here on the command may have begun;
 3. spawns it, and tells `began`; or says in its log why it can't, with a code as a shell has it;
-4. sees its end, tells that, and reaps when the keeper has it in the book.
+4. moves its output into the log (dispatcher/relay.py);
+5. sees its end, tells that, and reaps when the keeper has it in the book;
+6. goes on with 4 for as long as others have that output, and says when they have no more.
 
 When the keeper is dead it writes what that did not acknowledge into the book itself, lets go of
 what says that something may still begin, and stays until its command has ended.
 
 Standard library only, all imported before the fork.
 """
-# ruff: noqa: PTH102, PTH103, PTH112 - a Path costs more than what is done with it here
+# ruff: noqa: PTH112 - a Path costs more than what is done with it here
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import resource
 import select
 import signal
-import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from dispatcher import book, dye
-from dispatcher.adoption import BEGUN
+from dispatcher import book, dye, relay
 from dispatcher.guard import return_code
 from dispatcher.identity import boot_clock
+from dispatcher.relay import Relay
+from dispatcher.trouble import complain
 
 # As a shell has it: not found, and found but not to be run.
 NOT_FOUND: Final = 127
 CANNOT_RUN: Final = 126
 # Read from the keeper at once; an order has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
-# The mode of a log until just before its command may have begun. A kill's is another.
-_UNBEGUN: Final = 0o200
 # Python ignores SIGPIPE and SIGXFSZ, and the keeper takes some more.
 _DEFAULTS: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -74,6 +74,8 @@ def become(fittings: Fittings) -> NoReturn:
         _close_others({0, 1, 2, fittings.home, fittings.line, fittings.ends, *fittings.ties})
         os.setsid()
         status = Starter(fittings).run()
+    except Exception:  # noqa: BLE001 - the process ends, and would say nothing
+        complain(traceback.format_exc())
     finally:
         # Nothing of the keeper's own goes on here.
         os._exit(status)
@@ -97,6 +99,9 @@ class Starter:
         self._heard = b""
         self._told: list[bytes] = []
         self._book: book.BookWriter | None = None
+        self._alone = False
+        self._spare = relay.Spare()
+        self._gone: set[int] = set()
         self._refused: OSError | None = None
         self._own_session = True
         self._wake, wake_end = os.pipe()
@@ -116,68 +121,95 @@ class Starter:
 
     def run(self) -> int:
         """Until the keeper hangs up, and what was begun has ended."""
-        while self._book is None and (line := self._next_line()) is not None:
+        while not self._alone and (line := self._next_line()) is not None:
             self._serve(json.loads(line))
+            if not self._alone:
+                self._spare.make()
         return 0
 
     def _serve(self, order: dict[str, Any]) -> None:
         job: list[int] = order["start"]
         try:
-            log = make_log(*job)
+            served = self._make_output(job, order["limit"])
         except OSError as error:
             reason = f"its log can't be written: {error.strerror}"
-            print(f"job {job[0]}, command {job[1]}: {reason}", file=sys.stderr, flush=True)
-            self._finish(book.end(job, CANNOT_RUN))
+            complain(f"job {job[0]}, command {job[1]}: {reason}")
+            self._finish(book.end(job, CANNOT_RUN, 0))
             return
-        if log is None:
+        if served is None:
             self._finish({"barred": job})
             return
         # The command inherits it.
         dye.dye(job[0], self._fittings.mark)
         try:
-            pid, code = self._begin(job, order["argv"], order["env"], order["cwd"], log)
+            pid, code = self._begin(served, order["argv"], order["env"], order["cwd"])
         finally:
             dye.wash()
-            os.close(log)
         if not pid:
-            self._finish(book.end(job, code))
+            self._finish(book.end(job, code, served.size))
+            served.close()
             return
-        self._finish(book.end(job, return_code(self._see_end(pid))))
+        ended = self._see_end(pid, served)
+        is_held = not served.through
+        if is_held:
+            self._hint(b'{"held":1}\n')
+        self._finish(book.end(job, return_code(ended), served.size))
         os.waitpid(pid, 0)
+        self._serve_others(served)
+        # Only now: nobody waits for it.
+        served.close()
+        if is_held:
+            self._hint(b'{"free":1}\n')
+
+    def _make_output(self, job: list[int], limit: int) -> Relay | None:
+        """None: its log was made before. Raises: OSError."""
+        log = relay.make_log(job[0], job[1], self._spare)
+        if log is None:
+            return None
+        try:
+            return Relay(job[0], job[1], log, relay.open_pipe(*job), limit)
+        except OSError:
+            os.close(log)
+            raise
 
     def _begin(
-        self, job: list[int], argv: list[str], env: Mapping[str, str], cwd: str, log: int
+        self, served: Relay, argv: list[str], env: Mapping[str, str], cwd: str
     ) -> tuple[int, int]:
         """The command's pid; 0: it can't be started, with this code, and its log says why."""
+        pid = code = 0
+        pipe, reason = -1, ""
+        since = 0.0
         try:
             if self._refused is not None:
                 raise self._refused
+            pipe = served.open()
             os.chdir(cwd)
-            os.fchmod(log, BEGUN)
+            served.begin()
             since = boot_clock()
-            pid = self._find_and_spawn(argv, env, log)
+            pid = self._find_and_spawn(argv, env, pipe)
         except OSError as error:
             code, reason = _explain(error, argv[0], cwd)
         except ValueError as error:
             # Nothing that was accepted should get here; the command is answered for all the
             # same.
             code, reason = CANNOT_RUN, f"{argv[0]}: {error}"
-        else:
-            os.fchdir(self._fittings.home)
+        os.fchdir(self._fittings.home)
+        if pid:
             self._tell(
                 b'{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}\n'
-                % (*job, pid, since, boot_clock())
+                % (*served.job, pid, since, boot_clock())
             )
-            return pid, 0
-        os.fchdir(self._fittings.home)
-        say(log, reason)
-        return 0, code
+        else:
+            served.say(f"sysadmd: cannot start {reason}\n")
+        if pipe >= 0:
+            os.close(pipe)
+        return pid, code
 
-    def _find_and_spawn(self, argv: list[str], env: Mapping[str, str], log: int) -> int:
+    def _find_and_spawn(self, argv: list[str], env: Mapping[str, str], pipe: int) -> int:
         """Spawn the program, sought in the PATH that the command has. Raises: OSError."""
         program = argv[0]
         if "/" in program:
-            return self._spawn(program, argv, env, log)
+            return self._spawn(program, argv, env, pipe)
         candidates = [
             f"{directory or '.'}/{program}"
             for directory in env.get("PATH", os.defpath).split(":")
@@ -186,15 +218,15 @@ class Starter:
             # To try each would cost a process.
             if os.access(candidate, os.X_OK):
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    return self._spawn(candidate, argv, env, log)
+                    return self._spawn(candidate, argv, env, pipe)
         for candidate in candidates:
             # One that is there shows why it was refused.
             if program and os.path.lexists(candidate) and not os.path.isdir(candidate):
-                return self._spawn(candidate, argv, env, log)
+                return self._spawn(candidate, argv, env, pipe)
         raise FileNotFoundError(errno.ENOENT, "command not found", program)
 
-    def _spawn(self, path: str, argv: list[str], env: Mapping[str, str], log: int) -> int:
-        actions = ((os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2))
+    def _spawn(self, path: str, argv: list[str], env: Mapping[str, str], pipe: int) -> int:
+        actions = ((os.POSIX_SPAWN_DUP2, pipe, 1), (os.POSIX_SPAWN_DUP2, pipe, 2))
         if self._own_session:
             try:
                 return os.posix_spawn(
@@ -218,49 +250,86 @@ class Starter:
             setsigdef=_DEFAULTS,
         )
 
-    def _see_end(self, pid: int) -> os.waitid_result:
-        """Wait for a command's end, and meanwhile for the keeper's."""
+    def _see_end(self, pid: int, served: Relay) -> os.waitid_result:
+        """Move its output until it has ended, and all that it has written by then."""
+        self._poll.register(served.source, select.POLLIN)
         while True:
-            if self._book is None:
-                for file, _ in self._poll.poll():
-                    if file == self._wake:
-                        os.read(file, 4096)
-                    elif not self._hear():
-                        self._part()
-            # Alone: nothing else is to be seen.
-            patience = os.WNOHANG if self._book is None else 0
-            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | patience)
+            self._wait(served)
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if ended is not None:
-                return ended
+                break
+        if not served.through:
+            served.drain()
+            # Nothing more, or the word that nobody else has it.
+            self._move(served)
+        return ended
+
+    def _serve_others(self, served: Relay) -> None:
+        """Move what those write that the command has left behind."""
+        while not served.through:
+            if self._alone:
+                # Of us no end is to be heard any more.
+                self._let_go(self._fittings.ends)
+            self._wait(served)
+
+    def _wait(self, served: Relay) -> None:
+        """Wait for an end, for the keeper's, and for output."""
+        for file, _ in self._poll.poll():
+            if file == self._wake:
+                os.read(file, 4096)
+            elif file == self._fittings.line:
+                if not self._hear():
+                    self._part()
+            else:
+                self._move(served)
+
+    def _move(self, served: Relay) -> None:
+        served.take()
+        if served.through:
+            self._poll.unregister(served.source)
 
     def _finish(self, line: book.Line) -> None:
         """Tell the last of a command; returns when it is in the book."""
         self._tell(book.encode(line))
-        if self._book is None and self._next_line() is None:
+        if not self._alone and self._next_line() is None:
             self._part()
         self._told.clear()
 
     def _tell(self, line: bytes) -> None:
-        if self._book is not None:
-            book.write(self._book.file, line)
-            return
-        self._told.append(line)
+        """Have it written into the book, by whoever does that now."""
+        if self._alone:
+            self._write(line)
+        else:
+            self._told.append(line)
+            self._hint(line)
+
+    def _hint(self, line: bytes) -> None:
+        """Say it to the keeper, if that is there."""
         try:
-            while line:
+            while line and not self._alone:
                 line = line[os.write(self._fittings.line, line) :]
         except OSError:
             self._part()
 
     def _part(self) -> None:
         """The keeper is dead: write down what it may not have, and let go of the ties."""
-        fittings = self._fittings
-        room = Path("keeper")
-        newest = book.generations(room, fittings.id)
-        self._book = book.BookWriter(room, fittings.id, newest[-1] if newest else 1)
+        self._alone = True
         for line in self._told:
-            book.write(self._book.file, line)
-        for file in fittings.ties:
+            self._write(line)
+        self._poll.unregister(self._fittings.line)
+        self._let_go(*self._fittings.ties)
+
+    def _write(self, line: bytes) -> None:
+        if self._book is None:
+            room, id = Path("keeper"), self._fittings.id
+            newest = book.generations(room, id)
+            self._book = book.BookWriter(room, id, newest[-1] if newest else 1)
+        book.write(self._book.file, line)
+
+    def _let_go(self, *files: int) -> None:
+        for file in set(files) - self._gone:
             os.close(file)
+            self._gone.add(file)
 
     def _next_line(self) -> bytes | None:
         """What the keeper says next: an order, or nothing, which acknowledges. None: it is
@@ -279,51 +348,6 @@ class Starter:
             data = b""
         self._heard += data
         return bool(data)
-
-
-def make_log(uid: int, n: int) -> int | None:
-    """Make a command's log; a descriptor that appends to it. None: somebody has made it before.
-
-    That decides, once for all, if the command begins: a kill makes it to prevent that. Every
-    copy of the descriptor holds a lock: free means that nothing writes any more. Raises:
-    OSError.
-    """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    if not n:
-        with suppress(OSError):
-            os.mkdir(f"jobs/{uid}", 0o700)
-    while True:
-        try:
-            log = os.open(f"jobs/{uid}/{n}.log", flags, _UNBEGUN)
-        except FileExistsError:
-            return None
-        except FileNotFoundError:
-            os.makedirs(f"jobs/{uid}", 0o700, exist_ok=True)
-        else:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return log
-
-
-def is_held(uid: int, n: int) -> bool:
-    """Does anybody still write a command's log?"""
-    try:
-        log = os.open(f"jobs/{uid}/{n}.log", os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(log)
-    return False
-
-
-def say(log: int, reason: str) -> None:
-    """Write into a command's log why it can't be started."""
-    with suppress(OSError):
-        os.fchmod(log, BEGUN)
-        os.write(log, f"sysadmd: cannot start {reason}\n".encode(errors="replace"))
 
 
 def _explain(error: OSError, program: str, cwd: str) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import sysadmd
-from dispatcher import book, keepers, records
+from dispatcher import book, keepers, logs, records
 from dispatcher.fate import Pair
 from dispatcher.keepers import KeeperPair, Link, NoAnswer
 from dispatcher.site import Site
@@ -139,6 +139,9 @@ class Tender:
                 await asyncio.sleep(RETRY)
                 continue
             break
+        # What an earlier one and its starters leave, it goes on with.
+        left = await asyncio.to_thread(list, logs.pipes(site.state_dir))
+        link.send({"serve": left, "limit": site.settings.command_log_limit})
         pair = KeeperPair(id, book.BookReader(site.room, id, 1, 0), link, takes=True)
         self.pairs[id] = pair
         self.news.set()

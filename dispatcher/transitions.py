@@ -185,7 +185,8 @@ class _Row:
         """As it is with what the book says."""
         row, following = self, said.following
         if following is not None and self.began_at is None:
-            row = replace(self, next_at=following["at"], pid=following["pid"])
+            # Without a pid in books of earlier versions.
+            row = replace(self, next_at=following["at"], pid=following.get("pid"))
         began = said.began
         if began is None:
             return row
@@ -353,10 +354,10 @@ class Advance:
         self._hand_over(row.uid, row.n)
 
     def _end(self, row: _Row, fate: Ended, end: Line | None) -> None:
-        if end is None:
-            at, size = self._now.ms, self._logs.size(row.uid, row.n)
-        else:
-            at, size = round(end["time"] * 1000), end["size"]
+        at = self._now.ms if end is None else round(end["time"] * 1000)
+        size = None if end is None else end["size"]
+        if size is None:
+            size = self._logs.size(row.uid, row.n)
         self._db.execute(
             "UPDATE commands SET state = ?, return_code = ?, finished = ?, log_size = ?"
             " WHERE job = ? AND n = ?",

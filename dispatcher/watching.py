@@ -58,6 +58,9 @@ class Watcher:
     def _look_after_orphans(self) -> None:
         for job in self._mover.running.values():
             if job.orphaned and job.identity is not None and not is_alive(job.identity):
+                if logs.unread(logs.pipe(self._site.state_dir, job.uid, job.n)):
+                    # It will be in its log at the next look.
+                    continue
                 job.orphaned = False
                 self._mover.found(Finding(job.uid, job.n, gone=True))
 

@@ -32,6 +32,9 @@ READING: Final = frozenset({"list", "history", "show", "log"})
 # Bytes of a log in one reply: as JSON they may grow sixfold, and must fit into a frame.
 MAX_LOG: Final = 80 * 1024
 DEFAULT_LOG: Final = 64 * 1024
+# Why bytes of a log are missing, in front of what is there and behind it.
+_NOT_KEPT: Final = "are not kept: it is longer than command_log_limit, or the disk was full"
+_GONE: Final = "are gone: its file was cut or deleted"
 
 _Handler = Callable[[Session, Request, dict[str, Any]], Coroutine[Any, Any, Reply]]
 
@@ -182,28 +185,27 @@ class DispatcherClass:
         path = logs.path(self._state_dir, job.uid, number)
         ended = command.state in ("finished", "skipped")
         size = command.log_size or 0 if ended else logs.size(path)
-        data = logs.read(path, offset, max(0, min(limit, size - offset)))
-        more = offset + len(data) < size
-        if more or not ended:
-            # The rest of a character comes with the next portion, unless none would fit.
-            data = whole_characters(data) or (data if more else b"")
-        following = offset + len(data)
-        text, lost = data.decode("utf-8", "replace"), size - following
-        gone: dict[str, str] = {}
-        if ended and not data and lost > 0:
+        if ended:
+            # What it has left behind may have written more.
+            size = max(size, logs.size(path))
+        start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
+        if not data and ended:
             # Whoever reads on would never come to an end.
-            text, following = marker(lost), size
-            gone = {"detail": f"{lost} bytes of this log are gone: its file was cut or deleted"}
-        return Reply(
-            {
-                "text": text,
-                "offset": offset,
-                "next": following,
-                "size": size,
-                "complete": ended and following >= size,
-                **gone,
-            }
-        )
+            start = max(offset, size)
+        reply: dict[str, Any] = {"offset": offset, "size": size}
+        if start > offset:
+            why = _NOT_KEPT if data else _GONE
+            reply["text"] = marker(start - offset)
+            reply["detail"] = f"{start - offset} bytes of this log {why}"
+            following = start
+        else:
+            more = offset + len(data) < size
+            if more or not ended:
+                # The rest of a character comes with the next portion, unless none would fit.
+                data = whole_characters(data) or (data if more else b"")
+            reply["text"] = data.decode("utf-8", "replace")
+            following = offset + len(data)
+        return Reply({**reply, "next": following, "complete": ended and following >= size})
 
     def _find(self, request: Request, args: dict[str, Any]) -> Job:
         """The newest job of the id that was asked for. Raises: ProtocolError 400, 404."""

@@ -159,10 +159,7 @@ class JobEvents:
 
     def _piece(self, job: Job, number: int, start: int, end: int, limit: int) -> Piece:
         path = logs.path(self._state_dir, job.uid, number)
-        size, half = end - start, limit // 2
-        if size <= limit:
-            return Piece(logs.read(path, start, size), b"", size)
-        return Piece(logs.read(path, start, half), logs.read(path, end - half, half), size)
+        return Piece(*logs.ends(path, start, end, limit), end - start)
 
 
 def _progress(event: Event) -> Told | None:

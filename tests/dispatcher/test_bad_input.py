@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dispatcher import logs
 from tests.kit import needs_root, wait_for
 from tests.kit.clock import wall_clock_off_by
 from tests.kit.driver import Driver
@@ -30,16 +31,17 @@ def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Driver) -> No
     (daemon.state_dir / "go").touch()
     job = daemon.finished(uid)
     assert (job.result, job.commands[0].return_code) == ("failed", 3)
-    # What had been told of it.
-    assert job.commands[0].log_size == 4
-    assert daemon.output(uid) == b""
+    assert job.commands[0].log_size == 8
+    # What was deleted is missing, and known to be.
+    assert logs.read(logs.path(daemon.state_dir, uid, 0), 0, 100) == (4, b"two\n")
 
 
 def test_a_whole_directory_deleted_under_its_job_is_made_again(room: Driver) -> None:
     script = f"rm -r {room.state_dir}/jobs/*; echo lost"
     uid = room.submit(["sh", "-c", script], "echo there")
     job = room.finished(uid)
-    assert (job.result, job.commands[0].log_size) == ("succeeded", 0)
+    assert (job.result, job.commands[0].log_size) == ("succeeded", 5)
+    assert room.output(uid, 0) == b""
     assert room.output(uid, 1) == b"there\n"
 
 

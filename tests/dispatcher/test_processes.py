@@ -16,7 +16,7 @@ import pytest
 from dispatcher import dye, keepers
 from dispatcher.identity import Identity, boot_clock
 from dispatcher.processes import Family
-from tests.kit import ROOT, needed, needs_root, wait_for
+from tests.kit import ROOT, needed, needs, needs_root, wait_for
 from tests.kit.driver import Driver
 from tests.kit.processes import books, end, ended, holders, runs
 
@@ -115,6 +115,7 @@ def check_only_one_of_two_jobs_goes(
 def test_a_kill_reaches_who_forked_twice_and_holds_the_log(
     daemon: Driver, some: Helpers, others: Helpers
 ) -> None:
+    needs("fuser")
     check_only_one_of_two_jobs_goes(daemon, some, others, HOLDS + "sleep 60", 1)
 
 

@@ -128,8 +128,8 @@ def test_a_command_starts_as_promised(daemon: Driver, tmp_path: Path) -> None:
     assert found["umask"] == 0o022
     # The last one is the listing itself.
     assert found["files"] == [0, 1, 2, 3]
-    log = str(tmp_path / "jobs" / str(uid) / "0.log")
-    assert [found["stdin"], found["stdout"], found["stderr"]] == ["/dev/null", log, log]
+    pipe = str(tmp_path / "pipes" / f"{uid}.0.pipe")
+    assert [found["stdin"], found["stdout"], found["stderr"]] == ["/dev/null", pipe, pipe]
     assert found["leads"] == [True, True]
     blocked, ignored = (int(mask, 16) for mask in found["signals"])
     # Python itself ignores SIGPIPE and SIGXFSZ; 32 and 33 are the C library's own.

@@ -10,12 +10,13 @@ import resource
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.kit import wait_for
-from tests.kit.disks import hung_disk
+from tests.kit import needs, wait_for
 from tests.kit.driver import Driver
-from tests.kit.processes import books, end, family, holders, starters
+from tests.kit.hung import hung_file_system
+from tests.kit.processes import books, end, family, held, holders, starters
 from tests.kit.state_file import state_file
 from tests.kit.torture import torture
 
@@ -54,7 +55,7 @@ def held_when_it_has_begun(daemon: Driver, script: str) -> tuple[int, int]:
     warm(daemon)
     (process,) = starters(daemon.state_dir)
     # More than `next`, less than `began` behind it.
-    hold(keeper_of(daemon), daemon, 70)
+    hold(keeper_of(daemon), daemon, 90)
     uid = submit(daemon, script, id="a")
     wait_for(lambda: ledger(daemon))
     wait_for(lambda: '{"began":[4' in books(daemon.state_dir))
@@ -213,10 +214,15 @@ def test_killed_when_its_command_has_begun_a_starter_leaves_it_to_the_keeper(
     check(room, uid)
 
 
+@pytest.mark.parametrize("script", [WAITS, "exit 3"], ids=["runs", "has ended"])
 def test_killed_with_the_keeper_before_it_wrote_that_a_command_has_begun(
-    room: Driver, with_daemon: bool
+    room: Driver, with_daemon: bool, script: str
 ) -> None:
-    uid, process = held_when_it_has_begun(room, WAITS)
+    uid, process = held_when_it_has_begun(room, script)
+    end(process, signal.SIGSTOP)
+    if script != WAITS:
+        (command,) = psutil.Process(process).children()
+        wait_for(lambda: command.status() == psutil.STATUS_ZOMBIE)
     end(process)
     strike(room, keeper_of(room), with_daemon)
     assert room.finished(room.submit("true")).result == "succeeded"
@@ -253,6 +259,17 @@ def test_without_a_reaper_what_a_killed_starter_leaves_is_lost_and_not_run_again
         assert ledger(daemon) == "ran\n"
 
 
+def test_a_command_of_which_nobody_knows_who_it_is_can_be_killed(tmp_path: Path) -> None:
+    needs("fuser")
+    with Driver(tmp_path, portable=True, kill_grace=0.3) as daemon:
+        uid, process = held_when_it_has_begun(daemon, WAITS)
+        end(process)
+        let_go(keeper_of(daemon))
+        daemon.ask({"kill": ["a"]})
+        assert daemon.finished(uid).result == "killed"
+        assert not held(tmp_path)
+
+
 @pytest.mark.parametrize("with_keeper", [False, True], ids=["alone", "with its keeper"])
 @pytest.mark.parametrize("place", ["directory", "program"])
 def test_a_start_that_hangs_holds_up_nobody_and_can_be_killed(
@@ -260,7 +277,7 @@ def test_a_start_that_hangs_holds_up_nobody_and_can_be_killed(
 ) -> None:
     warm(daemon)
     (process,) = starters(tmp_path)
-    with hung_disk(tmp_path / "disk") as disk:
+    with hung_file_system(tmp_path / "disk") as disk:
         if place == "directory":
             uid = daemon.submit("true", "true", id="a", cwd=str(disk))
         else:
@@ -280,7 +297,7 @@ def test_a_start_that_hangs_holds_up_nobody_and_can_be_killed(
 
 def test_a_start_that_hung_goes_on_when_the_disk_answers(daemon: Driver) -> None:
     warm(daemon)
-    with hung_disk(daemon.state_dir / "disk") as disk:
+    with hung_file_system(daemon.state_dir / "disk") as disk:
         uid = daemon.submit("true", cwd=str(disk))
         wait_for((daemon.state_dir / f"jobs/{uid}/0.log").exists)
         assert daemon.finished(daemon.submit("true")).result == "succeeded"
@@ -310,7 +327,7 @@ def the_pid(daemon: Driver) -> str:
 def test_a_full_disk_delays_and_loses_nothing(daemon: Driver) -> None:
     warm(daemon)
     keeper = keeper_of(daemon)
-    hold(keeper, daemon, 60)
+    hold(keeper, daemon, 80)
     uids = [submit(daemon, "exit 3") for _ in range(3)]
     wait_for(lambda: ledger(daemon))
     # What it has forked meanwhile has inherited the limit.

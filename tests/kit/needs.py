@@ -16,7 +16,14 @@ def needed(what: str) -> NoReturn:
     pytest.skip(f"needs {what}")
 
 
+def needs(*programs: str) -> None:
+    """Go on only if these programs are there."""
+    if not all(map(shutil.which, programs)):
+        needed(", ".join(programs))
+
+
 def needs_root(*programs: str) -> None:
     """Go on only if we are root and these programs are there."""
-    if os.geteuid() != 0 or not all(map(shutil.which, programs)):
-        needed(", ".join(("root", *programs)))
+    if os.geteuid() != 0:
+        needed("root")
+    needs(*programs)

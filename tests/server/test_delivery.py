@@ -308,3 +308,31 @@ def test_events_survive_a_kill_of_the_daemon_and_the_chain_goes_on(daemon: Daemo
         all_of_it = [(f["args"]["process_id"], f["args"]["state"]) for f in frames]
         assert set(seen) <= set(all_of_it)
         assert len(set(all_of_it)) == 12
+
+
+def test_of_a_log_over_its_limit_both_ends_are_told_and_the_rest_is_counted(
+    tmp_path: Path,
+) -> None:
+    config = QUIET + "[dispatcher]\ncommand_log_limit = '128KiB'\n"
+    whole = b"".join(b"%d\n" % number for number in range(1, 100_001))
+    with Daemon(tmp_path / "state", config) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", "dispatcher")
+        client.ask("rpc", "dispatcher", {"action": "run", "long": "seq 100000"})
+        end = client.until(lambda frame: frame["args"]["state"] == "finished")[-1]
+        text = end["args"]["process_details"]["seq 100000"]
+        assert text.startswith("1\n2\n3\n")
+        assert text.endswith("\n99999\n100000\n")
+        ask = {"action": "log", "job_id": "long", "offset": 0}
+        there, missing = b"", 0
+        while not (reply := client.ask("rpc", "dispatcher", ask))["complete"]:
+            if "detail" in reply:
+                missing = reply["next"] - reply["offset"]
+                assert reply["text"] == f"[... {missing} bytes left out ...]\n"
+                assert "command_log_limit" in reply["detail"]
+            else:
+                there += reply["text"].encode()
+                assert whole[reply["offset"] : reply["next"]] == reply["text"].encode()
+            ask["offset"] = reply["next"]
+        assert reply["next"] == reply["size"] == len(whole)
+        assert len(there) + len(reply["text"]) + missing == len(whole)
+        assert whole.endswith(reply["text"].encode())

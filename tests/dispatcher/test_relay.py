@@ -1,0 +1,316 @@
+"""What a command writes: kept, whoever dies meanwhile, whatever the command does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dispatcher import logs, relay
+from dispatcher.relay import Relay
+from tests.kit import wait_for
+from tests.kit.disks import fill, small_disk
+from tests.kit.driver import Driver
+from tests.kit.processes import end, end_pairs, held, holders, runs, starters
+
+JOB = (7, 0)
+MIB = 1024 * 1024
+
+
+@pytest.fixture(params=["moved", "copied"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways that the bytes can take."""
+    monkeypatch.setattr(relay, "FORCED_PORTABLE", request.param == "copied")
+
+
+@contextlib.contextmanager
+def inside(place: Path) -> Generator[None]:
+    """All paths are relative to the state directory."""
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def begin(limit: int) -> tuple[Relay, int, int]:
+    """An output, what the command is given, and an end of the pipe for who keeps it."""
+    kept = relay.make_pipe(*JOB)
+    log = relay.make_log(*JOB)
+    assert log is not None
+    served = Relay(*JOB, log, relay.open_pipe(*JOB), limit)
+    served.begin()
+    return served, served.open(), kept
+
+
+def let_die(*survivors: int) -> None:
+    """Close what a killed process would have open here: all but these."""
+    for file in [*Path("/proc/self/fd").iterdir()]:
+        with contextlib.suppress(OSError):
+            is_here = file.readlink().is_relative_to(Path.cwd())
+            if is_here and int(file.name) not in survivors:
+                os.close(int(file.name))
+
+
+def parts_of(log: Path) -> Iterator[tuple[int, bytes]]:
+    """All that is there, as a reader finds it."""
+    at = 0
+    while True:
+        start, data = logs.read(log, at, 1000)
+        if not data:
+            return
+        yield start, data
+        at = start + len(data)
+
+
+# How much is written at once, and if the process that moves it dies then.
+STEPS = st.lists(st.tuples(st.integers(0, 3000), st.booleans()), max_size=40)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("limit", [4096, 1 << 20], ids=["short", "long"])
+@settings(deadline=None)
+@given(steps=STEPS)
+def test_every_byte_is_at_its_place_or_counted(
+    limit: int, steps: list[tuple[int, bool]]
+) -> None:
+    written = bytes(number * 7 % 251 for number in range(sum(size for size, _ in steps)))
+    with tempfile.TemporaryDirectory() as place, inside(Path(place)):
+        served, pipe, kept = begin(limit)
+        sent = 0
+        for size, dies in steps:
+            os.write(pipe, written[sent : sent + size])
+            sent += size
+            if dies:
+                let_die(pipe, kept)
+                taken = Relay.take_over(*JOB, limit)
+                assert taken is not None
+                served = taken
+            served.drain()
+        os.close(pipe)
+        assert served.take() == 0
+        assert served.through
+        served.close()
+        os.close(kept)
+        log = Path(relay.log_path(*JOB))
+        assert served.size == logs.size(log) == len(written)
+        found = list(parts_of(log))
+        for start, data in found:
+            assert written[start : start + len(data)] == data
+        there = sum(len(data) for _, data in found)
+        assert there <= limit
+        if len(written) <= limit // 2:
+            assert there == len(written)
+        else:
+            # Both ends.
+            head, tail = logs.ends(log, 0, len(written), limit // 4)
+            assert written.startswith(head)
+            assert written.endswith(tail)
+            assert len(head) == len(tail) == limit // 8
+        assert not Path(relay.pipe_path(*JOB)).exists()
+
+
+@pytest.mark.usefixtures("way")
+def test_on_a_full_disk_what_is_dropped_is_counted(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk, inside(disk):
+        served, pipe, kept = begin(16 * MIB)
+        os.write(pipe, b"before\n")
+        served.drain()
+        fill(disk / "filler")
+        for _ in range(3):
+            os.write(pipe, b"x" * 40_000)
+            served.drain()
+        (disk / "filler").unlink()
+        os.write(pipe, b"after\n")
+        os.close(pipe)
+        served.drain()
+        served.take()
+        served.close()
+        os.close(kept)
+        log = Path(relay.log_path(*JOB))
+        assert logs.size(log) == 120_000 + 13
+        parts = list(parts_of(log))
+        assert parts[0][1].startswith(b"before\n")
+        assert parts[-1][1].endswith(b"after\n")
+        assert sum(len(data) for _, data in parts) < 120_000
+
+
+def test_a_log_made_ahead_decides_as_any_other(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        Path("jobs").mkdir()
+        Path(relay.PIPES).mkdir()
+        spare = relay.Spare()
+        assert spare.take(1) is None
+        spare.make()
+        # A kill was there before; then not.
+        assert logs.bar(Path("jobs/2/0.log"))
+        assert relay.make_log(2, 0, spare) is None
+        log = relay.make_log(3, 0, spare)
+        assert log is not None
+        assert os.path.samestat(os.fstat(log), Path("jobs/3/0.log").stat())
+        assert relay.make_log(3, 0, spare) is None
+        assert not logs.bar(Path("jobs/3/0.log"))
+        assert held(tmp_path) == [tmp_path / "jobs/3/0.log"]
+        # Taken away, and made again.
+        spare.make()
+        relay.remove_spares()
+        other = relay.make_log(4, 0, spare)
+        spare.make()
+        third = relay.make_log(5, 0, spare)
+        assert not [*Path(relay.PIPES).iterdir()]
+        for file in (log, other, third):
+            assert file is not None
+            os.close(file)
+
+
+def test_nobody_takes_over_what_is_served(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        served, pipe, kept = begin(4096)
+        assert Relay.take_over(*JOB, 4096) is None
+        os.close(pipe)
+        served.close()
+        os.close(kept)
+        # Nor what is through.
+        assert Relay.take_over(*JOB, 4096) is None
+        assert Relay.take_over(8, 0, 4096) is None
+
+
+def test_what_lost_its_log_is_emptied_all_the_same_by_one_alone(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        served, pipe, kept = begin(4096)
+        Path(relay.log_path(*JOB)).unlink()
+        assert Relay.take_over(*JOB, 4096, lost=True) is None
+        let_die(pipe, kept)
+        assert Relay.take_over(*JOB, 4096) is None
+        taken = Relay.take_over(*JOB, 4096, lost=True)
+        assert taken is not None
+        os.write(pipe, b"x" * 100)
+        taken.drain()
+        assert relay.unread(pipe) == 0
+        os.close(pipe)
+        taken.take()
+        assert taken.through
+        taken.close()
+        os.close(kept)
+        del served
+
+
+def test_a_range_is_shown_as_far_as_it_is_there_and_no_further(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.write_bytes(b"a" * 100)
+    more = log.with_suffix(".more")
+    more.mkdir()
+    (more / "500").write_bytes(b"b" * 49 + "é".encode()[:1])
+    (more / "550").write_bytes("é".encode()[1:] + b"c" * 29)
+    (more / ".nfs1").touch()
+    # Within one file, over a boundary, into a gap, out of one, in one.
+    assert logs.ends(log, 10, 20, 1000) == (b"a" * 10, b"")
+    assert logs.ends(log, 545, 555, 1000) == (b"bbbb" + "é".encode() + b"cccc", b"")
+    assert logs.ends(log, 90, 130, 1000) == (b"a" * 10, b"")
+    assert logs.ends(log, 490, 502, 1000) == (b"", b"bb")
+    assert logs.ends(log, 200, 240, 1000) == (b"", b"")
+    assert logs.ends(log, 0, 580, 20) == (b"a" * 10, b"c" * 10)
+    assert logs.read(log, 540, 1000) == (540, b"b" * 9 + "é".encode() + b"c" * 29)
+    assert logs.whole_characters(log, 500, 550) == 549
+
+
+WAYS = {
+    "redirection": "echo one; echo two >/dev/stderr; echo three",
+    "standard output": "echo one; echo two >/dev/stdout; echo three",
+    "descriptor": "echo one; echo two >/dev/fd/2; echo three",
+    "tee": "echo one; echo two | tee /dev/stderr >/dev/null; echo three",
+    "cut": "echo one; echo two; truncate -s 0 /dev/stdout 2>/dev/null; echo three",
+}
+
+
+@pytest.mark.parametrize("script", WAYS.values(), ids=WAYS.keys())
+def test_a_command_that_opens_its_output_anew_takes_nothing_away(
+    daemon: Driver, script: str
+) -> None:
+    uid = daemon.submit(["sh", "-c", script])
+    job = daemon.finished(uid)
+    assert daemon.output(uid) == b"one\ntwo\nthree\n"
+    assert job.commands[0].log_size == 14
+
+
+NUMBERS = 200_000
+ALL = b"".join(b"%d\n" % number for number in range(1, NUMBERS + 1))
+# Lines, as programs write them; then a wait for `go`, and a last word.
+COUNTS = f"seq {NUMBERS}; while [ ! -e go ]; do sleep 0.02; done; echo last"
+
+
+@pytest.mark.parametrize("victims", ["starter", "keeper", "all", "starter, then keeper"])
+def test_output_survives_whoever_moves_it(daemon: Driver, victims: str) -> None:
+    uid = daemon.submit(["sh", "-c", COUNTS], cwd=str(daemon.state_dir))
+    wait_for(lambda: daemon.output(uid))
+    dying: list[int] = []
+    if victims == "all":
+        dying += reversed(holders(daemon.state_dir))
+    if victims.startswith(("starter", "all")):
+        dying += starters(daemon.state_dir, busy=True)
+    if victims.endswith("keeper"):
+        dying += holders(daemon.state_dir, "keeper")
+    for process in [psutil.Process(pid) for pid in dying]:
+        end(process.pid)
+        wait_for(lambda: not runs(process))  # noqa: B023 - called here
+    wait_for(lambda: daemon.output(uid) == ALL)
+    # Somebody goes on with it.
+    wait_for(lambda: held(daemon.state_dir))
+    (daemon.state_dir / "go").touch()
+    job = daemon.finished(uid)
+    assert daemon.output(uid) == ALL + b"last\n"
+    assert job.commands[0].log_size == len(ALL) + 5
+
+
+def test_who_is_left_behind_by_a_job_is_served_on(daemon: Driver) -> None:
+    script = f"(while [ ! -e go ]; do sleep 0.02; done; seq {NUMBERS}) & echo end"
+    uid = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
+    assert daemon.finished(uid).commands[0].log_size == 4
+    daemon.kill()
+    end_pairs(daemon.state_dir)
+    daemon.start()
+    (daemon.state_dir / "go").touch()
+    wait_for(lambda: daemon.output(uid) == b"end\n" + ALL)
+    wait_for(lambda: not held(daemon.state_dir))
+
+
+def test_of_a_long_log_both_ends_are_kept(tmp_path: Path) -> None:
+    limit = 128 * 1024
+    with Driver(tmp_path, command_log_limit=limit) as daemon:
+        uid = daemon.submit(["seq", str(NUMBERS)])
+        job = daemon.finished(uid)
+        assert job.commands[0].log_size == len(ALL)
+        log = logs.path(tmp_path, uid, 0)
+        files = [log, *log.with_suffix(".more").iterdir()]
+        assert sum(file.stat().st_size for file in files) <= limit
+        head, tail = logs.ends(log, 0, len(ALL), limit // 2)
+        assert (len(head), len(tail)) == (limit // 4, limit // 4)
+        assert ALL.startswith(head)
+        assert ALL.endswith(tail)
+
+
+@pytest.mark.long
+def test_twenty_gigabytes_cost_the_daemon_no_memory(tmp_path: Path) -> None:
+    size = 20 * 1024 * MIB
+    with Driver(tmp_path) as daemon:
+        daemon.finished(daemon.submit("true"))
+        assert daemon.process is not None
+        ours = [daemon.process.pid, *holders(tmp_path), *starters(tmp_path)]
+        before = {pid: psutil.Process(pid).memory_info().rss for pid in ours}
+        uid = daemon.submit(["sh", "-c", f"head -c {size} /dev/zero; echo end"])
+        most = dict(before)
+        while daemon.job(uid).state != "finished":
+            for pid in ours:
+                most[pid] = max(most[pid], psutil.Process(pid).memory_info().rss)
+        assert daemon.job(uid).commands[0].log_size == size + 4
+        assert logs.ends(logs.path(tmp_path, uid, 0), 0, size + 4, 10)[1] == b"\0end\n"
+        for pid in ours:
+            assert most[pid] - before[pid] <= 16 * MIB
