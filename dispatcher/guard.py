@@ -69,31 +69,21 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, int], int]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
     adoption.become_reaper()
     guard_end, keeper_end = socket.socketpair()
-    # The end of this one stays with the keeper alone: it shows the keeper's own end at once.
-    alive, alive_end = os.pipe()
     keeper = os.fork()
     if keeper == 0:
         guard_end.close()
-        os.close(alive)
         return keep(setup, keeper_end, ready_end)
     keeper_end.close()
     os.close(ready_end)
-    os.close(alive_end)
     # Shows for as long as we live that we do. A record lock: the keeper does not inherit it.
     lock = os.open(Path("keeper", f"{setup.id}.guard"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
-    return _guard(setup, keeper, guard_end, alive)
+    return _guard(setup, keeper, guard_end)
 
 
-def _guard(setup: Setup, keeper: int, line: socket.socket, alive: int) -> int:
+def _guard(setup: Setup, keeper: int, line: socket.socket) -> int:
     """Until there is nothing left to tell."""
-    while True:
-        # Descendants that have lost their parents may be among those that end.
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        if ended.si_pid == keeper or _is_ending(keeper, alive):
-            break
-        os.waitpid(ended.si_pid, 0)
+    # Nobody else falls to us before: as long as it lives, all below it fall to the keeper.
     ended = os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     if return_code(ended) == 0:
@@ -111,18 +101,6 @@ def _guard(setup: Setup, keeper: int, line: socket.socket, alive: int) -> int:
     writer.write({"dead": True})
     os.waitpid(keeper, 0)
     return _reap(writer, left, pipes)
-
-
-def _is_ending(keeper: int, alive: int) -> bool:
-    """Is the keeper dead or dying? Its descriptors go before its children fall to us, so a
-    zombie that we see while they stand is not one of them."""
-    if os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-        return True
-    os.set_blocking(alive, False)
-    try:
-        return os.read(alive, 1) == b""
-    except BlockingIOError:
-        return False
 
 
 @dataclass(slots=True)
