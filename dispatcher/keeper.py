@@ -38,6 +38,8 @@ from dispatcher.trouble import complain
 UNCALLED: Final = 30.0
 # A start that takes longer is told of: working directory or program do not answer; s.
 HANGS: Final = 5.0
+# How long the daemon may not hear that a command has begun, s.
+BEGINNINGS: Final = 0.1
 # Starters that stand by, at most: as many as usually begin something at once. Each has some
 # hundred KiB of its own; what is more than these is forked when it is needed.
 IDLE: Final = 8
@@ -162,6 +164,8 @@ class Keeper:
         self._fresh: deque[tuple[float, _Starter, _Command]] = deque()
         self._orders: deque[tuple[bytes, dict[str, Any]]] = deque()
         self._news = False
+        # When the daemon is to hear at the latest that there is something in the book.
+        self._news_due: float | None = None
         self._turn = False
         self._draining = False
         self._guard: socket.socket | None = guard_end
@@ -200,6 +204,8 @@ class Keeper:
                 self._turn_book()
             while self._orders:
                 self._hand_over(*self._orders.popleft())
+            if self._news_due is not None and self._news_due <= time.monotonic():
+                self._news = True
             if self._news:
                 self._news = False
                 self._tell(b"\n")
@@ -246,13 +252,17 @@ class Keeper:
         """How long to wait at most, ms; None: for ever."""
         if self._orders:
             return 0
-        if self._relays.patience is not None:
-            return self._relays.patience
+        now = time.monotonic()
+        waits: list[float] = []
         if not self._called:
-            return UNCALLED * 1000
-        if self._fresh:
-            return max(0.0, self._fresh[0][0] - time.monotonic()) * 1000 + 1
-        return None
+            waits.append(UNCALLED * 1000)
+        if self._relays.patience is not None:
+            waits.append(self._relays.patience)
+        dues = [self._fresh[0][0]] if self._fresh else []
+        if self._news_due is not None:
+            dues.append(self._news_due)
+        waits += [max(0.0, due - now) * 1000 + 1 for due in dues]
+        return min(waits, default=None)
 
     def _welcome(self) -> None:
         try:
@@ -334,6 +344,8 @@ class Keeper:
 
     def _tell(self, data: bytes) -> None:
         """Say this to the daemon, if there is one; news that it has not read yet is enough."""
+        if data == b"\n":
+            self._news_due = None
         if self._daemon is None or (data == b"\n" and self._unsent):
             return
         self._unsent += data
@@ -451,6 +463,9 @@ class Keeper:
             elif line.startswith(b'{"began"'):
                 command.began = line
                 book.write(self._book.file, line + b"\n")
+                if self._news_due is None:
+                    # The end of a short command comes before that.
+                    self._news_due = time.monotonic() + BEGINNINGS
             else:
                 book.write(self._book.file, line + b"\n")
                 # The daemon first: something else may wait for this.

@@ -53,8 +53,9 @@ PIPES: Final = "pipes"
 _SPARE: Final = "spare."
 # Of the files behind the first one there are at most these.
 _TAIL: Final = 2
-# Between two looks whether an output can be taken over, ms.
-_RETRY: Final = 500.0
+# Between two looks whether an output can be taken over, s: at first, and when it takes long.
+_RETRY: Final = 0.5
+_LONGEST: Final = 10.0
 
 
 def log_path(uid: int, n: int) -> str:
@@ -400,7 +401,7 @@ class Relays:
     @property
     def patience(self) -> float | None:
         """How long to wait at most until `look` is to be called, ms; None: for ever."""
-        return _RETRY if self._wanted else None
+        return max(0.0, self._due - time.monotonic()) * 1000 + 1 if self._wanted else None
 
     def want(self, job: list[int], limit: int, pipe: int = -1) -> None:
         """Take this command's output over, as soon as nobody else has it.
@@ -432,7 +433,9 @@ class Relays:
         now = time.monotonic()
         if not self._wanted or now < self._due:
             return
-        self._due = now + _RETRY / 1000
+        # What a service has that a job has started may be served for months by another one.
+        looks = 1 + min(wanted.looks for wanted in self._wanted.values())
+        self._due = now + min(_RETRY * looks, _LONGEST)
         for (uid, n), wanted in list(self._wanted.items()):
             wanted.looks += 1
             try:
