@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import stat
 import sys
 from collections.abc import Container
 from typing import Final
 
 from dispatcher import dye
 from dispatcher.identity import HAS_PROC, TICK, Stat, read_stat
-from dispatcher.relay import BEGUN, log_path, pipe_path
+from dispatcher.relay import log_path, may_have_begun, pipe_path
 from sysadmd.machine import FORCED_PORTABLE
 
 # Source: prctl(2), PR_SET_CHILD_SUBREAPER; procctl(2), PROC_REAP_ACQUIRE.
@@ -56,7 +55,7 @@ def find(job: list[int], since: float, place: int, known: Container[int]) -> int
     Its process is not older than `since`. place: of the dye. known: other children. None: it
     never began. Ask before any other child is reaped. Raises: Doubt.
     """
-    if not may_have_begun(job):
+    if not may_have_begun(log_path(*job)):
         # It was not even about to when its starter died.
         return None
     if not HAS_PROC:
@@ -84,14 +83,6 @@ def find(job: list[int], since: float, place: int, known: Container[int]) -> int
     if not dye.can_tell():
         raise Doubt
     return None
-
-
-def may_have_begun(job: list[int]) -> bool:
-    """By its log: of a command whose starter is dead."""
-    try:
-        return stat.S_IMODE(os.lstat(log_path(*job)).st_mode) == BEGUN
-    except OSError:
-        return False
 
 
 def _pipe(job: list[int]) -> tuple[int, int] | None:

@@ -175,7 +175,7 @@ def _reap(writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...
 
     left: commands of which the output alone is ours. pipes: closed when needed no more.
     """
-    signal.signal(signal.SIGCHLD, _noticed)
+    signal.signal(signal.SIGCHLD, noticed)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
@@ -206,7 +206,7 @@ def _reap(writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...
         os.waitpid(ended.si_pid, 0)
 
 
-def _noticed(number: int, frame: FrameType | None) -> None:
+def noticed(number: int, frame: FrameType | None) -> None:
     """The byte that Python writes to the wake-up pipe is all that is needed."""
 
 

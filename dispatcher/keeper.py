@@ -24,7 +24,6 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from dispatcher import adoption, book, guard, relay, starter
@@ -61,7 +60,7 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
     """
     # With a handler also what Python ignores: a command would inherit that.
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
-        signal.signal(number, _noticed)
+        signal.signal(number, guard.noticed)
     os.setsid()
     os.umask(0o022)
     adoption.become_reaper()
@@ -72,10 +71,6 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
     # Nothing of what is there by now is garbage: those that are forked share it, untouched.
     gc.freeze()
     return keeper.run()
-
-
-def _noticed(number: int, frame: FrameType | None) -> None:
-    """The byte that Python writes to the wake-up pipe is all that is needed."""
 
 
 @dataclass(slots=True)
@@ -432,7 +427,7 @@ class Keeper:
 
     def _forget_pipe(self, job: list[int], pipe: int) -> None:
         """There will be nothing in it."""
-        if not adoption.may_have_begun(job):
+        if not relay.may_have_begun(relay.log_path(*job)):
             with suppress(OSError):
                 os.unlink(relay.pipe_path(*job))  # noqa: PTH108
         os.close(pipe)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dispatcher import relay
-from dispatcher.relay import BARRED, BEGUN
+from dispatcher.relay import BARRED
 from sysadmd import text
 
 # Bytes of the longest UTF-8 character.
@@ -80,7 +80,7 @@ class LogFiles:
 
     def may_have_begun(self, uid: int, n: int) -> bool:
         """Of a command whose starter is dead. False: it was not even about to, for sure."""
-        return may_have_begun(path(self.state_dir, uid, n))
+        return relay.may_have_begun(path(self.state_dir, uid, n))
 
     def forget(self, uid: int, n: int) -> None:
         """Remove the log of a command that did not begin."""
@@ -106,11 +106,6 @@ def read(path: Path, offset: int, limit: int) -> tuple[int, bytes]:
             if len(data) == limit or len(more) < end - here:
                 break
     return (at, data) if data else (offset, b"")
-
-
-def read_whole(path: Path) -> bytes:
-    """All that is there of a short log."""
-    return b"".join(_read(file, 0, end - start) for start, end, file in _parts(path))
 
 
 def ends(path: Path, start: int, end: int, limit: int) -> tuple[bytes, bytes]:
@@ -166,14 +161,6 @@ def pipes(state_dir: Path) -> Iterator[tuple[int, int]]:
         uid, _, n = pipe.stem.partition(".")
         if uid.isdigit() and n.isdigit():
             yield int(uid), int(n)
-
-
-def may_have_begun(path: Path) -> bool:
-    """Of a command whose starter is dead. False: it was not even about to, for sure."""
-    try:
-        return stat.S_IMODE(path.lstat().st_mode) == BEGUN
-    except OSError:
-        return False
 
 
 def set_aside(state_dir: Path, uids: Iterable[int]) -> Path:

@@ -24,6 +24,7 @@ import fcntl
 import os
 import select
 import shutil
+import stat
 import struct
 import termios
 import time
@@ -162,6 +163,14 @@ def remove_spares() -> None:
         for name in os.listdir(PIPES):
             if name.startswith(_SPARE):
                 shutil.rmtree(f"{PIPES}/{name}", ignore_errors=True)
+
+
+def may_have_begun(log: str | os.PathLike[str]) -> bool:
+    """By its log: of a command whose starter is dead. False: it was not even about to."""
+    try:
+        return stat.S_IMODE(os.lstat(log).st_mode) == BEGUN
+    except OSError:
+        return False
 
 
 def unread(pipe: int) -> int:
