@@ -15,7 +15,7 @@ from dispatcher import logs
 from tests.kit import needs_root, wait_for
 from tests.kit.clock import wall_clock_off_by
 from tests.kit.driver import Driver
-from tests.kit.processes import end, end_pairs, held, members
+from tests.kit.processes import begun, end, end_pairs, held, members
 
 
 def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Driver) -> None:
@@ -55,6 +55,8 @@ def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
     timed = daemon.submit("sleep 60", timeout=3)
     wait_for(lambda: daemon.output(adopted) == b"one\n")
     wait_for(lambda: daemon.job(timed).started)
+    # A command may write before the keeper has written that it has begun.
+    wait_for(lambda: len(begun(daemon.state_dir)) == 2)
     daemon.kill()
     if role == "both":
         # Only the identity of the processes is left to tell what runs.
@@ -139,7 +141,7 @@ def test_a_job_that_closes_its_descriptors_is_waited_for_without_guard_and_keepe
         "while not os.path.exists('go'): time.sleep(0.05)\n"
     )
     uid = daemon.submit([sys.executable, "-S", "-c", script], cwd=str(daemon.state_dir))
-    wait_for(lambda: daemon.output(uid) == b"bye\n")
+    wait_for(lambda: daemon.output(uid) == b"bye\n" and begun(daemon.state_dir))
     daemon.kill()
     end_pairs(daemon.state_dir)
     daemon.start()

@@ -18,7 +18,7 @@ from dispatcher.relay import Relay
 from tests.kit import wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.driver import Driver
-from tests.kit.processes import end, end_pairs, held, holders, runs, starters
+from tests.kit.processes import begun, end, end_pairs, held, holders, runs, starters
 
 JOB = (7, 0)
 MIB = 1024 * 1024
@@ -250,7 +250,7 @@ COUNTS = f"seq {NUMBERS}; while [ ! -e go ]; do sleep 0.02; done; echo last"
 @pytest.mark.parametrize("victims", ["starter", "keeper", "all", "starter, then keeper"])
 def test_output_survives_whoever_moves_it(daemon: Driver, victims: str) -> None:
     uid = daemon.submit(["sh", "-c", COUNTS], cwd=str(daemon.state_dir))
-    wait_for(lambda: daemon.output(uid))
+    wait_for(lambda: daemon.output(uid) and begun(daemon.state_dir))
     dying: list[int] = []
     if victims == "all":
         dying += reversed(holders(daemon.state_dir))

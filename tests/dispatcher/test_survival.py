@@ -22,6 +22,8 @@ def start_slow(daemon: Driver, **more: str) -> int:
     """A job that ends, with code 7, when `let_go` says so; returns once it has begun."""
     uid = daemon.submit(SLOW, cwd=str(daemon.state_dir), **more)
     wait_for(lambda: daemon.output(uid) == b"first\n")
+    # It may write before the keeper has written that it has begun.
+    wait_for(lambda: f'"began":[{uid},' in books(daemon.state_dir))
     return uid
 
 
