@@ -23,11 +23,14 @@ from types import FrameType
 from typing import Final
 
 from dispatcher import adoption, book, dye
-from dispatcher.relay import Relays, open_pipe
+from dispatcher.fdstore import FdStore, Kept
+from dispatcher.relay import Relays
 from sysadmd.machine import FORCED_PORTABLE
 
 # Signals that guard and keeper do not take.
 QUIET: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+# How often a guard that is no reaper looks if starters still live, ms.
+_LOOK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def return_code(ended: os.waitid_result) -> int:
     return ended.si_status & 0xFF if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def run(setup: Setup, keep: Callable[[Setup, socket.socket, int], int]) -> int:
+def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int]) -> int:
     """Leave the daemon, start the keeper, and guard it. Returns the exit status."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     # A job may have started the daemon.
@@ -69,19 +72,20 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, int], int]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
     adoption.become_reaper()
     guard_end, keeper_end = socket.socketpair()
+    store = FdStore()
     keeper = os.fork()
     if keeper == 0:
         guard_end.close()
-        return keep(setup, keeper_end, ready_end)
+        return keep(setup, keeper_end, store, ready_end)
     keeper_end.close()
     os.close(ready_end)
     # Shows for as long as we live that we do. A record lock: the keeper does not inherit it.
     lock = os.open(Path("keeper", f"{setup.id}.guard"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.lockf(lock, fcntl.LOCK_EX)
-    return _guard(setup, keeper, guard_end)
+    return _guard(setup, keeper, guard_end, store)
 
 
-def _guard(setup: Setup, keeper: int, line: socket.socket) -> int:
+def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> int:
     """Until there is nothing left to tell."""
     # Nobody else falls to us before: as long as it lives, all below it fall to the keeper.
     ended = os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT)
@@ -91,8 +95,7 @@ def _guard(setup: Setup, keeper: int, line: socket.socket) -> int:
         return 0
     newest = book.generations(Path("keeper"), setup.id)
     writer = book.BookWriter(Path("keeper"), setup.id, newest[-1] if newest else 1)
-    # First of all: while one end is ours, what is in a pipe is not lost with its writers.
-    pipes = _open_pipes(writer)
+    pipes = store.take_all()
     # Ends when each starter that may still begin a command has begun it, or is gone.
     line.setblocking(True)
     with contextlib.suppress(OSError):
@@ -133,15 +136,6 @@ def _open(lines: list[book.Line]) -> list[_Open]:
     return list(left.values())
 
 
-def _open_pipes(writer: book.BookWriter) -> dict[tuple[int, ...], int]:
-    """Ends of the pipes of commands that have not ended, by job and number."""
-    pipes: dict[tuple[int, ...], int] = {}
-    for one in _open(writer.lines()):
-        with contextlib.suppress(OSError):
-            pipes[tuple(one.job)] = open_pipe(*one.job)
-    return pipes
-
-
 def _look_for_begun(writer: book.BookWriter) -> list[_Open]:
     """Say what became of commands whose starters died with the keeper and could not say it.
 
@@ -170,10 +164,12 @@ def _look_for_begun(writer: book.BookWriter) -> list[_Open]:
     return left
 
 
-def _reap(writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...], int]) -> int:
+def _reap(
+    writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...], Kept]
+) -> int:
     """Write down each end that falls to us before it is reaped; starters tell theirs.
 
-    left: commands of which the output alone is ours. pipes: closed when needed no more.
+    left: commands of which the output alone is ours. pipes: of these, and of others.
     """
     signal.signal(signal.SIGCHLD, noticed)
     wake, wake_end = os.pipe()
@@ -186,14 +182,17 @@ def _reap(writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...
         relays.want(one.job, one.limit)
     while True:
         there = _open(writer.lines())
-        for job in pipes.keys() - {tuple(one.job) for one in there}:
-            os.close(pipes.pop(job))
-        ours = [one for one in there if one.pid is not None and adoption.is_ours(one.pid)]
+        served = {tuple(one.job) for one in there if _serves(one.starter)}
+        # Those of ended commands, too: others may have their output still.
+        for job in pipes.keys() - served:
+            kept = pipes.pop(job)
+            relays.want(kept.job, kept.limit, kept.pipe)
         for one in there:
-            if not _serves(one.starter):
-                relays.want(one.job, one.limit, pipes.pop(tuple(one.job), -1))
+            if tuple(one.job) not in served:
+                relays.want(one.job, one.limit)
+        ours = [one for one in there if one.pid is not None and adoption.is_ours(one.pid)]
         relays.look()
-        if not (ours or relays.serves or any(adoption.is_ours(one.starter) for one in there)):
+        if not (ours or relays.serves or any(_serves(one.starter) for one in there)):
             return 0
         ended = _next_end(poll, wake, relays)
         if ended is None:
@@ -218,6 +217,9 @@ def _next_end(poll: select.poll, wake: int, relays: Relays) -> os.waitid_result 
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:
             if not relays.serves:
+                if FORCED_PORTABLE:
+                    # Starters go on that are not ours: nobody says when they end.
+                    poll.poll(_LOOK)
                 return None
             ended = None
         if ended is not None:

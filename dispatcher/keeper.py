@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dispatcher import adoption, book, guard, relay, starter
+from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
 from dispatcher.relay import Relays
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     return guard.run(guard.read_setup(argv), keep)
 
 
-def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
+def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> int:
     """The keeper's life; returns its exit status, 0 if it owed nothing.
 
     ready: a pipe; a byte is written there when the keeper can be called.
@@ -65,7 +66,7 @@ def keep(setup: Setup, guard_end: socket.socket, ready: int) -> int:
     os.umask(0o022)
     adoption.become_reaper()
     relay.remove_spares()
-    keeper = Keeper(setup, guard_end)
+    keeper = Keeper(setup, guard_end, store)
     os.write(ready, b"!")
     os.close(ready)
     # Nothing of what is there by now is garbage: those that are forked share it, untouched.
@@ -133,7 +134,7 @@ class _Starter:
 class Keeper:
     """The state of the process: its children, its daemon, its guard."""
 
-    def __init__(self, setup: Setup, guard_end: socket.socket) -> None:
+    def __init__(self, setup: Setup, guard_end: socket.socket, store: FdStore) -> None:
         room = Path("keeper")
         self._setup = setup
         # Shows for as long as we live that we do.
@@ -164,6 +165,7 @@ class Keeper:
         self._turn = False
         self._draining = False
         self._guard: socket.socket | None = guard_end
+        self._store = store
         self._daemon: socket.socket | None = None
         self._heard = bytearray()
         self._unsent = bytearray()
@@ -369,6 +371,7 @@ class Keeper:
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
         command = _Command(job, {**following, "limit": order["limit"]}, pipe)
+        self._store.keep(job, order["limit"], pipe)
         self._book.write(command.following)
         serving.command = command
         serving.send(line + b"\n")

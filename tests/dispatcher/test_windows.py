@@ -398,8 +398,7 @@ def test_a_hail_of_kills_loses_doubles_and_confuses_nothing(
 ) -> None:
     targets = ["daemon", "keeper", "daemon+keeper", "daemon", "keeper+daemon"]
     if not portable:
-        # Not with the keeper in the same moment: then nobody has the other end of the pipe.
-        targets += ["starter", "keeper", "starter+daemon"]
+        targets += ["starter", "keeper", "starter+keeper", "keeper+starter+daemon"]
     with Driver(tmp_path, portable=portable, kill_grace=1, progress_interval=0.2) as daemon:
         daemon.stop()
         tally = torture(daemon, seed=7, jobs=60, kills=16, targets=targets)
@@ -418,7 +417,7 @@ def test_a_hail_of_kills_loses_doubles_and_confuses_nothing(
         ("daemon", "keeper", "daemon+keeper", "keeper+daemon"),
         ("guard+keeper", "daemon", "guard+keeper+daemon"),
         ("guard", "keeper", "daemon"),
-        ("starter", "keeper", "starter+daemon"),
+        ("starter", "keeper", "starter+keeper", "keeper+starter", "starter+daemon"),
     ],
     ids=["one", "both", "guard", "starter"],
 )

@@ -1,0 +1,92 @@
+"""The file descriptor store: open files that outlive the process which opened them.
+
+A pipe is gone, with what is in it, when the last end is closed; its name does not keep it. So
+while a command runs, an end of its pipe is on its way from the keeper to the guard, who does
+not take it as long as the keeper lives: what is in flight is open, costs no process a turn, and
+comes as soon as somebody asks for it. Source: unix(7), SCM_RIGHTS. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from dispatcher.relay import open_pipe
+
+# Up to as many are kept without a look which of them are still needed.
+_LOW: Final = 16
+# Looked at for each that comes: more than one, so that it does not grow.
+_LOOKS: Final = 2
+_NAME_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An end of a command's pipe. limit: of its log, bytes."""
+
+    job: list[int]
+    limit: int
+    pipe: int
+
+
+class FdStore:
+    """Ends of the pipes of commands. What has no room is not kept: with the defaults of the
+    systems that is so from some two hundred commands at a time on."""
+
+    def __init__(self) -> None:
+        """Before the fork: both sides have both ends, so that the keeper can take one back."""
+        self._outer, self._inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._outer.setblocking(False)
+        self._inner.setblocking(False)
+        # Whose they are that were put there, oldest first.
+        self._names: deque[list[int]] = deque()
+
+    def keep(self, job: list[int], limit: int, pipe: int) -> None:
+        """Have an end of this command's pipe kept, until the pipe has no name any more.
+
+        limit: of its log, bytes.
+        """
+        self._put([*job, limit], pipe)
+        for _ in range(_LOOKS if len(self._names) > _LOW else 0):
+            self._look_at_oldest()
+
+    def take_all(self) -> dict[tuple[int, ...], Kept]:
+        """All that are kept, by job and number; they are the caller's now, and the store is
+        closed. There are some that nobody needs any more."""
+        taken: dict[tuple[int, ...], Kept] = {}
+        while (one := self._take()) is not None:
+            uid, n = one.job
+            if taken.setdefault((uid, n), one) is not one:
+                os.close(one.pipe)
+        self._outer.close()
+        self._inner.close()
+        return taken
+
+    def _put(self, name: list[int], pipe: int) -> None:
+        # Full, or more in flight than the system allows.
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._outer, [b"%d %d %d" % tuple(name)], [pipe])
+            self._names.append(name)
+
+    def _take(self) -> Kept | None:
+        try:
+            name, (pipe,), _, _ = socket.recv_fds(self._inner, _NAME_BYTES, 1)
+        except OSError:
+            return None
+        uid, n, limit = (int(number) for number in name.split())
+        return Kept([uid, n], limit, pipe)
+
+    def _look_at_oldest(self) -> None:
+        name = self._names.popleft()
+        with contextlib.suppress(OSError):
+            pipe = open_pipe(name[0], name[1])
+            # It is at no time not there.
+            self._put(name, pipe)
+            os.close(pipe)
+        oldest = self._take()
+        if oldest is not None:
+            os.close(oldest.pipe)

@@ -1,0 +1,106 @@
+"""What is in a pipe outlives all who had it open, but the guard."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dispatcher import relay
+from dispatcher.fdstore import FdStore
+from tests.kit import wait_for
+from tests.kit.driver import Driver
+from tests.kit.processes import end, holders, runs, starters
+
+LIMIT = 4096
+
+
+def put(store: FdStore, n: int, text: bytes) -> None:
+    """Make a pipe, keep it, write into it, and have no end of it any more."""
+    pipe = relay.make_pipe(1, n)
+    store.keep([1, n], LIMIT, pipe)
+    writer = os.open(relay.pipe_path(1, n), os.O_WRONLY | os.O_NONBLOCK)
+    os.write(writer, text)
+    os.close(writer)
+    os.close(pipe)
+
+
+def forget(n: int) -> None:
+    Path(relay.pipe_path(1, n)).unlink()
+
+
+def test_what_is_kept_comes_back_with_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FdStore()
+    for n in range(3):
+        put(store, n, b"%d" % n)
+    taken = store.take_all()
+    assert {job: kept.limit for job, kept in taken.items()} == {(1, n): LIMIT for n in range(3)}
+    for (_, n), kept in taken.items():
+        assert os.read(kept.pipe, 10) == b"%d" % n
+        os.close(kept.pipe)
+
+
+def test_what_is_needed_stays_and_the_rest_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FdStore()
+    needed = [0, 7, 200]
+    files = psutil.Process().num_fds()
+    for n in range(400):
+        put(store, n, b"%d" % n)
+        if n not in needed:
+            forget(n)
+    assert psutil.Process().num_fds() == files
+    taken = store.take_all()
+    assert len(taken) < 40
+    assert {n for _, n in taken} >= set(needed)
+    for (_, n), kept in taken.items():
+        assert os.read(kept.pipe, 10) == b"%d" % n
+        os.close(kept.pipe)
+
+
+def test_what_has_no_room_is_not_kept_and_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FdStore()
+    for n in range(2000):
+        put(store, n, b"x")
+    for n in range(2000):
+        forget(n)
+    put(store, 2000, b"y")
+    taken = store.take_all()
+    assert (1, 2000) in taken
+    assert len(taken) < 2000
+    for kept in taken.values():
+        os.close(kept.pipe)
+
+
+@pytest.mark.parametrize("end_of_script", ["", " & echo early"], ids=["command", "left behind"])
+def test_output_is_kept_when_starter_and_keeper_die_before_they_see_it(
+    daemon: Driver, end_of_script: str
+) -> None:
+    waits = "echo $$ >pid; while [ ! -e go ]; do sleep 0.02; done; echo late"
+    script = f"sh -c '{waits}'{end_of_script}"
+    uid = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
+    pid = daemon.state_dir / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    writer = psutil.Process(int(pid.read_text()))
+    if end_of_script:
+        daemon.finished(uid)
+    victims = [*starters(daemon.state_dir), *holders(daemon.state_dir, "keeper")]
+    for victim in victims:
+        end(victim, signal.SIGSTOP)
+    (daemon.state_dir / "go").touch()
+    wait_for(lambda: not runs(writer))
+    for victim in victims:
+        end(victim)
+    expected = b"early\nlate\n" if end_of_script else b"late\n"
+    wait_for(lambda: daemon.output(uid) == expected)
