@@ -26,7 +26,7 @@ _NAME_BYTES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An end of a command's pipe. limit: of its log, bytes."""
+    """An end of a command's pipe; -1: it is lost. limit: of its log, bytes."""
 
     job: list[int]
     limit: int
@@ -60,7 +60,7 @@ class FdStore:
         taken: dict[tuple[int, ...], Kept] = {}
         while (one := self._take()) is not None:
             uid, n = one.job
-            if taken.setdefault((uid, n), one) is not one:
+            if one.pipe >= 0 and taken.setdefault((uid, n), one) is not one:
                 os.close(one.pipe)
         self._outer.close()
         self._inner.close()
@@ -74,11 +74,12 @@ class FdStore:
 
     def _take(self) -> Kept | None:
         try:
-            name, (pipe,), _, _ = socket.recv_fds(self._inner, _NAME_BYTES, 1)
+            name, files, _, _ = socket.recv_fds(self._inner, _NAME_BYTES, 1)
         except OSError:
             return None
         uid, n, limit = (int(number) for number in name.split())
-        return Kept([uid, n], limit, pipe)
+        # Without one if this process may open no more.
+        return Kept([uid, n], limit, files[0] if files else -1)
 
     def _look_at_oldest(self) -> None:
         name = self._names.popleft()
@@ -88,5 +89,5 @@ class FdStore:
             self._put(name, pipe)
             os.close(pipe)
         oldest = self._take()
-        if oldest is not None:
+        if oldest is not None and oldest.pipe >= 0:
             os.close(oldest.pipe)

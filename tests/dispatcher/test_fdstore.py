@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -81,6 +82,23 @@ def test_what_has_no_room_is_not_kept_and_harms_nothing(
     assert len(taken) < 2000
     for kept in taken.values():
         os.close(kept.pipe)
+
+
+def test_who_may_open_no_more_takes_none_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FdStore()
+    put(store, 0, b"x")
+    put(store, 1, b"y")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        assert not store.take_all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("end_of_script", ["", " & echo early"], ids=["command", "left behind"])
