@@ -8,8 +8,16 @@ import time
 
 import pytest
 
-from tests.kit import Daemon, RawClient, wait_for
+from tests.kit import Client, Daemon, RawClient, wait_for
 from tests.kit.figures import resident
+
+
+def wait_for_jobs(client: Client) -> None:
+    """Until all have finished."""
+    wait_for(
+        lambda: not any(client.ask("rpc", "dispatcher", {"action": "list"})["jobs"].values()),
+        "the end of all jobs",
+    )
 
 
 def test_long_replies_that_nobody_reads_do_not_pile_up(daemon: Daemon) -> None:
@@ -19,12 +27,7 @@ def test_long_replies_that_nobody_reads_do_not_pile_up(daemon: Daemon) -> None:
         for number in range(12):
             job = {"id": f"job {number}", "commands": [["true", long]]}
             client.ask("rpc", "dispatcher", {"action": "submit", "job": job})
-        wait_for(
-            lambda: (
-                not any(client.ask("rpc", "dispatcher", {"action": "list"})["jobs"].values())
-            ),
-            "the jobs",
-        )
+        wait_for_jobs(client)
         before = resident(daemon.pid)
         rude = [RawClient(daemon.state_dir).log_in() for _ in range(10)]
         for one in rude:
@@ -64,6 +67,7 @@ def test_the_silent_are_sent_away_and_listeners_are_not(daemon: Daemon) -> None:
         for _ in range(40):
             command = [["true", "y" * 60_000]]
             admin.ask("rpc", "dispatcher", {"action": "submit", "job": {"commands": command}})
+        wait_for_jobs(admin)
         # The answers fill every buffer on the way; none of them is ever read.
         for _ in range(200):
             stuck.send("rpc", "dispatcher", {"action": "history"})
