@@ -8,7 +8,6 @@ comes as soon as somebody asks for it. Source: unix(7), SCM_RIGHTS. Standard lib
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections import deque
@@ -66,11 +65,14 @@ class FdStore:
         self._inner.close()
         return taken
 
-    def _put(self, name: list[int], pipe: int) -> None:
-        # Full, or more in flight than the system allows.
-        with contextlib.suppress(OSError):
+    def _put(self, name: list[int], pipe: int) -> bool:
+        """False: it is full, or more is in flight than the system allows."""
+        try:
             socket.send_fds(self._outer, [b"%d %d %d" % tuple(name)], [pipe])
-            self._names.append(name)
+        except OSError:
+            return False
+        self._names.append(name)
+        return True
 
     def _take(self) -> Kept | None:
         try:
@@ -82,12 +84,19 @@ class FdStore:
         return Kept([uid, n], limit, files[0] if files else -1)
 
     def _look_at_oldest(self) -> None:
+        """Put it behind the others if it is still needed."""
         name = self._names.popleft()
-        with contextlib.suppress(OSError):
+        try:
             pipe = open_pipe(name[0], name[1])
-            # It is at no time not there.
-            self._put(name, pipe)
-            os.close(pipe)
+        except OSError:
+            # Its pipe has no name any more.
+            pipe = -1
+        # First of all, so that it is at no time not there; unless the store is full.
+        again = pipe >= 0 and self._put(name, pipe)
         oldest = self._take()
         if oldest is not None and oldest.pipe >= 0:
             os.close(oldest.pipe)
+        if pipe >= 0:
+            if not again:
+                self._put(name, pipe)
+            os.close(pipe)

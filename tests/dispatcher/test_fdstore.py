@@ -67,7 +67,22 @@ def test_what_is_needed_stays_and_the_rest_goes(
         os.close(kept.pipe)
 
 
-def test_what_has_no_room_is_not_kept_and_harms_nothing(
+def test_what_finds_no_room_drives_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FdStore()
+    for n in range(2000):
+        put(store, n, b"%d" % n)
+    taken = store.take_all()
+    assert 16 < len(taken) < 2000
+    assert sorted(n for _, n in taken) == list(range(len(taken)))
+    for (_, n), kept in taken.items():
+        assert os.read(kept.pipe, 10) == b"%d" % n
+        os.close(kept.pipe)
+
+
+def test_where_others_go_there_is_room_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -76,10 +91,11 @@ def test_what_has_no_room_is_not_kept_and_harms_nothing(
         put(store, n, b"x")
     for n in range(2000):
         forget(n)
-    put(store, 2000, b"y")
+    # What comes finds none, and makes some.
+    for n in range(2000, 2003):
+        put(store, n, b"x")
     taken = store.take_all()
-    assert (1, 2000) in taken
-    assert len(taken) < 2000
+    assert (1, 2002) in taken
     for kept in taken.values():
         os.close(kept.pipe)
 
