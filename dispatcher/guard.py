@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from dispatcher import adoption, book, dye
+from dispatcher import adoption, book, dye, locks
 from dispatcher.fdstore import FdStore, Kept
 from dispatcher.relay import Relays
 from sysadmd.machine import FORCED_PORTABLE
@@ -100,10 +100,10 @@ def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> in
     line.setblocking(True)
     with contextlib.suppress(OSError):
         line.recv(1)
-    left = _look_for_begun(writer)
+    left = _look_for_begun(setup.id, writer)
     writer.write({"dead": True})
     os.waitpid(keeper, 0)
-    return _reap(writer, left, pipes)
+    return _reap(setup.id, writer, left, pipes)
 
 
 @dataclass(slots=True)
@@ -136,7 +136,7 @@ def _open(lines: list[book.Line]) -> list[_Open]:
     return list(left.values())
 
 
-def _look_for_begun(writer: book.BookWriter) -> list[_Open]:
+def _look_for_begun(id: str, writer: book.BookWriter) -> list[_Open]:
     """Say what became of commands whose starters died with the keeper and could not say it.
 
     Returns those that go on, and whose ends nobody will see.
@@ -145,7 +145,7 @@ def _look_for_begun(writer: book.BookWriter) -> list[_Open]:
     known = {pid for one in there for pid in (one.starter, one.pid) if pid is not None}
     for one in there:
         if one.pid is not None:
-            if not adoption.is_ours(one.pid) and not _serves(one.starter):
+            if not adoption.is_ours(one.pid) and not _serves(id, one.starter):
                 writer.write({"left": one.job})
                 left.append(one)
             continue
@@ -165,16 +165,14 @@ def _look_for_begun(writer: book.BookWriter) -> list[_Open]:
 
 
 def _reap(
-    writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...], Kept]
+    id: str, writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...], Kept]
 ) -> int:
     """Write down each end that falls to us before it is reaped; starters tell theirs.
 
     left: commands of which the output alone is ours. pipes: of these, and of others.
     """
     signal.signal(signal.SIGCHLD, noticed)
-    wake, wake_end = os.pipe()
-    os.set_blocking(wake_end, False)
-    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    wake = wake_up_pipe()
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     relays = Relays(poll)
@@ -182,17 +180,19 @@ def _reap(
         relays.want(one.job, one.limit)
     while True:
         there = _open(writer.lines())
-        served = {tuple(one.job) for one in there if _serves(one.starter)}
-        # Those of ended commands, too: others may have their output still.
-        for job in pipes.keys() - served:
+        # What has not by now never does; its pipe may be that of another attempt soon.
+        begun = [one for one in there if one.pid is not None]
+        for one in begun:
+            if not _serves(id, one.starter):
+                kept = pipes.pop(tuple(one.job), None)
+                relays.want(one.job, one.limit, kept.pipe if kept else -1)
+        # Somebody may have the output of what has ended.
+        for job in pipes.keys() - {tuple(one.job) for one in there}:
             kept = pipes.pop(job)
-            relays.want(kept.job, kept.limit, kept.pipe)
-        for one in there:
-            if tuple(one.job) not in served:
-                relays.want(one.job, one.limit)
-        ours = [one for one in there if one.pid is not None and adoption.is_ours(one.pid)]
+            relays.want(kept.job, kept.limit, kept.pipe, begun=False)
+        ours = [one for one in begun if one.pid is not None and adoption.is_ours(one.pid)]
         relays.look()
-        if not (ours or relays.serves or any(_serves(one.starter) for one in there)):
+        if not (ours or relays.serves or any(_serves(id, one.starter) for one in there)):
             return 0
         ended = _next_end(poll, wake, relays)
         if ended is None:
@@ -203,6 +203,15 @@ def _reap(
                 size = relays.size(one.job)
                 writer.write(book.end(one.job, return_code(ended), size))
         os.waitpid(ended.si_pid, 0)
+
+
+def wake_up_pipe() -> int:
+    """Where there is a byte to read for each signal that has a handler; never waits."""
+    wake, wake_end = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(wake_end, False)
+    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    return wake
 
 
 def noticed(number: int, frame: FrameType | None) -> None:
@@ -229,15 +238,16 @@ def _next_end(poll: select.poll, wake: int, relays: Relays) -> os.waitid_result 
                 os.read(wake, 4096)
 
 
-def _serves(starter: int) -> bool:
-    """Does it live? Where we are the reaper, it is ours by now."""
+def _serves(id: str, starter: int) -> bool:
+    """Does this starter of the pair live? Where we are the reaper, it is ours by now."""
     if not FORCED_PORTABLE:
         return adoption.is_ours(starter)
     try:
         os.kill(starter, 0)
     except OSError:
         return False
-    return True
+    # If none of them lives it is another's pid by now.
+    return locks.is_held(Path("keeper", f"{id}.ends"))
 
 
 def _place() -> int:

@@ -170,10 +170,7 @@ class Keeper:
         self._heard = bytearray()
         self._unsent = bytearray()
         self._called = False
-        self._wake, wake_end = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(wake_end, False)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        self._wake = guard.wake_up_pipe()
         self._listener = socket.socket(socket.AF_UNIX)
         self._path = room / f"{setup.id}.sock"
         self._listener.bind(str(self._path))
@@ -371,8 +368,10 @@ class Keeper:
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
         command = _Command(job, {**following, "limit": order["limit"]}, pipe)
-        self._store.keep(job, order["limit"], pipe)
+        # What an earlier attempt has left is this one's now.
+        self._relays.forget(job)
         self._book.write(command.following)
+        self._store.keep(job, order["limit"], pipe)
         serving.command = command
         serving.send(line + b"\n")
         if serving.unsent:
@@ -542,12 +541,10 @@ class Keeper:
                 self._dismiss(gone)
             gone.line.close()
             del self._starters[pid]
-            if gone.held is not None:
-                self._serve(gone.held)
-            elif gone.command is not None:
-                self._serve(gone.command)
             if gone.command is not None:
                 self._adopt(gone.command, pid)
+            elif gone.held is not None:
+                self._serve(gone.held)
 
     def _serve(self, command: _Command) -> None:
         """Its starter is dead: its output is ours."""
@@ -562,6 +559,7 @@ class Keeper:
             self._tell_hanging()
         job = command.job
         if command.began:
+            self._serve(command)
             pid = json.loads(command.began)["pid"]
             if adoption.is_ours(pid):
                 self._adopted[pid] = command
@@ -573,11 +571,14 @@ class Keeper:
         try:
             found = adoption.find(job, since, self._mark, known)
         except adoption.Doubt:
+            self._serve(command)
             self._doubtful.append(command)
             return
         if found is None:
+            self._forget_pipe(job, command.pipe)
             self._write(book.end(job, starter.CANNOT_RUN, 0, begun=False))
             return
+        self._serve(command)
         began = book.began(job, found, since)
         command.began = book.encode(began)
         self._write(began)

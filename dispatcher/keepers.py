@@ -1,12 +1,11 @@
-"""The daemon's side of guard and keeper: start a pair, call it, tell whether it lives.
+"""The daemon's side of guard and keeper: start a pair, call it.
 
-Starts no command itself. Liveness is shown by locks that the two hold for life, never by pids.
+Starts no command itself. Who lives is told by dispatcher/locks.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
@@ -166,43 +165,6 @@ async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 def ids(room: Path) -> list[str]:
     """The pairs of which there is anything in the room."""
     return sorted({file.name.split(".")[0] for file in room.iterdir()})
-
-
-def lives(room: Path, id: str, role: str) -> bool:
-    """Does the `guard` or the `keeper` of this pair live? If it can't be told: yes."""
-    try:
-        with (room / f"{id}.{role}").open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        # Held; or there is no descriptor to look with, and it is asked again.
-        return True
-    return False
-
-
-def begins(room: Path, id: str) -> bool:
-    """May this pair, or a starter of it, still begin anything? If it can't be told: yes."""
-    # A guard says by the book when nothing begins any more.
-    return (
-        lives(room, id, "keeper") or lives(room, id, "guard") or _is_held(room / f"{id}.starts")
-    )
-
-
-def tells(room: Path, id: str) -> bool:
-    """May anything still be written into the book of this pair? If it can't be told: yes."""
-    return begins(room, id) or _is_held(room / f"{id}.ends")
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def is_of_pair(state_dir: Path, pid: int) -> bool:

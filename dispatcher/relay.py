@@ -383,6 +383,7 @@ class _Wanted:
 
     limit: int
     pipe: int
+    begun: bool
     looks: int = 0
 
 
@@ -412,10 +413,11 @@ class Relays:
         """How long to wait at most until `look` is to be called, ms; None: for ever."""
         return max(0.0, self._due - time.monotonic()) * 1000 + 1 if self._wanted else None
 
-    def want(self, job: list[int], limit: int, pipe: int = -1) -> None:
+    def want(self, job: list[int], limit: int, pipe: int = -1, *, begun: bool = True) -> None:
         """Take this command's output over, as soon as nobody else has it.
 
-        pipe: an end of it, which then is ours.
+        pipe: an end of it, which then is ours. begun: it has, for sure: if its log is not there
+        that is gone, and not about to be made by who begins it.
         """
         uid, n = job
         if (uid, n) in self._wanted or any(relay.job == job for relay in self._served.values()):
@@ -429,8 +431,15 @@ class Relays:
             except OSError:
                 # Taken over without it, then.
                 pass
-        self._wanted[uid, n] = _Wanted(limit, pipe)
+        self._wanted[uid, n] = _Wanted(limit, pipe, begun)
         self._due = 0.0
+
+    def forget(self, job: list[int]) -> None:
+        """It is begun anew: what was wanted of an earlier attempt, which was none, is not."""
+        uid, n = job
+        wanted = self._wanted.pop((uid, n), None)
+        if wanted is not None:
+            _close(wanted.pipe)
 
     def waits_for(self, job: list[int]) -> bool:
         """May there still be output of it?"""
@@ -449,7 +458,8 @@ class Relays:
             wanted.looks += 1
             try:
                 # A starter that is about to make the log does so before the second look.
-                relay = Relay.take_over(uid, n, wanted.limit, lost=wanted.looks > 1)
+                lost = wanted.begun and wanted.looks > 1
+                relay = Relay.take_over(uid, n, wanted.limit, lost=lost)
             except OSError:
                 continue
             if relay is not None:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from dispatcher import book, dye, relay
-from dispatcher.guard import return_code
+from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
 from dispatcher.relay import Relay
 from dispatcher.trouble import complain
@@ -104,10 +104,7 @@ class Starter:
         self._gone: set[int] = set()
         self._refused: OSError | None = None
         self._own_session = True
-        self._wake, wake_end = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(wake_end, False)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        self._wake = wake_up_pipe()
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(fittings.line, select.POLLIN)

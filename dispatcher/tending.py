@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import sysadmd
-from dispatcher import book, keepers, logs, records
+from dispatcher import book, keepers, locks, logs, records
 from dispatcher.fate import Pair
 from dispatcher.keepers import KeeperPair, Link, NoAnswer
 from dispatcher.site import Site
@@ -150,7 +150,7 @@ class Tender:
     async def _look(self, pair: KeeperPair, patience: float = keepers.PATIENCE) -> None:
         """Call it if it lives; else say what is left of it."""
         site = self._site
-        if keepers.lives(site.room, pair.id, "keeper"):
+        if locks.lives(site.room, pair.id, "keeper"):
             try:
                 link = await keepers.call(site.state_dir, pair.id, patience)
             except NoAnswer:
@@ -162,7 +162,7 @@ class Tender:
                 link.draining = True
             pair.link = link
             pair.settle = True
-        elif not keepers.tells(site.room, pair.id):
+        elif not locks.tells(site.room, pair.id):
             pair.settle = pair.over = True
         # Else guard and starters say by the book what comes of its commands.
         self.news.set()
@@ -181,16 +181,16 @@ class Tender:
                 pair.hanging = set()
                 waits = backoff(POLL, LONGEST_POLL)
                 self._needed.set()
-            elif not orphaned and keepers.lives(room, pair.id, "keeper"):
+            elif not orphaned and locks.lives(room, pair.id, "keeper"):
                 await self._look(pair)
                 self._needed.set()
                 if pair.link is None:
                     await asyncio.sleep(next(waits))
-            elif keepers.tells(room, pair.id):
+            elif locks.tells(room, pair.id):
                 if not orphaned:
                     orphaned = True
                     log.info("keeper %s is gone; others speak for it", pair.id)
-                if not dead and not keepers.begins(room, pair.id):
+                if not dead and not locks.begins(room, pair.id):
                     dead = pair.dead = True
                 self.news.set()
                 await asyncio.sleep(next(waits))

@@ -5,7 +5,7 @@ import resource
 from collections.abc import Generator
 from pathlib import Path
 
-from dispatcher import keepers
+from dispatcher import locks
 
 
 @contextlib.contextmanager
@@ -22,12 +22,12 @@ def test_what_can_not_be_looked_at_is_not_taken_for_dead(tmp_path: Path) -> None
     for role in ("keeper", "starts"):
         (tmp_path / f"pair.{role}").touch()
     with no_descriptors():
-        blind = keepers.lives(tmp_path, "pair", "keeper"), keepers.tells(tmp_path, "pair")
+        blind = locks.lives(tmp_path, "pair", "keeper"), locks.tells(tmp_path, "pair")
     assert blind == (True, True)
-    assert not keepers.lives(tmp_path, "pair", "keeper")
-    assert not keepers.tells(tmp_path, "pair")
+    assert not locks.lives(tmp_path, "pair", "keeper")
+    assert not locks.tells(tmp_path, "pair")
 
 
 def test_what_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
-    assert not keepers.lives(tmp_path, "pair", "keeper")
-    assert not keepers.tells(tmp_path, "pair")
+    assert not locks.lives(tmp_path, "pair", "keeper")
+    assert not locks.tells(tmp_path, "pair")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import tempfile
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher import logs, relay
-from dispatcher.relay import Relay
+from dispatcher.relay import Relay, Relays
 from tests.kit import wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.driver import Driver
@@ -201,6 +203,45 @@ def test_what_lost_its_log_is_emptied_all_the_same_by_one_alone(tmp_path: Path) 
         taken.close()
         os.close(kept)
         del served
+
+
+def looks(wanting: Relays, times: int) -> None:
+    """As often as it says that it wants to look."""
+    for _ in range(times):
+        patience = wanting.patience
+        assert patience is not None
+        time.sleep(patience / 1000)
+        wanting.look()
+
+
+def test_the_pipe_of_who_may_still_begin_is_not_taken_away(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        kept = relay.make_pipe(*JOB)
+        wanting = Relays(select.poll())
+        wanting.want([*JOB], 4096, os.dup(kept), begun=False)
+        looks(wanting, 3)
+        # Nobody has it for his output by now.
+        assert Path(relay.pipe_path(*JOB)).exists()
+        # Of what has begun it is known that nothing will come.
+        wanting.forget([*JOB])
+        wanting.want([*JOB], 4096, os.dup(kept))
+        looks(wanting, 2)
+        assert not Path(relay.pipe_path(*JOB)).exists()
+        assert not wanting.waits_for([*JOB])
+        os.close(kept)
+
+
+def test_a_new_attempt_is_left_alone(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        kept = relay.make_pipe(*JOB)
+        wanting = Relays(select.poll())
+        wanting.want([*JOB], 4096, os.dup(kept))
+        looks(wanting, 1)
+        wanting.forget([*JOB])
+        assert wanting.patience is None
+        wanting.look()
+        assert Path(relay.pipe_path(*JOB)).exists()
+        os.close(kept)
 
 
 def test_a_range_is_shown_as_far_as_it_is_there_and_no_further(tmp_path: Path) -> None:
