@@ -22,16 +22,17 @@ import socket
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dispatcher import adoption, book, guard, relay, starter
+from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
 from dispatcher.relay import Relays
 from dispatcher.starter import Fittings
+from dispatcher.starter_line import HandedOver, StarterLine
 from dispatcher.trouble import complain
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
@@ -43,10 +44,6 @@ BEGINNINGS: Final = 0.1
 # Starters that stand by, at most: as many as usually begin something at once. Each has some
 # hundred KiB of its own; what is more than these is forked when it is needed.
 IDLE: Final = 8
-# Read from the daemon at once; a request has up to some hundred KiB.
-_PORTION: Final = 256 * 1024
-# The daemon falls silent inside a request only if it is broken; its requests are far smaller.
-_LONGEST: Final = 4 * 1024 * 1024
 
 
 def main(argv: list[str]) -> int:
@@ -74,63 +71,6 @@ def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> 
     return keeper.run()
 
 
-@dataclass(slots=True)
-class _Command:
-    """A command that was handed over. began: its line in the book; hangs: that takes long.
-
-    pipe: an end of its output's pipe, which keeps what is in it whoever dies.
-    """
-
-    job: list[int]
-    following: book.Line
-    pipe: int
-    began: bytes = b""
-    hangs: bool = False
-
-    @property
-    def lines(self) -> list[book.Line]:
-        """What a new generation of the book has to say of it."""
-        return [self.following, *([json.loads(self.began)] if self.began else [])]
-
-
-class _Starter:
-    """A starter, as the keeper knows it. command: that it serves now, None: none."""
-
-    def __init__(self, pid: int, line: socket.socket) -> None:
-        line.setblocking(False)
-        self.pid = pid
-        self.line = line
-        self.command: _Command | None = None
-        # The last one, if others have its output still.
-        self.held: _Command | None = None
-        self._heard = b""
-        self.unsent = b""
-
-    def send(self, data: bytes) -> None:
-        """Hand it over, as far as it takes it now; the rest waits until it takes more."""
-        self.unsent += data
-        try:
-            self.unsent = self.unsent[self.line.send(self.unsent) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            # It is dead: that is seen as its end.
-            self.unsent = b""
-
-    def hear(self) -> list[bytes]:
-        """All whole lines that it has said by now."""
-        while True:
-            try:
-                data = self.line.recv(_PORTION)
-            except OSError:
-                break
-            self._heard += data
-            if len(data) < _PORTION:
-                break
-        *lines, self._heard = self._heard.split(b"\n")
-        return lines
-
-
 class Keeper:
     """The state of the process: its children, its daemon, its guard."""
 
@@ -150,14 +90,14 @@ class Keeper:
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self._mark = os.stat(self._home).st_ino  # noqa: PTH116 - a descriptor
         # By pid, and of these the idle ones, newest last; by descriptor.
-        self._starters: dict[int, _Starter] = {}
-        self._idle: list[_Starter] = []
-        self._lines: dict[int, _Starter] = {}
+        self._starters: dict[int, StarterLine] = {}
+        self._idle: list[StarterLine] = []
+        self._lines: dict[int, StarterLine] = {}
         # Commands of dead starters, by pid; and those of which nobody knows who they are.
-        self._adopted: dict[int, _Command] = {}
-        self._doubtful: list[_Command] = []
+        self._adopted: dict[int, HandedOver] = {}
+        self._doubtful: list[HandedOver] = []
         # Of those handed over, not seen to have begun: until when, by the monotonic clock.
-        self._fresh: deque[tuple[float, _Starter, _Command]] = deque()
+        self._fresh: deque[tuple[float, StarterLine, HandedOver]] = deque()
         self._orders: deque[tuple[bytes, dict[str, Any]]] = deque()
         self._news = False
         # When the daemon is to hear at the latest that there is something in the book.
@@ -166,29 +106,22 @@ class Keeper:
         self._draining = False
         self._guard: socket.socket | None = guard_end
         self._store = store
-        self._daemon: socket.socket | None = None
-        self._heard = bytearray()
-        self._unsent = bytearray()
-        self._called = False
         self._wake = guard.wake_up_pipe()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._path = room / f"{setup.id}.sock"
-        self._listener.bind(str(self._path))
-        self._listener.listen(4)
-        self._listener.setblocking(False)
         self._poll = select.poll()
-        for file in (self._wake, self._listener, guard_end):
+        for file in (self._wake, guard_end):
             self._poll.register(file, select.POLLIN)
+        path = room / f"{setup.id}.sock"
+        self._daemon = DaemonLine(path, self._poll, self._obey, self._orders.clear)
         # What dead starters have left, ours and those of others.
         self._relays = Relays(self._poll)
 
     def run(self) -> int:
         """Until there is nothing left to do."""
         since = time.monotonic()
-        while self._daemon or self._owes() or not self._called:
+        while self._daemon.is_up or self._owes() or not self._daemon.called:
             if self._draining and not self._owes():
                 break
-            if not self._called and time.monotonic() - since > UNCALLED:
+            if not self._daemon.called and time.monotonic() - since > UNCALLED:
                 break
             self._look()
             self._follow_starts()
@@ -202,11 +135,11 @@ class Keeper:
                 self._news = True
             if self._news:
                 self._news = False
-                self._tell(b"\n")
-        self._path.unlink(missing_ok=True)
+                self._tell(NEWS)
+        self._daemon.close()
         return 0
 
-    def _commands(self) -> list[_Command]:
+    def _commands(self) -> list[HandedOver]:
         """Those that were begun, or are to be, and have not ended."""
         served = [one.command for one in self._starters.values() if one.command is not None]
         return [*served, *self._adopted.values(), *self._doubtful]
@@ -217,10 +150,7 @@ class Keeper:
 
     def _look(self) -> None:
         """Wait for news, and hear it."""
-        daemon = self._daemon
-        if daemon:
-            events = select.POLLIN | (select.POLLOUT if self._unsent else 0)
-            self._poll.register(daemon, events)
+        self._daemon.prepare()
         ready = dict(self._poll.poll(self._patience()))
         for file, event in ready.items():
             serving = self._lines.get(file)
@@ -236,11 +166,7 @@ class Keeper:
             self._poll.unregister(self._guard)
             self._guard = None
             self._drain()
-        if daemon and daemon.fileno() in ready:
-            self._tell(b"")
-            self._hear()
-        if self._listener.fileno() in ready:
-            self._welcome()
+        self._daemon.attend(ready)
 
     def _patience(self) -> float | None:
         """How long to wait at most, ms; None: for ever."""
@@ -248,7 +174,7 @@ class Keeper:
             return 0
         now = time.monotonic()
         waits: list[float] = []
-        if not self._called:
+        if not self._daemon.called:
             waits.append(UNCALLED * 1000)
         if self._relays.patience is not None:
             waits.append(self._relays.patience)
@@ -257,45 +183,6 @@ class Keeper:
             dues.append(self._news_due)
         waits += [max(0.0, due - now) * 1000 + 1 for due in dues]
         return min(waits, default=None)
-
-    def _welcome(self) -> None:
-        try:
-            daemon, _ = self._listener.accept()
-        except OSError:
-            return
-        daemon.setblocking(False)
-        # There is one daemon at a time; what the last one still wanted, this one knows better.
-        self._hang_up()
-        self._daemon = daemon
-        self._poll.register(daemon, select.POLLIN)
-        self._called = True
-
-    def _hang_up(self) -> None:
-        if self._daemon:
-            self._poll.unregister(self._daemon)
-            self._daemon.close()
-        self._daemon = None
-        self._heard.clear()
-        self._unsent.clear()
-        self._orders.clear()
-
-    def _hear(self) -> None:
-        """All that the daemon has said by now: if it hung up after that, none of it is done."""
-        while self._daemon is not None:
-            try:
-                data = self._daemon.recv(_PORTION)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            self._heard += data
-            if not data or len(self._heard) > _LONGEST:
-                self._hang_up()
-                return
-            *lines, rest = self._heard.split(b"\n")
-            self._heard = bytearray(rest)
-            for line in lines:
-                self._obey(bytes(line))
 
     def _obey(self, line: bytes) -> None:
         order: dict[str, Any] = json.loads(line)
@@ -325,7 +212,7 @@ class Keeper:
             self._book.turn([line for one in self._commands() for line in one.lines])
         except OSError as error:
             complain(f"the book goes on without a new generation: {error}")
-        self._tell(b"\n")
+        self._tell(NEWS)
 
     def _drain(self) -> None:
         """Start nothing more: what has no `next` in the book by now will have none from us."""
@@ -337,20 +224,10 @@ class Keeper:
             self._tell(book.encode({"draining": True}))
 
     def _tell(self, data: bytes) -> None:
-        """Say this to the daemon, if there is one; news that it has not read yet is enough."""
-        if data == b"\n":
+        """Say this to the daemon, if there is one."""
+        if data == NEWS:
             self._news_due = None
-        if self._daemon is None or (data == b"\n" and self._unsent):
-            return
-        self._unsent += data
-        try:
-            sent = self._daemon.send(self._unsent) if self._unsent else 0
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._hang_up()
-            return
-        del self._unsent[:sent]
+        self._daemon.tell(data)
 
     def _hand_over(self, line: bytes, order: dict[str, Any]) -> None:
         """Give it to an idle starter: the newest one, whose memory is at hand."""
@@ -367,7 +244,7 @@ class Keeper:
             self._refuse(job, f"it: no process can be made: {error.strerror}")
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
-        command = _Command(job, {**following, "limit": order["limit"]}, pipe)
+        command = HandedOver(job, {**following, "limit": order["limit"]}, pipe)
         # What an earlier attempt has left is this one's now.
         self._relays.forget(job)
         self._book.write(command.following)
@@ -378,7 +255,7 @@ class Keeper:
             self._poll.modify(serving.line, select.POLLIN | select.POLLOUT)
         self._fresh.append((time.monotonic() + HANGS, serving, command))
 
-    def _hire(self) -> _Starter:
+    def _hire(self) -> StarterLine:
         """Fork another starter. Raises: OSError."""
         line, line_end = socket.socketpair()
         ties = [self._starts] + ([self._guard.fileno()] if self._guard else [])
@@ -402,13 +279,13 @@ class Keeper:
                 )
         finally:
             line_end.close()
-        hired = _Starter(pid, line)
+        hired = StarterLine(pid, line)
         self._starters[pid] = hired
         self._lines[line.fileno()] = hired
         self._poll.register(line, select.POLLIN)
         return hired
 
-    def _dismiss(self, idle: _Starter) -> None:
+    def _dismiss(self, idle: StarterLine) -> None:
         """It goes when it hears nothing more of us."""
         if self._lines.pop(idle.line.fileno(), None) is not None:
             self._poll.unregister(idle.line)
@@ -434,7 +311,7 @@ class Keeper:
                 os.unlink(relay.pipe_path(*job))  # noqa: PTH108
         os.close(pipe)
 
-    def _attend(self, serving: _Starter, event: int) -> None:
+    def _attend(self, serving: StarterLine, event: int) -> None:
         """Take down what it says, and hand over what it had no room for."""
         if event & select.POLLOUT:
             serving.send(b"")
@@ -448,7 +325,7 @@ class Keeper:
             if serving in self._idle:
                 self._idle.remove(serving)
 
-    def _take_down(self, serving: _Starter) -> None:
+    def _take_down(self, serving: StarterLine) -> None:
         for line in serving.hear():
             command = serving.command
             if line.startswith(b'{"free"'):
@@ -466,7 +343,7 @@ class Keeper:
             else:
                 book.write(self._book.file, line + b"\n")
                 # The daemon first: something else may wait for this.
-                self._tell(b"\n")
+                self._tell(NEWS)
                 serving.command = None
                 serving.send(b"\n")
                 if command.hangs:
@@ -477,7 +354,7 @@ class Keeper:
                 if serving.held is None:
                     self._rest(serving, command)
 
-    def _rest(self, serving: _Starter, command: _Command | None = None) -> None:
+    def _rest(self, serving: StarterLine, command: HandedOver | None = None) -> None:
         """It has done all that it had to do for this command."""
         served = command or serving.held
         serving.held = None
@@ -546,13 +423,13 @@ class Keeper:
             elif gone.held is not None:
                 self._serve(gone.held)
 
-    def _serve(self, command: _Command) -> None:
+    def _serve(self, command: HandedOver) -> None:
         """Its starter is dead: its output is ours."""
         self._relays.want(command.job, command.following["limit"], command.pipe)
         command.pipe = -1
         self._relays.look()
 
-    def _adopt(self, command: _Command, dead: int) -> None:
+    def _adopt(self, command: HandedOver, dead: int) -> None:
         """Its starter is dead: what becomes of it is ours to say, if it has fallen to us."""
         if command.hangs:
             command.hangs = False
