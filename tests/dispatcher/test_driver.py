@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from tests.kit import QUIET, Daemon
 from tests.kit.driver import Driver
-from tests.kit.processes import Program, end
+from tests.kit.processes import Program, end, holders
 from tests.kit.state_file import append_events
 
 
@@ -61,3 +63,23 @@ def test_a_job_that_is_told_as_finished_twice_fails_the_test(one: Driver | Daemo
     append_events(one.state_dir, [("dispatcher", told[0], time.time())])
     with pytest.raises(AssertionError, match=r"more than once: \[7\]"), one:
         one.stop()
+
+
+def test_who_asks_if_a_keeper_lives_is_none(tmp_path: Path) -> None:
+    (tmp_path / "keeper").mkdir()
+    ready, ready_end = os.pipe()
+    done, done_end = os.pipe()
+    asker = os.fork()
+    if asker == 0:
+        os.close(done_end)
+        lock = os.open(tmp_path / "keeper" / "pair.keeper", os.O_RDWR | os.O_CREAT)
+        # As a daemon does that looks if the lock is held.
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        os.write(ready_end, b"!")
+        os.read(done, 1)
+        os._exit(0)
+    assert os.read(ready, 1) == b"!"
+    assert not holders(tmp_path)
+    for file in (ready, ready_end, done, done_end):
+        os.close(file)
+    os.waitpid(asker, 0)

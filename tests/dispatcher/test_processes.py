@@ -335,6 +335,5 @@ def test_a_command_carries_its_jobs_mark_and_the_keeper_none(room: Driver) -> No
     uid = room.submit(["sh", "-c", show])
     room.finished(uid)
     assert room.output(uid).split() == [str(50_000 + dye.mark(uid, place)).encode()] * 2
-    assert all(keepers.is_of_pair(room.state_dir, pid) for pid in holders(room.state_dir))
     assert not keepers.is_of_pair(room.state_dir, room.pid)
     assert [dye.dyed(pid) for pid in (*holders(room.state_dir), room.pid)] == [None] * 3

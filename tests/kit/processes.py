@@ -21,6 +21,7 @@ from typing import Self
 
 import psutil
 
+from dispatcher import keepers
 from tests.kit.state_file import state_file
 from tests.kit.waiting import DEADLINE
 
@@ -132,7 +133,9 @@ def holders(state_dir: Path, *roles: str) -> list[int]:
     files = [
         file for role in roles or ROLES for file in (state_dir / "keeper").glob(f"*.{role}")
     ]
-    return [pid for file in files if (pid := _holder(file))]
+    pids = [pid for file in files if (pid := _holder(file))]
+    # A daemon that asks who lives has the lock of a dead one for a moment.
+    return [pid for pid in pids if keepers.is_of_pair(state_dir, pid)]
 
 
 def _holder(file: Path) -> int:
@@ -178,9 +181,9 @@ def members(state_dir: Path) -> list[psutil.Process]:
     those that have lost their parents and have no reaper: where a guard is none
     (`SYSADMD_PORTABLE`), or is dead. See `held`, which tells of these as well.
     """
-    keepers = holders(state_dir)
-    ours = [command_line(psutil.Process(pid)) for pid in keepers if psutil.pid_exists(pid)]
-    return [process for process in family(keepers) if command_line(process) not in ours]
+    pairs = holders(state_dir)
+    ours = [command_line(psutil.Process(pid)) for pid in pairs if psutil.pid_exists(pid)]
+    return [process for process in family(pairs) if command_line(process) not in ours]
 
 
 def held(state_dir: Path) -> list[Path]:
@@ -217,15 +220,14 @@ def starters(state_dir: Path, *, busy: bool = False) -> list[int]:
     busy: without those of living keepers that have begun nothing which goes on.
     """
     pids = {int(pid) for pid in re.findall(r'"next":.*"pid":(\d+)', books(state_dir))}
-    keepers = holders(state_dir, "keeper")
-    for keeper in keepers:
+    for keeper in holders(state_dir, "keeper"):
         with contextlib.suppress(psutil.NoSuchProcess):
             pids |= {child.pid for child in psutil.Process(keeper).children()}
     found: list[int] = []
     for pid in sorted(pids - set(holders(state_dir))):
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            named = command_line(process)[6:8] == ["keeper", os.path.realpath(state_dir)]
+            named = keepers.is_of_pair(state_dir, pid)
             if named and runs(process) and (not busy or process.children()):
                 found.append(pid)
     return found
