@@ -177,9 +177,9 @@ def command_line(process: psutil.Process) -> list[str]:
 def members(state_dir: Path) -> list[psutil.Process]:
     """Processes of this state directory's jobs: all below its guards and keepers.
 
-    Without starters: they look like their keeper. And without
-    those that have lost their parents and have no reaper: where a guard is none
-    (`SYSADMD_PORTABLE`), or is dead. See `held`, which tells of these as well.
+    Without starters: they look like their keeper. And without those that have lost their
+    parents and have no reaper: where a guard is none (`SYSADMD_PORTABLE`), or is dead. See
+    `held`, which tells of these as well.
     """
     pairs = holders(state_dir)
     ours = [command_line(psutil.Process(pid)) for pid in pairs if psutil.pid_exists(pid)]
