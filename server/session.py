@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
@@ -24,12 +25,17 @@ from server.login.roles import Login, Role
 from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
+from sysadmd.apart import apart
 from sysadmd.errors import SysadmdError
 from sysadmd.journal import Note, no_note
 from sysadmd.settings import ServerSettings
 from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
+
+# Characters of a request that is read on the loop: well below a millisecond, whatever is in it.
+# Those of strangers are not longer.
+READ_AT_ONCE: Final = 8 * 1024
 
 
 class RequestClass(Protocol):
@@ -134,6 +140,8 @@ class Session:
         self._opened = self._clock()
         self._certificate_login: Login | None = None
         self._first = True
+        # A long request is being read.
+        self._reading = False
         self._in_flight = 0
         # Of them, those that decide who the client is.
         self._deciding = 0
@@ -154,8 +162,25 @@ class Session:
 
     def text(self, text: str) -> None:
         """One request; it is answered in a task of its own, logins in the order they came."""
+        read = partial(parse_request, text, args_by_default=self.dialect.args_by_default)
+        if len(text) <= READ_AT_ONCE:
+            self._take(read)
+        else:
+            self._reading = True
+            self._hold_or_release()
+            self.spawn(self._take_apart(read))
+
+    async def _take_apart(self, read: Callable[[], Request]) -> None:
+        """A long request is read in a thread; until then its sender is not read on."""
+        outcome = apart(read, "request")
+        await asyncio.wait((outcome,))
+        self._reading = False
+        self._take(outcome.result)
+        self._hold_or_release()
+
+    def _take(self, read: Callable[[], Request]) -> None:
         try:
-            request = parse_request(text, args_by_default=self.dialect.args_by_default)
+            request = read()
         except ProtocolError as error:
             self.connection.send(self.dialect.error(error))
             return
@@ -308,6 +333,7 @@ class Session:
         return (self.dialect.error(request.refuse(400, detail)),)
 
     def _hold_or_release(self) -> None:
-        """No further request while a login is decided, or while too many are under way."""
+        """No further request while a long one is read or a login is decided, nor while too many
+        are under way."""
         most = self._settings().requests_in_flight
-        self.connection.hold(self._deciding > 0 or self._in_flight >= most)
+        self.connection.hold(self._reading or self._deciding > 0 or self._in_flight >= most)

@@ -6,9 +6,12 @@ Source: contract of the wire (docs/protocol.md), events.rst "Event Request Param
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict, cast
 
 import msgspec
 
@@ -26,10 +29,10 @@ MAX_DIGITS: Final = 32
 # Characters of id, namespace and name: they are echoed, and a frame is bounded.
 MAX_NAME: Final = 1024
 
-_LONG_NUMBER = re.compile(rf"[0-9.]{{{MAX_DIGITS + 1}}}")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(r"[\[\]{}]")
-
+# Half of a character, and an escape that may be one: two of them are a character.
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
+_HALF_WRITTEN: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels; send a flatter object"
 
 # From an error's word to its code on the wire; any other is a 503.
 CODES: Final = {
@@ -114,22 +117,24 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def parse_request(text: str, *, args_by_default: bool = False) -> Request:
-    """A request from a text frame.
+    """A request from a text frame. Takes time in proportion to the text, whatever is in it.
 
     args_by_default: without `args` the whole object is taken for them, as originally.
     Raises: ProtocolError 400.
     """
-    if _too_deep(text):
-        raise ProtocolError(
-            400, f"nested deeper than {MAX_DEPTH} levels; send a flatter object"
-        )
     try:
-        body: object = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        body = _decode(text)
+    except _Flaw as flaw:
+        raise ProtocolError(400, str(flaw), **_flawed_echoes(text)) from flaw
+    except RecursionError as error:
+        raise ProtocolError(400, _TOO_DEEP) from error
+    except ValueError as error:
         raise ProtocolError(400, f"not a JSON object: {error}") from error
     if not isinstance(body, dict):
         raise ProtocolError(400, "send one JSON object with namespace, name, id and args")
     fields = cast("dict[str, Any]", body)
+    if _is_deep(fields):
+        raise ProtocolError(400, _TOO_DEEP, **_echoes(fields))
     identity = fields.get("id")
     id = identity if isinstance(identity, str) else ""
     missing = [
@@ -138,63 +143,111 @@ def parse_request(text: str, *, args_by_default: bool = False) -> Request:
         if not isinstance(fields.get(key), str) or not fields[key]
     ]
     if missing:
-        raise ProtocolError(400, f"{' and '.join(missing)} must be a non-empty string", id=id)
+        detail = f"{' and '.join(missing)} must be a non-empty string"
+        raise ProtocolError(400, detail, id=_echo(identity))
     namespace = cast("str", fields["namespace"])
     if max(len(id), len(namespace), len(fields["name"])) > MAX_NAME:
-        raise ProtocolError(
-            400,
-            f"id, namespace and name have at most {MAX_NAME} characters each",
-            namespace=namespace if len(namespace) <= MAX_NAME else "error",
-            id=id if len(id) <= MAX_NAME else "",
-        )
-    if _LONG_NUMBER.search(text) and _has_long_number(text):
-        raise ProtocolError(
-            400, f"a number has more than {MAX_DIGITS} digits", namespace=namespace, id=id
-        )
-    doubled = _doubled_key(text)
-    if doubled is not None:
-        detail = (
-            f"the key {doubled[:MAX_NAME]!r} stands twice in one object; only one can be meant"
-        )
-        raise ProtocolError(400, detail, namespace=namespace, id=id)
+        detail = f"id, namespace and name have at most {MAX_NAME} characters each"
+        raise ProtocolError(400, detail, **_echoes(fields))
     args = fields.get("args", fields if args_by_default else {})
     return Request(namespace, fields["name"], id, args, isinstance(identity, str))
 
 
-def _too_deep(text: str) -> bool:
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for bracket in _BRACKETS.findall(_STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > MAX_DEPTH:
-            return True
-    return False
+class _Flaw(Exception):
+    """It is JSON, and can't be meant so."""
 
 
-class _Doubled(Exception):
-    """A key stands twice in one object."""
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Taken as it is, one of two jobs would be gone unseen.
+        keys = [key for key, _ in pairs]
+        doubled = next(key for key, count in Counter(keys).items() if count > 1)
+        raise _Flaw(
+            f"the key {doubled[:MAX_NAME]!r} stands twice in one object; only one can be meant"
+        )
+    return found
 
 
-def _pairs(pairs: list[tuple[str, object]]) -> None:
-    keys = {key for key, _ in pairs}
-    for key, _ in pairs if len(keys) < len(pairs) else ():
-        if key not in keys:
-            raise _Doubled(key)
-        keys.remove(key)
+def _whole(digits: str) -> int:
+    _check_digits(digits)
+    return int(digits)
 
 
-_look_for_doubles: Final = json.JSONDecoder(object_pairs_hook=_pairs, strict=False).decode
+def _real(digits: str) -> float:
+    _check_digits(digits)
+    number = float(digits)
+    if math.isinf(number):
+        raise _Flaw(f"the number {digits} is out of range")
+    return number
 
 
-def _doubled_key(text: str) -> str | None:
-    """A key that some object has twice: decoded, one of two jobs would be gone unseen."""
+def _check_digits(digits: str) -> None:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise _Flaw(f"a number has more than {MAX_DIGITS} digits")
+
+
+def _constant(word: str) -> float:
+    raise _Flaw(f"{word} is no JSON; a number is written in digits")
+
+
+_decode_strictly: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_real, parse_constant=_constant
+).decode
+# What has a flaw, only to see who asked: of numbers anything will do that is no text.
+_decode_anyway: Final = json.JSONDecoder(parse_int=len, parse_float=len).decode
+
+
+def _decode(text: str) -> object:
+    """Raises: _Flaw, ValueError if it is no JSON, RecursionError."""
+    body: object = _decode_strictly(text)
+    if _HALF_WRITTEN.search(text):
+        try:
+            msgspec.json.encode(body)
+        except UnicodeEncodeError as error:
+            raise _Flaw(
+                "a string has half of a character (\\ud800 to \\udfff) in it"
+            ) from error
+    return body
+
+
+def _is_deep(body: dict[str, Any]) -> bool:
+    containers: list[dict[str, Any] | list[Any]] = [body]
+    for _ in range(MAX_DEPTH):
+        containers = [
+            inner
+            for each in containers
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not containers:
+            return False
+    return True
+
+
+class _Echoes(TypedDict):
+    namespace: str
+    id: str
+
+
+def _echoes(fields: Mapping[str, object]) -> _Echoes:
+    """What an error gives back of a request."""
+    return _Echoes(
+        namespace=_echo(fields.get("namespace")) or "error", id=_echo(fields.get("id"))
+    )
+
+
+def _echo(value: object) -> str:
+    """Of what is too long, or no text, nothing."""
+    if not isinstance(value, str) or len(value) > MAX_NAME or _HALF.search(value):
+        return ""
+    return value
+
+
+def _flawed_echoes(text: str) -> _Echoes:
+    """The same, of a text in which something is wrong."""
     try:
-        _look_for_doubles(text)
-    except _Doubled as error:
-        return str(error)
-    return None
-
-
-def _has_long_number(text: str) -> bool:
-    return _LONG_NUMBER.search(_STRING.sub('""', text)) is not None
+        body: object = _decode_anyway(text)
+    except (ValueError, RecursionError):
+        body = None
+    return _echoes(cast("dict[str, object]", body) if isinstance(body, dict) else {})

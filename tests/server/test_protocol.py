@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.dialects import DIALECTS
 from server.wire.protocol import MAX_DEPTH, ProtocolError, Request, parse_request
 
 JSON = st.recursive(
@@ -69,6 +70,96 @@ def test_a_key_that_stands_twice_is_refused(args: str) -> None:
     assert (raised.value.namespace, raised.value.id) == ("a", "c")
     twice = '{"namespace":"a","name":"b","args":[{"a":1},{"a":{"a":1}}]}'
     assert parse_request(twice).args == [{"a": 1}, {"a": {"a": 1}}]
+
+
+def body(args: str, id: str = '"c"') -> str:
+    return '{"namespace":"a","name":"b","id":' + id + ',"args":' + args + "}"
+
+
+@pytest.mark.parametrize(
+    ("args", "detail"),
+    [
+        ("[NaN]", "NaN is no JSON"),
+        ("Infinity", "Infinity is no JSON"),
+        ('{"x":-Infinity}', "-Infinity is no JSON"),
+        ("1e999", "the number 1e999 is out of range"),
+        ("[-1.5E+400]", "out of range"),
+        ("1" * 33, "more than 32 digits"),
+        ("-0." + "1" * 32, "more than 32 digits"),
+        ('{"a":1,"a":1}', "the key 'a' stands twice"),
+        ('{"\\ud83d":1,"\\ud83d":2}', r"the key '\ud83d' stands twice"),
+        (r'"\ud800"', "half of a character"),
+        (r'["\udc00\ud800"]', "half of a character"),
+        (r'{"\uDBFFx":1}', "half of a character"),
+        ("[" * 64 + "]" * 64, "nested deeper"),
+    ],
+)
+def test_what_has_a_flaw_is_refused_and_who_sent_it_is_told(args: str, detail: str) -> None:
+    with pytest.raises(ProtocolError) as raised:
+        parse_request(body(args))
+    assert detail in raised.value.detail
+    assert (raised.value.namespace, raised.value.id) == ("a", "c")
+    with pytest.raises(ProtocolError) as raised:
+        parse_request(body(args, id="7"))
+    assert (raised.value.namespace, raised.value.id) == ("a", "")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *("9" * 32, "-" + "9" * 32, "1.5e300", "[" * 63 + "]" * 63, '[{"a":{}},{"a":[]}]'),
+        r'{"\ud83d\ude00":[1000000000000000000000000,"\\ud800"]}',
+    ],
+)
+def test_what_just_fits_is_taken(args: str) -> None:
+    assert parse_request(body(args)).args == json.loads(args)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "[]", "null", '"{}"', "7", "\ufeff{}", "{}{}", body("1") + "x", body("tru")),
+        *(body('"a\nb"'), body('"a\0b"'), body("01"), body("1."), body("[1,]"), body("'a'")),
+        *("[" * 100_000, '{"a":' * 100_000, body("[" * 100_000 + "]" * 100_000)),
+        *('"' + "x" * 100_000, body('"' + "x" * 100_000), body("9" * 100_000)[:-1]),
+    ],
+)
+def test_what_is_no_request_is_refused_in_few_words(text: str) -> None:
+    with pytest.raises(ProtocolError) as raised:
+        parse_request(text)
+    assert raised.value.code == 400
+    assert len(raised.value.detail) < 200
+
+
+@pytest.mark.parametrize("key", ["id", "namespace"])
+def test_half_of_a_character_is_not_echoed(key: str) -> None:
+    names = {"namespace": "a", "name": "b", "id": "c", key: "x\ud800"}
+    with pytest.raises(ProtocolError, match="half of a character") as raised:
+        parse_request(json.dumps(names))
+    echoed = {"namespace": raised.value.namespace, "id": raised.value.id}
+    assert echoed == {"namespace": "a", "id": "c", key: "error" if key == "namespace" else ""}
+
+
+SPOKEN = DIALECTS["documented"]
+# Pieces of JSON, right and wrong, in any order.
+PIECES = st.sampled_from(
+    (
+        *('{"namespace":"a","name":"b","id":"c","args":', '{"a":', '"a":', "{", "}", "[", "]"),
+        *(",", ":", '"', "\\", r"\ud83d", r"\ude00", r'"\ud800"', "1", "-", "1e999", "NaN"),
+        *("9" * 33, "0.5", "true", "null", " ", "\n", "\ufeff", "\0", "x", '"a"', "[" * 70),
+    )
+)
+
+
+@given(st.lists(PIECES | st.characters(codec="utf-8")).map("".join))
+def test_whatever_is_taken_or_refused_can_be_written_again(text: str) -> None:
+    try:
+        request = parse_request(text)
+    except ProtocolError as error:
+        assert error.code == 400
+        SPOKEN.error(error)
+    else:
+        SPOKEN.reply(request, request.args)
 
 
 def test_what_is_too_long_to_be_echoed_is_left_out_of_the_error() -> None:
