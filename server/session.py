@@ -33,8 +33,8 @@ from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
 
-# Characters of a request that is read on the loop: well below a millisecond, whatever is in it.
-# Those of strangers are not longer.
+# Characters of a request that is read on the loop: a few ms, whatever is in it. Strangers' are
+# not longer.
 READ_AT_ONCE: Final = 8 * 1024
 
 
@@ -54,6 +54,8 @@ class Sessions:
     """Everybody who is connected, in the order in which they came."""
 
     def __init__(self, store: Store) -> None:
+        # Held by who reads a long request: its values take up to fifty times its bytes.
+        self.reading = asyncio.Lock()
         # Classes of which an answer was too long, and that was logged.
         self.too_long: set[str] = set()
         self._store = store
@@ -130,7 +132,7 @@ class Session:
         # Taken by requests whose long replies are gathered over several turns of the loop: what
         # waits for a client stays bounded, however many it sends at once.
         self.gathering = asyncio.Lock()
-        self.spawn = spawn
+        self._spawn = spawn
         self._settings = settings
         self._sessions = sessions
         self._classes = classes
@@ -140,8 +142,8 @@ class Session:
         self._opened = self._clock()
         self._certificate_login: Login | None = None
         self._first = True
-        # A long request is being read.
-        self._reading = False
+        # A long request is being read or answered.
+        self._long = False
         self._in_flight = 0
         # Of them, those that decide who the client is.
         self._deciding = 0
@@ -157,40 +159,49 @@ class Session:
         if name is not None:
             self._deciding += 1
             self._hold_or_release()
-            self.spawn(self._log_in_by_certificate(name))
+            self.spawn(self._log_in_by_certificate(name), "its certificate")
         return self._gate(self.address, request, accept)
 
     def text(self, text: str) -> None:
         """One request; it is answered in a task of its own, logins in the order they came."""
         read = partial(parse_request, text, args_by_default=self.dialect.args_by_default)
-        if len(text) <= READ_AT_ONCE:
-            self._take(read)
-        else:
-            self._reading = True
+        if len(text) > READ_AT_ONCE:
+            self._long = True
             self._hold_or_release()
-            self.spawn(self._take_apart(read))
+            self.spawn(self._answer_long(read), "a long request")
+            return
+        request = self._take(read)
+        if request is not None:
+            self.spawn(self._answer(request), request.key)
 
-    async def _take_apart(self, read: Callable[[], Request]) -> None:
-        """A long request is read in a thread; until then its sender is not read on."""
-        outcome = apart(read, "request")
-        await asyncio.wait((outcome,))
-        self._reading = False
-        self._take(outcome.result)
-        self._hold_or_release()
+    async def _answer_long(self, read: Callable[[], Request]) -> None:
+        """Read in a thread, one at a time; its sender is not read on until it is answered."""
+        try:
+            await self.connection.room()
+            async with self._sessions.reading:
+                outcome = apart(read, "request")
+                await asyncio.wait((outcome,))
+            request = self._take(outcome.result)
+            if request is not None:
+                await self._answer(request)
+        finally:
+            self._long = False
+            self._hold_or_release()
 
-    def _take(self, read: Callable[[], Request]) -> None:
+    def _take(self, read: Callable[[], Request]) -> Request | None:
+        """A request that is to be answered; None: it is none, which is answered here."""
         try:
             request = read()
         except ProtocolError as error:
             self.connection.send(self.dialect.error(error))
-            return
+            return None
         if self._first:
             self._first = False
             self.dialect = spoken_by(request.id, self.dialect)
         self._in_flight += 1
         self._deciding += request.key.startswith("rpc/auth")
         self._hold_or_release()
-        self.spawn(self._answer(request))
+        return request
 
     def output(self) -> bytes | None:
         return self.subscriber.output()
@@ -215,6 +226,17 @@ class Session:
         self._sessions.leave(self)
 
     # What request classes use.
+
+    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Begin a part of what the client has asked for, in a task of its own."""
+        self._spawn(self._guarded(work, what))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        try:
+            await work
+        except Exception:  # the outer edge: a client's request must not end the daemon
+            log.exception("%s: %s failed", self.address, what)
+            self.connection.fail()
 
     def log_in(self, login: Login) -> None:
         """From here on requests are answered by this login's role."""
@@ -256,7 +278,7 @@ class Session:
         login = self.login
         if login is not None and tokens.renewal_due(login):
             self.login = tokens.renewed(login)
-            self.spawn(self._keep_renewal(self.login))
+            self.spawn(self._keep_renewal(self.login), "the renewal of its token")
 
     async def _keep_renewal(self, renewed: Login) -> None:
         try:
@@ -281,9 +303,6 @@ class Session:
             self.connection.send(self.dialect.error(error))
         except SysadmdError as error:
             self.connection.send(self.dialect.error(request.refuse_for(error)))
-        except Exception:  # the outer edge: a stranger's request must not end the daemon
-            log.exception("%s: a request of %s failed", request.key, self.address)
-            self.connection.close(1011, "the request met a defect of the server; see its log")
         else:
             for text in texts:
                 self.connection.send(text)
@@ -333,7 +352,6 @@ class Session:
         return (self.dialect.error(request.refuse(400, detail)),)
 
     def _hold_or_release(self) -> None:
-        """No further request while a long one is read or a login is decided, nor while too many
-        are under way."""
+        """No further request while a long one or a login is under way, nor above the most."""
         most = self._settings().requests_in_flight
-        self.connection.hold(self._reading or self._deciding > 0 or self._in_flight >= most)
+        self.connection.hold(self._long or self._deciding > 0 or self._in_flight >= most)

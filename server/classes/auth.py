@@ -22,6 +22,8 @@ from sysadmd.store import Store
 log = logging.getLogger(__name__)
 
 
+# Characters of what is taken for a token; ours have 43.
+SECRET_LENGTH: Final = 256
 # What an unlimited token's reply says for "seconds left": a century.
 FOR_EVER: Final = 100 * 366 * 86400
 
@@ -144,8 +146,10 @@ class AuthToken:
     async def answer(self, session: Session, request: Request) -> Reply | None:
         session.log_out()
         secret = request.fields().get("token")
-        if not isinstance(secret, str):
-            raise request.refuse(400, "args.token must be a string")
+        if not isinstance(secret, str) or len(secret) > SECRET_LENGTH:
+            raise request.refuse(
+                400, f"args.token must be a string of at most {SECRET_LENGTH} characters"
+            )
         if tokens.is_admin(secret, self._admin_token):
             login: Login | None = Login("root", Role.FULL, None, None, None)
         else:
@@ -154,7 +158,7 @@ class AuthToken:
             raise request.refuse(401, "the token is unknown or has expired; log in again")
         session.log_in(login)
         how = f"logged in by token as {login.role.word}"
-        session.spawn(self._trail.login(login.account, session.address, how))
+        session.spawn(self._trail.login(login.account, session.address, how), "the login")
         session.renew()
         assert session.login is not None
         return token_reply(secret, session.login)

@@ -16,7 +16,8 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol, cast
+from functools import wraps
+from typing import Any, Final, Protocol, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
@@ -86,6 +87,20 @@ class Phase(Enum):
     CLOSING = "closing"
     LINGERING = "all said, reading what is in flight"
     GONE = "gone"
+
+
+def _outer_edge(work: Callable[..., None]) -> Callable[..., None]:
+    """For what loop, listener and hub call: a defect there ends this connection alone."""
+
+    @wraps(work)
+    def guarded(self: Connection, *args: Any) -> None:
+        try:
+            work(self, *args)
+        except Exception:  # the outer edge: nothing that a peer says ends the daemon
+            log.exception("%s: reading from it or writing to it failed", self.address)
+            self.fail()
+
+    return guarded
 
 
 class Connection:
@@ -173,6 +188,13 @@ class Connection:
         elif self.phase in (Phase.HANDSHAKE, Phase.HTTP):
             self.abort()
 
+    def fail(self) -> None:
+        """End it after a defect of ours, which its owner finds in the log."""
+        if self.phase is Phase.OPEN:
+            self.close(1011, "the server met a defect; see its log")
+        else:
+            self.abort()
+
     def abort(self) -> None:
         """End it at once."""
         if self.phase is Phase.GONE:
@@ -219,6 +241,7 @@ class Connection:
         """Bytes held for the client."""
         return self._replies_size + (len(self._rest) if self._rest is not None else 0)
 
+    @_outer_edge
     def tick(self, now: float) -> None:
         """Called every second: what is due by the clock."""
         if self.phase is not Phase.OPEN:
@@ -241,6 +264,7 @@ class Connection:
 
     # Reading.
 
+    @_outer_edge
     def _readable(self) -> None:
         try:
             if self.phase is Phase.HANDSHAKE:
@@ -256,6 +280,7 @@ class Connection:
             log.debug("%s: connection lost (%s)", self.address, error)
             self.abort()
 
+    @_outer_edge
     def _readable_again(self) -> None:
         """A read had to wait until TLS could write."""
         self._loop.remove_writer(self._file)
@@ -301,6 +326,7 @@ class Connection:
         if self.phase is not Phase.GONE and self._socket.pending():
             self._loop.call_soon(self._pending)
 
+    @_outer_edge
     def _pending(self) -> None:
         if self.phase not in (Phase.GONE, Phase.HANDSHAKE):
             self._readable()
@@ -364,6 +390,7 @@ class Connection:
                 except UnicodeDecodeError:
                     self.close(1007, "a text frame must be UTF-8")
 
+    @_outer_edge
     def _hand_out(self) -> None:
         """Texts to the session, until it holds us or the replies pile up."""
         end = self._loop.time() + SLICE
@@ -402,11 +429,9 @@ class Connection:
             else:
                 self._finish = True
 
-    def write(self) -> bool:
-        """Write until nothing is left or the socket takes no more; False: it takes no more.
-
-        Replies go first; then the session is asked for output, one portion at a time.
-        """
+    @_outer_edge
+    def write(self) -> None:
+        """Write what the socket takes: replies, then the session's output, in portions."""
         while self.phase not in (Phase.GONE, Phase.HANDSHAKE, Phase.LINGERING):
             if self._rest is None:
                 if self._replies:
@@ -415,7 +440,7 @@ class Connection:
                     self._replies_size = 0
                 elif self._finish:
                     self._linger()
-                    return True
+                    return
                 else:
                     output = self._peer.output() if self.phase is Phase.OPEN else None
                     if output is None:
@@ -423,11 +448,10 @@ class Connection:
                         if not self._reading:
                             # Whoever wrote the last of it; not here, it may be within a text.
                             self._loop.call_soon(self._hand_out)
-                        return True
+                        return
                     self._rest = memoryview(output)
             if not self._write_rest():
-                return False
-        return True
+                return
 
     def _write_rest(self) -> bool:
         assert self._rest is not None

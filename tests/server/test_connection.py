@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
@@ -65,7 +66,9 @@ class Nobody:
         pass
 
 
-async def pair(directory: Path, seconds: float = 0.0) -> tuple[Connection, Echo, RawClient]:
+async def pair(
+    directory: Path, seconds: float = 0.0, peer: Echo | None = None
+) -> tuple[Connection, Echo, RawClient]:
     """A connection that is open, its peer, and the client at its other end."""
     made = tls.prepare(ServerSettings(), directory)
     ours, theirs = socket.socketpair()
@@ -75,7 +78,7 @@ async def pair(directory: Path, seconds: float = 0.0) -> tuple[Connection, Echo,
     server = tls.context(made, "").wrap_socket(
         ours, server_side=True, do_handshake_on_connect=False
     )
-    loop, echo = asyncio.get_running_loop(), Echo(seconds)
+    loop, echo = asyncio.get_running_loop(), peer or Echo(seconds)
     here = "127.0.0.1"
     connection = Connection(loop, server, here, here, 10, Nobody(), echo.welcome)
     connection.begin()
@@ -193,3 +196,50 @@ async def ends(directory: Path) -> bytes:
 def test_who_goes_on_talking_behind_our_goodbye_is_parsed_no_more(tmp_path: Path) -> None:
     said = asyncio.run(asyncio.wait_for(ends(tmp_path), 20))
     assert (4401).to_bytes(2, "big") + b"enough" in said
+
+
+class Defective(Echo):
+    """Fails at one of the things that it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = ""
+
+    def text(self, text: str) -> None:
+        self.fail("text")
+
+    def output(self) -> bytes | None:
+        self.fail("output")
+        return None
+
+    def tick(self, now: float) -> None:
+        self.fail("tick")
+
+    def fail(self, at: str) -> None:
+        if at == self.at:
+            raise RecursionError(at)
+
+
+async def what_a_defect_ends(directory: Path, at: str) -> bytes:
+    peer = Defective()
+    connection, _, client = await pair(directory, peer=peer)
+    await until(lambda: connection.phase is Phase.OPEN)
+    peer.at = at
+    client.send_text(b"{}")
+    connection.tick(time.monotonic())
+    await until(lambda: connection.phase is Phase.CLOSING)
+    said = client.socket.recv(65536)
+    # What fails once more is not waited for.
+    connection.fail()
+    assert connection.phase is Phase.GONE
+    client.close()
+    return said
+
+
+@pytest.mark.parametrize("at", ["text", "output", "tick"])
+def test_a_defect_ends_the_connection_that_met_it_and_says_so(
+    tmp_path: Path, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = asyncio.run(asyncio.wait_for(what_a_defect_ends(tmp_path, at), 20))
+    assert (1011).to_bytes(2, "big") + b"the server met a defect" in said
+    assert f"RecursionError: {at}" in caplog.text
