@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 from collectors.status import Status
 from collectors.system_state import SystemState
+from sysadmd.machine import host_name
 from sysadmd.settings import CollectorSettings
 
 
@@ -26,7 +26,7 @@ class HostnameCollector:
     async def begin(self) -> None:
         """The first reading, unless there is one."""
         if self._settings().hostname.enabled and not self._state.knows("hostname"):
-            await self._state.hostname(socket.gethostname())
+            await self._state.hostname(host_name())
 
     async def run(self) -> None:
         """Look at once, then at every interval; until cancelled."""
@@ -34,7 +34,7 @@ class HostnameCollector:
             settings = self._settings().hostname
             self._status.enabled = settings.enabled
             if settings.enabled:
-                await self._state.hostname(socket.gethostname())
+                await self._state.hostname(host_name())
                 await self._state.trouble(self.name, None)
                 self._status.good()
             await asyncio.sleep(settings.interval)

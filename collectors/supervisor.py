@@ -17,6 +17,7 @@ from sysadmd.backoff import backoff
 from sysadmd.errors import SysadmdError
 from sysadmd.settings import CollectorSettings
 from sysadmd.store import Store
+from sysadmd.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 # The start waits no longer for what does not answer; s.
 BEGINNING: Final = 10.0
+# Characters of what it raised that are told.
+TEXT_LENGTH: Final = 1024
 # One that ran this long before it raised begins with the first pause again; s.
 SOUND: Final = 300.0
 
@@ -105,7 +108,7 @@ class Collectors:
                 if loop.time() - begun >= SOUND:
                     waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
                 pause = next(waits)
-                text = f"{type(error).__name__}: {error}"
+                text = printable(f"{type(error).__name__}: {error}"[:TEXT_LENGTH])
                 log.exception(
                     "the collector %s failed; it is started again in %g s",
                     collector.name,

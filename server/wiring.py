@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from server.metrics import Metrics
 from server.session import RequestClass, Session, Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
+from sysadmd.machine import host_name
 from sysadmd.settings import AuthSettings, ServerSettings, Settings
 
 
@@ -54,7 +54,7 @@ def session_maker(
     trail, accounts = Audit(store), Accounts(auth)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
-        "rpc/identify": Identify(socket.gethostname),
+        "rpc/identify": Identify(host_name),
         "rpc/auth": Auth(store, trail, accounts, Guesses(), auth),
         "rpc/auth_token": AuthToken(store, trail, admin_token),
         "rpc/auth_clear": AuthClear(),

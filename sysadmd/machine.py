@@ -1,8 +1,9 @@
-"""Where things are on this machine, and how it is to be treated. Standard library only."""
+"""What this machine is called, where things are on it. Standard library only."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,11 @@ def default_config() -> Path:
     """The configuration file, which need not be there."""
     prefix = "/usr/local/etc" if sys.platform.startswith("freebsd") else "/etc"
     return Path(prefix) / "sysadmd" / "sysadmd.toml"
+
+
+def host_name() -> str:
+    """What gethostname(3) says; it need not be UTF-8, nor anything at all."""
+    return os.fsencode(socket.gethostname()).decode("utf-8", "replace")
 
 
 def write_private(path: Path, text: str) -> None:

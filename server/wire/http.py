@@ -12,7 +12,7 @@ from websockets.http11 import Request, Response
 
 def respond(status: int, text: str, *, kind: str = "text/plain; charset=utf-8") -> Response:
     """A whole HTTP response that ends the connection."""
-    body = text.encode()
+    body = text.encode("utf-8", "backslashreplace")
     headers = Headers(
         [
             ("Date", formatdate(usegmt=True)),

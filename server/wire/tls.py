@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sysadmd.errors import CannotStart
+from sysadmd.machine import host_name
 from sysadmd.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,15 @@ def _renewal_due(certificate: Path) -> bool:
 
 
 def _names() -> list[str]:
-    name = socket.gethostname()
+    name = host_name()
     names = ["DNS:localhost", "IP:127.0.0.1", "IP:::1"]
-    if name and name != "localhost" and name.isascii() and "," not in name:
+    if (
+        name
+        and name != "localhost"
+        and name.isascii()
+        and name.isprintable()
+        and "," not in name
+    ):
         names.append(f"DNS:{name}")
     return names
 

@@ -6,7 +6,6 @@ import asyncio
 import getpass
 import os
 import secrets
-import socket
 from dataclasses import replace
 
 import click
@@ -15,6 +14,7 @@ from sysadmd.client import Target, connect
 from sysadmd.ctl import profile
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
+from sysadmd.machine import host_name
 
 
 def log_in(printer: Printer, url: str, user: str | None, name: str | None) -> int:
@@ -31,7 +31,7 @@ def log_in(printer: Printer, url: str, user: str | None, name: str | None) -> in
     user = user or click.prompt("User", default=_own_name(), err=True)
     password = click.prompt("Password", hide_input=True, err=True)
     # Names are unique there; the end tells one login of this machine from the next.
-    label = name or f"{_own_name()}@{socket.gethostname()} {secrets.token_hex(2)}"
+    label = name or f"{_own_name()}@{host_name()} {secrets.token_hex(2)}"
     args = {"username": user, "password": password, "lifetime": "client", "name": label}
     token, seconds = asyncio.run(_exchange(Target(url, pin=pin), args))
     try:
