@@ -41,13 +41,13 @@ STATES: Final = frozenset(
 VDEV_LIMIT: Final = 64
 # Of a row that can't be read, so much is kept to name it.
 _BROKEN_LENGTH: Final = 80
-_SCAN: Final = re.compile(r"^\s*(?:scan|scrub): (?P<text>.*)$")
+_SCAN: Final = re.compile(r"^ *(?:scan|scrub): (?P<text>.*)$")
 # The next section: `remove: `, `config:`; a scan's own further lines have no such beginning.
 _SECTION: Final = re.compile(r"^ *[a-z]+:(?: |$)")
 # A device whose name is longer than its column: two blanks follow it.
-_OVERLONG: Final = re.compile(r"^\t(?P<name> *\S.*?)  +(?P<rest>[A-Z]+(?: .*)?)$")
-_PERCENT: Final = re.compile(r"(?P<percent>\d+(?:\.\d+)?)% done")
-_ENDED: Final = re.compile(r" with (?P<errors>\d+) errors on (?P<time>.+)$")
+_OVERLONG: Final = re.compile(r"^\t(?P<name> *\S.*?)(?<! )  +(?P<rest>[A-Z]+(?: .*)?)$")
+_PERCENT: Final = re.compile(r"(?<!\d)(?P<percent>\d{1,3}(?:\.\d{1,9})?)% done")
+_ENDED: Final = re.compile(r" with (?P<errors>\d{1,18}) errors on (?P<time>.+)$")
 _UNDER_WAY: Final = {"in progress": "running", "paused": "paused"}
 _STATE: Final = re.compile(r"[A-Z]+")
 _STANDING: Final = frozenset(("ONLINE", "AVAIL", "INUSE"))
@@ -147,7 +147,8 @@ def _detail(pool: str, lines: Sequence[str]) -> Detail:
             if entry is not None and len(vdevs) < VDEV_LIMIT:
                 vdevs.append(entry)
         elif not column and (match := _SCAN.match(line)) is not None:
-            rest = takewhile(lambda line: not _SECTION.match(line), lines[number + 1 :])
+            behind = map(lines.__getitem__, range(number + 1, len(lines)))
+            rest = takewhile(lambda line: not _SECTION.match(line), behind)
             scans += filter(None, [_scan(match["text"], tuple(rest))])
     # A scrub and the rebuilding of a mirror are told one after the other.
     under_way = [scan for scan in scans if scan["state"] == "running"]

@@ -29,24 +29,25 @@ def split(text: str) -> tuple[str, ...]:
     Raises: BadRequest if a quote is left open.
     """
     arguments: list[str] = []
-    current: str | None = None
+    # Of the argument that has begun.
+    pieces: list[str] = []
     grouped = False
     for piece in _PIECES.findall(text):
         if piece[0] == '"':
             # Three in a row are a quote; of what is left, two are an empty group.
-            current = (current or "") + '"' * (len(piece) // 3)
+            pieces.append('"' * (len(piece) // 3))
             grouped ^= len(piece) % 3 == 1
         elif grouped or piece[0] not in " \t":
-            current = (current or "") + piece
-        elif current is not None:
-            arguments.append(current)
-            current = None
+            pieces.append(piece)
+        elif pieces:
+            arguments.append("".join(pieces))
+            pieces.clear()
     if grouped:
         raise BadRequest(
             'has a quote that is not closed; write " in pairs, or """ for a quote itself'
         )
-    if current is not None:
-        arguments.append(current)
+    if pieces:
+        arguments.append("".join(pieces))
     return tuple(arguments)
 
 

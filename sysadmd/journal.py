@@ -42,7 +42,9 @@ SCHEMA: Final = (
     """,
 )
 
-_CURSOR = re.compile(r"([0-9a-f]{16}):([0-9]{1,18}):([0-9]{1,18}(?:\.[0-9]{1,18})*)", re.ASCII)
+_CURSOR = re.compile(
+    r"([0-9a-f]{16}):([0-9]{1,18}):([0-9]{1,18}(?:\.[0-9]{1,18}){0,9})", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ from typing import Final
 
 import msgspec
 
+# Characters of a text in an error.
+QUOTED: Final = 256
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -18,6 +21,15 @@ def printable(text: str, *, lines: bool = False) -> str:
         return text
     kept = "\n\t" if lines else ""
     return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+
+
+def quoted(value: object) -> str:
+    """What an error quotes of what came: of a text the beginning, of lists nothing."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, str) and len(value) > QUOTED:
+        return f"{value[:QUOTED]!r}..."
+    return repr(value)
 
 
 def whole_characters(data: bytes, *, from_end: bool = False) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 
 from dispatcher import logs, records
 from dispatcher.commandline import Spec, parse_command
-from dispatcher.orders import Order
+from dispatcher.orders import MAX_ID, Order
 from dispatcher.records import Job
 from dispatcher.runner import Dispatcher
 from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
@@ -26,7 +26,7 @@ from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
 from sysadmd.settings import NO_QUEUE
 from sysadmd.store import Store
-from sysadmd.text import whole_characters
+from sysadmd.text import quoted, whole_characters
 
 READING: Final = frozenset({"list", "history", "show", "log"})
 # Bytes of a log in one reply: as JSON they may grow sixfold, and must fit into a frame.
@@ -78,9 +78,11 @@ class DispatcherClass:
                 continue
             texts: object = [value] if isinstance(value, str) else value
             if not isinstance(texts, list):
-                raise request.refuse(400, f"args.{id} must be a command or a list of commands")
+                raise request.refuse(
+                    400, f"args.{id[:MAX_ID]} must be a command or a list of commands"
+                )
             several = cast("list[object]", texts)
-            commands = _commands(request, f"args.{id}", several, vectors=False)
+            commands = _commands(request, f"args.{id[:MAX_ID]}", several, vectors=False)
             orders.append(Order(id=id, commands=commands))
         if not orders:
             raise request.refuse(400, "name at least one job: args.<job id> = its commands")
@@ -212,7 +214,9 @@ class DispatcherClass:
         id = _string(request, args, "job_id")
         job = records.newest(self._store.reader, id)
         if job is None:
-            raise request.refuse(404, f"there is no job {id!r}; list and history name them")
+            raise request.refuse(
+                404, f"there is no job {quoted(id)}; list and history name them"
+            )
         return job
 
 
@@ -260,7 +264,9 @@ def _order(request: Request, value: object) -> Order:
     job = cast("dict[str, object]", value)
     for key in job:
         if key not in keys:
-            raise request.refuse(400, f"args.job.{key} is unknown; known are {', '.join(keys)}")
+            raise request.refuse(
+                400, f"args.job.{key[:MAX_ID]} is unknown; known are {', '.join(keys)}"
+            )
     for key in ("id", "queue", "cwd", "key"):
         if not isinstance(job.get(key), str | None):
             raise request.refuse(400, f"args.job.{key} must be a string")

@@ -18,6 +18,7 @@ from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Place
 from sysadmd.store import Store
+from sysadmd.text import quoted
 
 
 class Subscribe:
@@ -141,7 +142,7 @@ def _names(request: Request, value: object) -> list[str]:
         )
     for name in cast("list[object]", names):
         if name not in SYSTEMS:
-            raise request.refuse(400, f"unknown system {name!r}; known are {known}")
+            raise request.refuse(400, f"unknown system {quoted(name)}; known are {known}")
     return list(dict.fromkeys(cast("list[str]", names)))
 
 

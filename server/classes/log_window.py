@@ -14,6 +14,8 @@ from typing import Final
 DEFAULT_WINDOW: Final = 12 * 3600 * 1000
 # No moment is further from 1970, either way; ms. Farther ones mean: since ever, or for ever.
 FARTHEST: Final = 10**15
+# Characters of a pattern, and of a time: an expression is made of the first for the second.
+MAX_LENGTH: Final = 256
 _RELATIVE: Final = {"relative_second": 1, "relative_day": 86400, "relative_month": 30 * 86400}
 _PATTERN: Final = re.compile(r"'([^']*)'|yyyy|yy|MM|M|dd|d|HH|H|hh|h|mm|m|ss|s|zzz|z|t|.")
 _FIELDS: Final = {
@@ -41,6 +43,10 @@ def window(time_format: str, start: str, end: str, now: int) -> tuple[int, int]:
 
     Raises: ValueError saying what is allowed.
     """
+    if max(map(len, (time_format, start, end))) > MAX_LENGTH:
+        raise ValueError(
+            f"time_format, start_time and end_time have at most {MAX_LENGTH} characters each"
+        )
     last = _moment(time_format, end, now, "end_time") if end else now
     if not start:
         return last - DEFAULT_WINDOW, last

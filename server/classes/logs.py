@@ -25,6 +25,7 @@ from server.wire.protocol import Reply, Request
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.store import Store
+from sysadmd.text import quoted
 
 # Log -> the journal's system; hostinfo is the audit trail.
 LOGS: Final = {
@@ -146,7 +147,9 @@ def _names(request: Request, args: dict[str, Any], *, full: bool) -> list[str]:
         raise request.refuse(400, "args.logs must be a log's name or a list of them")
     for name in cast("list[object]", names):
         if not isinstance(name, str) or name not in LOGS:
-            raise request.refuse(400, f"unknown log {name!r}; known are {', '.join(LOGS)}")
+            raise request.refuse(
+                400, f"unknown log {quoted(name)}; known are {', '.join(LOGS)}"
+            )
     wanted = cast("list[str]", names) or [name for name in LOGS if full or name != "hostinfo"]
     return sorted(set(wanted))
 

@@ -36,8 +36,15 @@ class Tokens:
         if action not in ("add", "revoke"):
             raise request.refuse(404, "rpc/tokens knows the actions add, list, revoke")
         name = args.get("name")
-        if not isinstance(name, str) or not name.isprintable():
-            raise request.refuse(400, "args.name must be a printable string")
+        if (
+            not isinstance(name, str)
+            or len(name) > tokens.NAME_LENGTH
+            or not name.isprintable()
+        ):
+            detail = (
+                f"args.name must be a printable string of 1 to {tokens.NAME_LENGTH} characters"
+            )
+            raise request.refuse(400, detail)
         if action == "add":
             return await self._add(session, request, name, args)
         return await self._revoke(session, request, name)
