@@ -1,13 +1,14 @@
 """Requests of every class, half right and half wrong, and frames that are none.
 
 Nothing may be answered that is not documented, nothing may leave a traceback, and memory must
-not grow with the number of inputs.
+not grow with the number of inputs. None may cost more time than its length allows.
 """
 
 import contextlib
 import json
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
+from server.wire.protocol import ProtocolError, parse_request
 from tests.kit import QUIET, Client, Daemon, RawClient
 from tests.kit.figures import resident
+from tests.kit.json_families import FAMILIES
 
 CONFIG = QUIET + "[auth]\npassword_login = false\nfailures = 1000000\n"
 # The client's own thread draws random masks and ids while a strategy runs.
@@ -32,6 +35,8 @@ BATCH = 50
 INPUTS = 100_000
 WARM = 20_000
 GROWTH = 4.0
+# What reading one may cost; s of CPU for each KiB, of which the first few are free.
+BUDGET = 0.005
 
 # Values that look right often enough to get behind the first check. Commands are harmless.
 WORDS = st.sampled_from(
@@ -213,3 +218,86 @@ def test_a_hundred_thousand_strange_requests_leave_no_trace(tmp_path: Path) -> N
         assert target.inputs >= INPUTS
         warm = max(memory for inputs, memory in target.memory if inputs <= WARM)
         assert target.memory[-1][1] <= warm + GROWTH, (warm, target.memory[-1])
+
+
+# What is put into texts that were dangerous once, in place of a part of them.
+PIECES = st.sampled_from(
+    (
+        *(
+            '"',
+            "\\",
+            '\\"',
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            ":",
+            "[" * 65,
+            '{"a":' * 65,
+            '"a":',
+            '"a":1,"a":1',
+        ),
+        *(
+            "1e999",
+            "NaN",
+            "-",
+            "9" * 33,
+            "\\ud83d",
+            "\\ude00",
+            "\\u",
+            "\n",
+            "\0",
+            "\ufeff",
+            "é",
+            "\U0001f600",
+        ),
+    )
+)
+
+
+@st.composite
+def dangerous(draw: st.DrawFn) -> str:
+    """Some families one after the other, mutated, or a request of the grammar repeated."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(requests()) * draw(st.integers(1, 200))
+    text = ""
+    for name in draw(st.lists(st.sampled_from(sorted(FAMILIES)), min_size=1, max_size=3)):
+        text += FAMILIES[name](draw(st.sampled_from((10, 1000, 8000, 60_000))))
+    for piece in draw(st.lists(PIECES, max_size=4)):
+        begin, end = sorted(draw(st.integers(0, len(text))) for _ in range(2))
+        text = text[:begin] + piece * draw(st.sampled_from((1, 1, 100))) + text[end:]
+    return text
+
+
+def cost(text: str) -> float:
+    """Seconds of CPU that it takes to read it."""
+    begun = time.thread_time()
+    with contextlib.suppress(ProtocolError):
+        parse_request(text)
+    return time.thread_time() - begun
+
+
+def read_in_time(inputs: int) -> None:
+    @settings(
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(dangerous())
+    def read(text: str) -> None:
+        allowed = BUDGET * max(1, len(text.encode()) / 1024)
+        # What is too much once may have been the collector of garbage.
+        assert any(cost(text) <= allowed for _ in range(3)), len(text)
+
+    read()
+
+
+def test_no_request_costs_more_than_its_length_allows() -> None:
+    read_in_time(300)
+
+
+@pytest.mark.long
+def test_none_of_many_requests_costs_more_than_its_length_allows() -> None:
+    read_in_time(INPUTS // 4)
