@@ -6,6 +6,7 @@ Every request passes here once: who asks, may they, which class answers.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -54,7 +55,7 @@ class Sessions:
     """Everybody who is connected, in the order in which they came."""
 
     def __init__(self, store: Store) -> None:
-        # Held by who reads a long request: its values take up to fifty times its bytes.
+        # Held by who reads a long request: its values take many times its bytes.
         self.reading = asyncio.Lock()
         # Classes of which an answer was too long, and that was logged.
         self.too_long: set[str] = set()
@@ -179,7 +180,7 @@ class Session:
         try:
             await self.connection.room()
             async with self._sessions.reading:
-                outcome = apart(read, "request")
+                outcome = apart(lambda: _read_long(read), "request")
                 await asyncio.wait((outcome,))
             request = self._take(outcome.result)
             if request is not None:
@@ -355,3 +356,18 @@ class Session:
         """No further request while a long one or a login is under way, nor above the most."""
         most = self._settings().requests_in_flight
         self.connection.hold(self._long or self._deciding > 0 or self._in_flight >= most)
+
+
+def _read_long(read: Callable[[], Request]) -> Request:
+    """Read it without the collector of garbage. One at a time.
+
+    That would look at all values again and again, in vain, and hold the interpreter's lock: the
+    loop would wait for 0.3 s. Counted as old at once, they are not looked at when it is back.
+    """
+    gc.disable()
+    try:
+        return read()
+    finally:
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
