@@ -1,6 +1,8 @@
 """What strangers cost the others: idle crowds, half-open handshakes, slow writers, guessing.
 
-python -m bench.doors [--clients N] [--rude N]
+And costly requests, of strangers and of those who may only read.
+
+python -m bench.doors [--part idle|siege|guessing|costly] [--clients N] [--rude N]
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import json
 import ssl
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from bench.costly import costly_requests
 from tests.kit import QUIET, Daemon, RawClient
 from tests.kit.figures import percentile, resident
 
@@ -104,16 +108,23 @@ def guessing(daemon: Daemon, failures: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=("siege", "guessing", "idle", "costly"))
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--rude", type=int, default=500)
     options = parser.parse_args()
+    parts: dict[str, Callable[[Daemon], None]] = {
+        "siege": lambda daemon: under_siege(daemon, options.rude),
+        "guessing": lambda daemon: guessing(daemon, 5),
+        "idle": lambda daemon: idle_crowd(daemon, options.clients),
+        "costly": costly_requests,
+    }
     config = QUIET + "[server]\nmax_clients = 15000\n"
     with tempfile.TemporaryDirectory() as scratch:
-        with Daemon(Path(scratch) / "a", config, options=("--log-level", "info")) as daemon:
-            under_siege(daemon, options.rude)
-            guessing(daemon, 5)
-        with Daemon(Path(scratch) / "b", config, options=("--log-level", "info")) as daemon:
-            idle_crowd(daemon, options.clients)
+        for name, part in parts.items():
+            if options.part in (None, name):
+                state = Path(scratch) / name
+                with Daemon(state, config, options=("--log-level", "info")) as daemon:
+                    part(daemon)
 
 
 if __name__ == "__main__":
