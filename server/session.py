@@ -180,6 +180,9 @@ class Session:
         try:
             await self.connection.room()
             async with self._sessions.reading:
+                if not self.connection.is_open:
+                    # Texts of those who are gone do not pile up here.
+                    return
                 outcome = apart(lambda: _read_long(read), "request")
                 await asyncio.wait((outcome,))
             request = self._take(outcome.result)
