@@ -11,8 +11,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from server.delivery.pages import Pages
 from server.delivery.tail import Sources
 from server.login import audit, tokens
 from server.retention import Pruner
+from server.signals import Signals
 from server.statedir import StateDir
 from server.wire import listener, tls
 from server.wire.listener import Listeners
@@ -49,8 +48,6 @@ SCHEMAS: Final = {
     "tokens": tokens.SCHEMA,
     "audit": audit.SCHEMA,
 }
-# Stopping is promised within 20 s, whatever hangs; what is not done by then is left, s.
-STOP_TIMEOUT: Final = 18.0
 # How often the certificate is looked at: a daemon may run for longer than it is valid; s.
 RENEWAL: Final = 86400.0
 # What making and loading one raises.
@@ -77,12 +74,13 @@ class Options:
 def run(options: Options, settings: Settings) -> int:
     """Run the daemon until it is told to stop; returns the exit status."""
     os.umask(0o077)
+    signals = Signals()
     path = Path(options.state_dir or settings.state_dir or default_state_dir()).absolute()
     state = StateDir(path)
     # Unix socket paths are short on FreeBSD: from here on they are relative to the directory.
     os.chdir(path)
     limits = _raise_file_limit(settings.server.max_clients)
-    daemon = Daemon(options, settings, state, limits)
+    daemon = Daemon(options, settings, state, limits, signals)
     try:
         with _runner() as runner:
             runner.run(daemon.main())
@@ -146,11 +144,13 @@ class Daemon:
         settings: Settings,
         state: StateDir,
         limits: dict[int, tuple[int, int]],
+        signals: Signals,
     ) -> None:
         self.options = options
         self.settings = settings
         self.state = state
         self.limits = limits
+        self._signals = signals
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
         # Held by who looks after certificate and key.
@@ -160,6 +160,7 @@ class Daemon:
 
     async def main(self) -> None:
         """Everything from the first listener to the last goodbye."""
+        self._signals.wake(asyncio.get_running_loop())
         pair = tls.prepare(self.settings.server, self.state.tls)
         context = tls.context(pair, self.settings.server.client_ca)
         admin_token = self.state.admin_token()
@@ -207,7 +208,13 @@ class Daemon:
             dispatcher.reconfigure(settings.dispatcher)
             await collectors.reconfigure(settings.collectors)
 
-        self._signals()
+        self._signals.act(
+            {
+                signal.SIGTERM: self._stop.set,
+                signal.SIGINT: self._stop.set,
+                signal.SIGHUP: self._hang_up.set,
+            }
+        )
         await dispatcher.recover()
         await collectors.begin()
         url = listener.url(sockets[0])
@@ -241,15 +248,6 @@ class Daemon:
                         log.info("the certificate was renewed; its key is the same")
                 except _NO_CERTIFICATE as error:
                     log.error("the certificate could not be renewed: %s", error)
-
-    def _signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        early = signal.getsignal(signal.SIGHUP)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
-        if getattr(early, "came", False):
-            self._hang_up.set()
 
     async def _reload_when_told(
         self,
@@ -324,19 +322,6 @@ def _say_ready(url: str) -> None:
 
 async def _say_goodbye(listeners: Listeners, dispatcher: Dispatcher) -> None:
     log.info("stopping: told to; running jobs go on and are adopted at the next start")
-    _exit_in_time()
     listeners.stop_accepting()
     dispatcher.stopping = True
     await listeners.close(1001, "the daemon stops", GOODBYE)
-
-
-def _exit_in_time() -> None:
-    """Whatever hangs from here on (a disk that does not answer): end in time all the same."""
-
-    def give_up() -> None:
-        sys.stderr.write("sysadmd: something hangs; ending without waiting for it\n")
-        os._exit(0)
-
-    timer = threading.Timer(STOP_TIMEOUT, give_up)
-    timer.daemon = True
-    timer.start()
