@@ -72,8 +72,16 @@ def context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
     made.num_tickets = 0
     # A write never has to wait for a read: the connection relies on it.
     made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+
+    def refuse() -> str:
+        # Without this OpenSSL asks on the terminal, and waits.
+        raise CannotStart(
+            f"the key {pair.key} is encrypted, and nobody is there to be asked for its pass"
+            f" phrase; store it without one: openssl pkey -in {pair.key} -out NEW"
+        )
+
     try:
-        made.load_cert_chain(pair.certificate, pair.key)
+        made.load_cert_chain(pair.certificate, pair.key, refuse)
     except (OSError, ssl.SSLError) as error:
         raise CannotStart(
             f"the certificate {pair.certificate} with key {pair.key} can't be loaded: {error};"

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -467,6 +468,30 @@ def test_a_configured_certificate_is_reloaded_without_dropping_anybody(
             assert name() == ((("commonName", "second"),),)
             socket.send('{"namespace":"rpc","name":"identify","id":"still"}')
             assert "still" in str(socket.recv(timeout=10))
+
+
+def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    files = ("-passout", "pass:x", "-subj", "/CN=x", "-keyout", "key.pem", "-out", "cert.pem")
+    subprocess.run([*made, *files], check=True, capture_output=True, cwd=tmp_path)
+    tls = f'tls = {{ certificate = "{tmp_path}/cert.pem", key = "{tmp_path}/key.pem" }}'
+    # A terminal, from which an answer could be read.
+    ours, terminal = os.openpty()
+    daemon = Daemon(tmp_path / "state", QUIET)
+    said = f"{tmp_path}/key.pem is encrypted"
+    try:
+        with daemon.start(stdin=terminal):
+            daemon.config.write_text(f"{QUIET}[server]\n{tls}\n")
+            daemon.reload("reload refused")
+            assert said in daemon.log.read_text()
+            assert fetch(daemon, "/healthz")[0] == 200
+            daemon.stop()
+        daemon.log.write_text("")
+        with pytest.raises(AssertionError, match=re.escape(said)):
+            daemon.start(stdin=terminal)
+    finally:
+        os.close(ours)
+        os.close(terminal)
 
 
 def test_local_clients_follow_to_a_certificate_that_was_configured_meanwhile(
