@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -35,12 +36,14 @@ from server.statedir import StateDir
 from server.wire import listener, tls
 from server.wire.listener import Listeners
 from server.wiring import session_maker
+from sysadmd.apart import apart
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
 from sysadmd.store import Store, open_store
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SCHEMAS: Final = {
     "collectors": system_state.SCHEMA,
@@ -48,6 +51,8 @@ SCHEMAS: Final = {
     "tokens": tokens.SCHEMA,
     "audit": audit.SCHEMA,
 }
+# How long files have that we are only told of, configuration and certificates; s.
+FILES_TIMEOUT: Final = 30.0
 # How often the certificate is looked at: a daemon may run for longer than it is valid; s.
 RENEWAL: Final = 86400.0
 # What making and loading one raises.
@@ -161,8 +166,7 @@ class Daemon:
     async def main(self) -> None:
         """Everything from the first listener to the last goodbye."""
         self._signals.wake(asyncio.get_running_loop())
-        pair = tls.prepare(self.settings.server, self.state.tls)
-        context = tls.context(pair, self.settings.server.client_ca)
+        pair, context = await self._certificate(self.settings)
         admin_token = self.state.admin_token()
         sockets = [
             listener.bind(address)
@@ -228,26 +232,40 @@ class Daemon:
             self._reload_when_told(listeners, url, pair, put_in_force),
         ]
         running = [group.create_task(part) for part in parts]
-        self.state.write_endpoint(url, pair.certificate)
+        await self._write_endpoint(url, pair)
         _say_ready(url)
         await self._stop.wait()
         await _say_goodbye(listeners, dispatcher)
         for task in running:
             task.cancel()
 
+    async def _certificate(self, settings: Settings) -> tuple[tls.KeyPair, ssl.SSLContext]:
+        """What is to be shown, made if that is due. Raises: one of _NO_CERTIFICATE."""
+        server = settings.server
+
+        def load() -> tuple[tls.KeyPair, ssl.SSLContext]:
+            pair = tls.prepare(server, self.state.tls)
+            return pair, tls.context(pair, server.client_ca)
+
+        return await _in_time(load, "certificate")
+
     async def _keep_certificate(self, listeners: Listeners) -> None:
         """Renew the own certificate when that is due; runs until cancelled."""
         while True:
             await asyncio.sleep(RENEWAL)
             async with self._files:
-                settings = self.settings.server
+                settings = self.settings
                 try:
-                    if await asyncio.to_thread(tls.renewal_due, settings, self.state.tls):
-                        pair = await asyncio.to_thread(tls.prepare, settings, self.state.tls)
-                        listeners.context = tls.context(pair, settings.client_ca)
+                    due = partial(tls.renewal_due, settings.server, self.state.tls)
+                    if await _in_time(due, "certificate"):
+                        _, listeners.context = await self._certificate(settings)
                         log.info("the certificate was renewed; its key is the same")
                 except _NO_CERTIFICATE as error:
                     log.error("the certificate could not be renewed: %s", error)
+
+    async def _write_endpoint(self, url: str, pair: tls.KeyPair) -> None:
+        write = partial(self.state.write_endpoint, url, pair.certificate)
+        await _in_time(write, "endpoint.json")
 
     async def _reload_when_told(
         self,
@@ -260,18 +278,15 @@ class Daemon:
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
-            settings = self._reread()
+            settings = await self._reread()
             if settings is None:
                 continue
             async with self._files:
                 try:
-                    pair = await asyncio.to_thread(tls.prepare, settings.server, self.state.tls)
-                    context = tls.context(pair, settings.server.client_ca)
+                    pair, context = await self._certificate(settings)
                     if pair != named:
                         # Local clients know us by the certificate that is named there.
-                        await asyncio.to_thread(
-                            self.state.write_endpoint, url, pair.certificate
-                        )
+                        await self._write_endpoint(url, pair)
                         named = pair
                 except _NO_CERTIFICATE as error:
                     log.error("reload refused, the old configuration stays: %s", error)
@@ -283,15 +298,15 @@ class Daemon:
             await put_in_force(settings)
             log.info("configuration reloaded")
 
-    def _reread(self) -> Settings | None:
+    async def _reread(self) -> Settings | None:
         """The new settings, or None if there are none to be had: the old ones stay."""
         path = self.options.config or default_config()
-        if self.options.config is None and not path.exists():
-            log.info("reload: there is no configuration file %s; nothing changed", path)
-            return None
         try:
-            settings = read_settings(path)
-        except (SettingsInvalid, OSError) as error:
+            settings = await _in_time(partial(read_settings, path), "configuration")
+        except (SettingsInvalid, CannotStart, OSError) as error:
+            if self.options.config is None and isinstance(error, FileNotFoundError):
+                log.info("reload: there is no configuration file %s; nothing changed", path)
+                return None
             log.error("reload refused, the old configuration stays: %s", error)
             return None
         for name, old, new in (
@@ -313,11 +328,24 @@ class Daemon:
         return settings
 
 
+async def _in_time(work: Callable[[], T], what: str) -> T:
+    """What this returns or raises, which may touch files on a file system that hangs.
+
+    Raises: CannotStart if it does; then the call is left alone.
+    """
+    try:
+        return await asyncio.wait_for(apart(work, what), FILES_TIMEOUT)
+    except TimeoutError as error:
+        raise CannotStart(
+            f"{what}: no answer from the disk within {FILES_TIMEOUT:g} s; is a file system"
+            " hanging, or a file a pipe that nobody writes to?"
+        ) from error
+
+
 def _say_ready(url: str) -> None:
     log.info("ready on %s", url)
-    # Who started us may not read our output, or have closed it; that stops nothing.
-    with contextlib.suppress(OSError):
-        print(f"sysadmd ready on {url}", flush=True)
+    # Who started us may not read our output, or have closed it; that stops nobody.
+    apart(lambda: os.write(1, f"sysadmd ready on {url}\n".encode()), "ready line")
 
 
 async def _say_goodbye(listeners: Listeners, dispatcher: Dispatcher) -> None:

@@ -494,6 +494,23 @@ def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked_for_it(tmp_path
         os.close(terminal)
 
 
+def test_files_that_do_not_answer_hold_up_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    text = "from server import daemon; daemon.FILES_TIMEOUT = 0.5"
+    tls = f'[server]\ntls = {{ certificate = "{tmp_path}/pipe", key = "{tmp_path}/pipe" }}\n'
+    with Daemon(tmp_path / "state", QUIET, before=text) as daemon:
+        daemon.config.write_text(QUIET + tls)
+        daemon.reload("certificate: no answer from the disk within 0.5 s")
+        daemon.config.unlink()
+        os.mkfifo(daemon.config)
+        daemon.reload("configuration: no answer from the disk within 0.5 s")
+        assert fetch(daemon, "/healthz")[0] == 200
+        daemon.config.unlink()
+        daemon.config.write_text(QUIET)
+        daemon.reload()
+        assert daemon.stop() == 0
+
+
 def test_local_clients_follow_to_a_certificate_that_was_configured_meanwhile(
     tmp_path: Path,
 ) -> None:
