@@ -69,6 +69,8 @@ def signing(lock: int) -> Callable[[], None]:
         # In this process alone: another one must not carry the lock off.
         os.set_inheritable(lock, True)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
+        # The daemon's threads block what one of them takes.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     return sign
 

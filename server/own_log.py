@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -101,6 +102,8 @@ class Unhurried(logging.Handler):
         return (self.format(record) + "\n").encode("utf-8", "backslashreplace")
 
     def _write_all(self) -> None:
+        # It may hang in the kernel, where no signal is taken.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._lines or self._try)

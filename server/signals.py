@@ -1,9 +1,10 @@
 """Signals: heard by the loop, and obeyed in time whatever hangs. Says what hung.
 
 Three help each other. The handlers in Python call the loop, but run only between two steps of
-the main thread's code. A thread wakes that for them, and ends the process if the loop, or what
-comes after it, takes too long. The watchdog (sysadmd/countdown.py), a process, does so if no
-thread can run, since something in C keeps the interpreter lock.
+the main thread's code. A thread takes the signals, wakes the main thread for the handlers, and
+ends the process if the loop, or what comes after it, takes too long. The watchdog
+(sysadmd/countdown.py), a process, does so if no thread can run, since C code keeps the
+interpreter lock.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from sysadmd import countdown
-from sysadmd.countdown import CHUNK, ENDING, IDLE, SHOW_STACKS
+from sysadmd.countdown import CHUNK, ENDING, SHOW_STACKS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ STACKS_AFTER: Final = 18.0
 KILL_AFTER: Final = 18.5
 # A watchdog that has ended or could not be started is replaced after this, s.
 REPLACED_AFTER: Final = 5.0
+# How late a signal is heard while somebody has stopped the watchdog, at most; s.
+LOOK: Final = 5.0
+TAKEN: Final = ENDING | {signal.SIGHUP}
 
 
 class Signals:
@@ -43,12 +47,16 @@ class Signals:
     def __init__(self) -> None:
         """In the main thread."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._acts = False
         # The interpreter writes numbers into ours; the watchdog reads and echoes them. Its end
         # stays open here: what comes while there is no watchdog waits for the next one.
         self._ours, self._watchdogs = socket.socketpair()
         self._ours.setblocking(False)
         self._take_numbers()
         faulthandler.register(SHOW_STACKS, file=2, all_threads=True)
+        # A signal is offered to this thread first, and waits for it while it hangs in the
+        # kernel. Threads begin with the mask of who starts them; so does what they start.
+        signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
         for work in (self._hear, self._keep_watchdog):
             threading.Thread(target=work, name=f"signals {work.__name__}", daemon=True).start()
 
@@ -70,6 +78,7 @@ class Signals:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(actions[signal.Signals(number)])
 
+        self._acts = True
         for number, action in actions.items():
             early = signal.signal(number, handler)
             # Calls that are under way go on after it.
@@ -81,17 +90,22 @@ class Signals:
         signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
 
     def _hear(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
         told: float | None = None
         while True:
-            left = IDLE if told is None else told + STOP_TIMEOUT - time.monotonic()
+            left = LOOK if told is None else told + STOP_TIMEOUT - time.monotonic()
             if left <= 0:
                 _give_up(self._loop)
-            self._ours.settimeout(left)
+            self._ours.settimeout(min(left, LOOK))
+            heard = b""
             with contextlib.suppress(TimeoutError):
                 heard = self._ours.recv(CHUNK)
-                self._wake()
-                if told is None and not ENDING.isdisjoint(heard):
-                    told = time.monotonic()
+            self._wake()
+            if told is None and not ENDING.isdisjoint(heard):
+                if not self._acts:
+                    # Nothing is served yet; what is half done is as after a kill.
+                    os._exit(0)
+                told = time.monotonic()
 
     def _wake(self) -> None:
         """Have the main thread take a step in Python, before which the handlers run."""

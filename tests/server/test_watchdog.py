@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kit.daemon import QUIET, Daemon
-from tests.kit.processes import command_line, runs
-from tests.kit.waiting import wait_for
+from tests.kit.daemon import MAIN, QUIET, Daemon
+from tests.kit.hung import hung_file_system
+from tests.kit.processes import command_line, ended, runs
+from tests.kit.waiting import DEADLINE, wait_for
 
 # A thread may do it; only the watchdog can; the loop goes on, its end does not.
 SLEEP = "time.sleep(1000)"
@@ -84,6 +87,24 @@ def test_what_hangs_when_the_loop_has_ended_is_not_waited_for(tmp_path: Path) ->
         assert "told to end 2 s ago" in text
 
 
+def test_a_start_that_hangs_in_the_kernel_is_ended(tmp_path: Path) -> None:
+    with hung_file_system(tmp_path / "hung") as place:
+        argv = [sys.executable, MAIN, "serve", "--state-dir", str(place / "state")]
+        with ended(subprocess.Popen(argv, text=True)) as daemon:
+            tasks = Path(f"/proc/{daemon.pid}/task/{daemon.pid}")
+            wait_for(lambda: "fuse" in (tasks / "wchan").read_text(), "a start that hangs")
+            daemon.terminate()
+            assert daemon.wait(DEADLINE) == 0
+
+
+def test_a_loop_that_hangs_in_the_kernel_is_ended(tmp_path: Path) -> None:
+    place = tmp_path / "hung"
+    what = f"os.stat({str(place)!r})"
+    with hung_file_system(place), hung(tmp_path, what, 0.5) as daemon:
+        assert daemon.stop() == 0
+        assert is_told(daemon, "told to end 0.5 s ago", "thread MainThread:")
+
+
 def test_who_keeps_the_interpreter_lock_is_killed_after_saying_where(tmp_path: Path) -> None:
     with hung(tmp_path, LOCK, 0.5, 1.0, 1.5) as daemon:
         assert daemon.stop() == -signal.SIGKILL
@@ -124,12 +145,11 @@ def test_the_watchdog_ends_with_a_killed_daemon(tmp_path: Path) -> None:
         wait_for(lambda: not runs(process), "the end of the watchdog")
 
 
-def test_a_stopped_watchdog_holds_up_no_signal(tmp_path: Path) -> None:
+def test_a_stopped_watchdog_loses_no_signal(tmp_path: Path) -> None:
     with Daemon(tmp_path / "state", QUIET) as daemon:
         process = wait_for(lambda: watchdog(daemon), "a watchdog")
         process.suspend()
-        for _ in range(3):
-            daemon.reload()
+        daemon.reload()
         assert daemon.stop() == 0
         process.resume()
         wait_for(lambda: not runs(process), "the end of the watchdog")
