@@ -30,6 +30,7 @@ from server.delivery.job_events import JobEvents
 from server.delivery.pages import Pages
 from server.delivery.tail import Sources
 from server.login import audit, tokens
+from server.loop_clock import LoopClock
 from server.retention import Pruner
 from server.signals import Signals
 from server.statedir import StateDir
@@ -196,6 +197,7 @@ class Daemon:
         store.publish = hub.publish
         dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
         collectors = Collectors(store, self.settings.collectors, path)
+        clock = LoopClock()
         pruner = Pruner(store, path, lambda: self.settings.retention)
         welcome = session_maker(
             lambda: self.settings,
@@ -205,8 +207,11 @@ class Daemon:
             collectors,
             admin_token,
             group.create_task,
+            clock,
         )
-        listeners = Listeners(sockets, context, lambda: self.settings.server, welcome)
+        listeners = Listeners(
+            sockets, context, lambda: self.settings.server, welcome, clock.now
+        )
 
         async def put_in_force(settings: Settings) -> None:
             dispatcher.reconfigure(settings.dispatcher)
@@ -227,6 +232,7 @@ class Daemon:
             dispatcher.run(),
             collectors.run(),
             pruner.run(),
+            clock.run(),
             listeners.tick(),
             self._keep_certificate(listeners),
             self._reload_when_told(listeners, url, pair, put_in_force),

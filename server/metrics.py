@@ -8,10 +8,16 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import accumulate
 from typing import cast
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.openmetrics import exposition
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -23,6 +29,7 @@ from dispatcher.runner import Dispatcher
 from server.delivery.hub import Hub
 from server.dialects.values import queue_name
 from server.login import tokens
+from server.loop_clock import BOUNDS, LoopClock
 from server.session import Sessions
 from server.wire.http import respond
 from sysadmd import __version__, journal
@@ -43,6 +50,7 @@ class Metrics(Collector):
         sessions: Sessions,
         dispatcher: Dispatcher,
         collectors: Collectors,
+        clock: LoopClock,
         admin_token: str,
     ) -> None:
         self._store = store
@@ -50,6 +58,7 @@ class Metrics(Collector):
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._collectors = collectors
+        self._clock = clock
         self._admin_token = admin_token
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -79,9 +88,24 @@ class Metrics(Collector):
         build = GaugeMetricFamily("sysadmd_build", "The running version.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
+        yield from self._loop()
         yield from self._jobs()
         yield from self._journal()
         yield from self._machine()
+
+    def _loop(self) -> Iterator[Metric]:
+        bounds = (*map(str, BOUNDS), "+Inf")
+        yield HistogramMetricFamily(
+            "sysadmd_loop_lag_seconds",
+            "How late the event loop came to a task that was due, looked at at every beat.",
+            buckets=list(zip(bounds, accumulate(self._clock.counts), strict=True)),
+            sum_value=self._clock.total,
+        )
+        yield CounterMetricFamily(
+            "sysadmd_loop_stood_still_seconds",
+            "Of that lag, what no peer was charged with.",
+            self._clock.stood_still,
+        )
 
     def _jobs(self) -> Iterator[Metric]:
         finished = GaugeMetricFamily(

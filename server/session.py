@@ -139,8 +139,7 @@ class Session:
         self._classes = classes
         self._gate = gate
         self._logins = logins
-        self._clock = asyncio.get_running_loop().time
-        self._opened = self._clock()
+        self._opened = connection.clock()
         self._certificate_login: Login | None = None
         self._first = True
         # A long request is being read or answered.
@@ -222,7 +221,7 @@ class Session:
             self.renew()
         elif login.expires is not None and login.expires <= time.time() * 1000:
             self.end_login("the token has expired; log in again")
-        self.subscriber.tick(now)
+        self.subscriber.tick()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -256,7 +255,7 @@ class Session:
     def log_out(self) -> None:
         """Back to a stranger, who has its time to log in again; the subscription ends."""
         self.login = self._certificate_login
-        self._opened = self._clock()
+        self._opened = self.connection.clock()
         if self.login is None:
             self.subscriber.subscribe(None)
 

@@ -24,6 +24,7 @@ from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.guesses import Guesses
 from server.login.logins import Logins
+from server.loop_clock import LoopClock
 from server.metrics import Metrics
 from server.session import RequestClass, Session, Sessions
 from server.wire.connection import Connection
@@ -40,6 +41,7 @@ def session_maker(
     collectors: Collectors,
     admin_token: str,
     spawn: Callable[[Coroutine[Any, Any, None]], object],
+    clock: LoopClock,
 ) -> Callable[[Connection], Session]:
     """What makes a connection's session. settings: those in force at the time of the call."""
 
@@ -70,7 +72,7 @@ def session_maker(
         lambda: server().origins,
         lambda: len(sessions) > server().max_clients,
         lambda: store.trouble,
-        Metrics(store, sources.hub, sessions, dispatcher, collectors, admin_token),
+        Metrics(store, sources.hub, sessions, dispatcher, collectors, clock, admin_token),
     )
     logins = Logins(store, accounts, trail)
     turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)

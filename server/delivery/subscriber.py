@@ -114,9 +114,9 @@ class Subscriber:
         if not self._outlet.waiting:
             self._outlet.write()
 
-    def tick(self, now: float) -> None:
-        """Every second: a heartbeat when that is due."""
-        tail = self.tail
+    def tick(self) -> None:
+        """Every second: a heartbeat when that is due, at once if we stood still."""
+        tail, now = self.tail, self._clock()
         if (
             tail is not None
             and tail.form.extended

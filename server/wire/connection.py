@@ -109,6 +109,7 @@ class Connection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
         sock: ssl.SSLSocket,
         address: str,
         group: str,
@@ -116,7 +117,9 @@ class Connection:
         owner: Owner,
         welcome: Callable[[Connection], Peer],
     ) -> None:
+        """clock: what `tick` is told, and all that the peer's time is measured by."""
         self.address = address
+        self.clock = clock
         # What limits by address count by, and whether this one still counts as a stranger.
         self.group = group
         self.stranger = True
@@ -141,7 +144,7 @@ class Connection:
         self._writing = False
         self._reading = True
         self._paused = False
-        now = loop.time()
+        now = clock()
         self._deadline = now + handshake_timeout
         self._received = now
         self._taken = now
@@ -293,7 +296,7 @@ class Connection:
         if not self._reading:
             return
         data = self._socket.recv(READ_SIZE)
-        self._received = self._loop.time()
+        self._received = self.clock()
         self._pinged = False
         if self.phase is Phase.LINGERING or self._finish:
             # Nothing that comes now matters.
@@ -465,7 +468,7 @@ class Connection:
             log.debug("%s: connection lost (%s)", self.address, error)
             self.abort()
             return False
-        self._taken = self._loop.time()
+        self._taken = self.clock()
         self._rest = self._rest[sent:] if sent < len(self._rest) else None
         self._room.set()
         return True
@@ -482,14 +485,14 @@ class Connection:
 
     def _begin_closing(self) -> None:
         self.phase = Phase.CLOSING
-        self._deadline = self._loop.time() + CLOSE_TIMEOUT
+        self._deadline = self.clock() + CLOSE_TIMEOUT
         self._inbox.clear()
         self._set_reading(True)
 
     def _linger(self) -> None:
         """All is said: end our side, then read what is in flight, or the kernel would reset."""
         self.phase = Phase.LINGERING
-        self._deadline = self._loop.time() + LINGER
+        self._deadline = self.clock() + LINGER
         self._wait_for_room(False)
         with contextlib.suppress(OSError, ValueError):
             # Says close_notify, then wants to read the other side's: that is what we do next.

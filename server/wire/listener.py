@@ -84,7 +84,9 @@ class Listeners:
         context: ssl.SSLContext,
         settings: Callable[[], ServerSettings],
         welcome: Callable[[Connection], Peer],
+        clock: Callable[[], float],
     ) -> None:
+        """clock: for the time that peers have."""
         self.context = context
         self._settings = settings
         self.connections: dict[Connection, None] = {}
@@ -94,6 +96,7 @@ class Listeners:
         self._sockets = sockets
         self._empty = asyncio.Event()
         self._welcome = welcome
+        self._clock = clock
         for sock in sockets:
             self._loop.add_reader(sock, self._accept, sock)
 
@@ -101,7 +104,7 @@ class Listeners:
         """The second hand of every connection; runs until cancelled."""
         while True:
             await asyncio.sleep(1)
-            now = self._loop.time()
+            now = self._clock()
             for number, connection in enumerate(tuple(self.connections)):
                 connection.tick(now)
                 if number % 100 == 99:
@@ -170,6 +173,7 @@ class Listeners:
         self._strangers[group] += 1
         connection = Connection(
             self._loop,
+            self._clock,
             secure,
             address,
             group,

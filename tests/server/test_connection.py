@@ -15,8 +15,18 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
+from server.loop_clock import BEAT, BUSY, LoopClock
 from server.wire import tls
-from server.wire.connection import LATE_FRAMES, OUTPUT_HIGH, SEND_SIZE, SLICE, Connection, Phase
+from server.wire.connection import (
+    LATE_FRAMES,
+    OUTPUT_HIGH,
+    PING_AFTER,
+    SEND_SIZE,
+    SILENT_AFTER,
+    SLICE,
+    Connection,
+    Phase,
+)
 from sysadmd.settings import ServerSettings
 from tests.kit import RawClient
 
@@ -30,6 +40,7 @@ class Echo:
         self.connection: Connection | None = None
         self.seconds = seconds
         self.texts: list[str] = []
+        self.outputs: list[bytes] = []
 
     def http(self, request: Request, accept: Callable[[], Response]) -> Response:
         return accept()
@@ -43,7 +54,7 @@ class Echo:
         self.connection.send(b'"' + b"x" * (OUTPUT_HIGH // 2) + b'"')
 
     def output(self) -> bytes | None:
-        return None
+        return self.outputs.pop() if self.outputs else None
 
     def tick(self, now: float) -> None:
         pass
@@ -67,7 +78,10 @@ class Nobody:
 
 
 async def pair(
-    directory: Path, seconds: float = 0.0, peer: Echo | None = None
+    directory: Path,
+    seconds: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+    peer: Echo | None = None,
 ) -> tuple[Connection, Echo, RawClient]:
     """A connection that is open, its peer, and the client at its other end."""
     made = tls.prepare(ServerSettings(), directory)
@@ -80,7 +94,7 @@ async def pair(
     )
     loop, echo = asyncio.get_running_loop(), peer or Echo(seconds)
     here = "127.0.0.1"
-    connection = Connection(loop, server, here, here, 10, Nobody(), echo.welcome)
+    connection = Connection(loop, clock, server, here, here, 10, Nobody(), echo.welcome)
     connection.begin()
     context = ssl.create_default_context(cafile=made.certificate)
     client = await asyncio.to_thread(open_client, context, theirs)
@@ -141,9 +155,10 @@ def test_reading_goes_on_whoever_wrote_the_last_of_what_waited(tmp_path: Path) -
 
 async def steps(directory: Path) -> list[int]:
     """How much still waits while a client takes one long portion, bit by bit."""
-    connection, _, client = await pair(directory)
+    connection, echo, client = await pair(directory)
     await until(lambda: connection.phase is Phase.OPEN)
-    connection.offer(b"x" * 512 * 1024)
+    echo.outputs.append(b"x" * 512 * 1024)
+    connection.write()
     seen = [connection.buffered]
     while connection.buffered:
         drain(client)
@@ -196,6 +211,62 @@ async def ends(directory: Path) -> bytes:
 def test_who_goes_on_talking_behind_our_goodbye_is_parsed_no_more(tmp_path: Path) -> None:
     said = asyncio.run(asyncio.wait_for(ends(tmp_path), 20))
     assert (4401).to_bytes(2, "big") + b"enough" in said
+
+
+class Seconds:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def ticks(directory: Path) -> bytes:
+    """What a client that says nothing is sent, while we stand still again and again."""
+    seconds = Seconds()
+    clock = LoopClock(seconds)
+    clock.beat()
+    connection, _, client = await pair(directory, clock=clock.now)
+    await until(lambda: connection.phase is Phase.OPEN)
+
+    def stand_still() -> None:
+        # What is due is looked at before anybody has noted how late it is, and after that.
+        seconds.now += 2 * SILENT_AFTER
+        connection.tick(clock.now())
+        clock.beat()
+        connection.tick(clock.now())
+
+    def turn_for(time: float) -> None:
+        for _ in range(int(time / BEAT)):
+            seconds.now += BEAT
+            clock.beat()
+            connection.tick(clock.now())
+
+    charged = BEAT + BUSY
+    stand_still()
+    turn_for(PING_AFTER - charged)
+    stand_still()
+    stand_still()
+    # From the ping on, which its socket took.
+    turn_for(SILENT_AFTER - 2 * charged - BEAT)
+    assert connection.is_open
+    turn_for(BEAT)
+    assert not connection.is_open
+    said = client.socket.recv(65536) + client.socket.recv(65536)
+    connection.abort()
+    client.close()
+    return said
+
+
+def test_a_stall_of_our_own_is_not_the_silence_of_a_peer(tmp_path: Path) -> None:
+    said = asyncio.run(asyncio.wait_for(ticks(tmp_path), 20))
+    # One ping, then the goodbye.
+    ping = Frame(Opcode.PING, b"").serialize(mask=False)
+    assert said.startswith(ping)
+    assert (1011).to_bytes(2, "big") + b"no sign of life" in said.removeprefix(ping)
+    assert said.count(ping) == 1
 
 
 class Defective(Echo):
