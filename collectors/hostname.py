@@ -32,7 +32,7 @@ class HostnameCollector:
         """Look at once, then at every interval; until cancelled."""
         while True:
             settings = self._settings().hostname
-            self._status.enabled = settings.enabled
+            self._status.enable(settings.enabled)
             if settings.enabled:
                 await self._state.hostname(host_name())
                 await self._state.trouble(self.name, None)

@@ -122,7 +122,7 @@ class LifePreserverCollector:
         """Follow the log until cancelled; a changed setting is taken at the next look."""
         while True:
             settings = self._settings().life_preserver
-            self._status.enabled = bool(settings.enabled)
+            self._status.enable(bool(settings.enabled))
             if settings.enabled:
                 await self._follow(Path(settings.log))
             else:

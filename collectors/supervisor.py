@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from collectors import system_state
 from collectors.hostname import HostnameCollector
-from collectors.life_preserver import LifePreserverCollector
+from collectors.life_preserver import IDLE, LifePreserverCollector
 from collectors.status import Status
 from collectors.system_state import SystemState
 from collectors.zpool import PoolCollector
@@ -30,6 +30,10 @@ BEGINNING: Final = 10.0
 TEXT_LENGTH: Final = 1024
 # One that ran this long before it raised begins with the first pause again; s.
 SOUND: Final = 300.0
+# One that has ended no look, good or bad, for so many of its rounds and so many s is dead. What
+# it tells of as trouble (no zpool, a log that does not answer) is a look that has ended.
+ROUNDS: Final = 3
+SILENT: Final = 60.0
 
 
 class Collector(Protocol):
@@ -84,6 +88,22 @@ class Collectors:
         """How each is doing."""
         return list(self._statuses.values())
 
+    def troubles(self) -> list[str]:
+        """Who is dead and why, a line each; which is not who finds its source in trouble."""
+        zpool = self._settings.zpool
+        rounds = {
+            "hostname": self._settings.hostname.interval,
+            "zpool": zpool.interval + zpool.timeout,
+            "life_preserver": IDLE,
+        }
+        found: list[str] = []
+        for name, status in self._statuses.items():
+            if status.crashed:
+                found.append(f"the collector {name} failed and is started again; see the log")
+            elif status.enabled and status.silence > max(SILENT, ROUNDS * rounds[name]):
+                found.append(f"the collector {name} has not looked for {status.silence:.0f} s")
+        return found
+
     def pool_figures(self) -> dict[str, dict[str, float]]:
         """The last pools in numbers: bytes, ratios, and health as ZFS exporters number it."""
         reading = self._state.known_pools()
@@ -104,7 +124,7 @@ class Collectors:
             try:
                 await collector.run()
             except Exception as error:  # one collector's trouble is its own
-                self._statuses[collector.name].failed()
+                self._statuses[collector.name].crash()
                 if loop.time() - begun >= SOUND:
                     waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
                 pause = next(waits)

@@ -83,7 +83,7 @@ class PoolCollector:
                 if settings.enabled:
                     await self._look(settings)
                 else:
-                    self._status.enabled = False
+                    self._status.enable(False)
                     await self._state.no_pools()
                 await asyncio.sleep(LEAST_PAUSE)
                 await self._hints.wait(begun + settings.interval - loop.time())
@@ -101,7 +101,8 @@ class PoolCollector:
         except (Failed, OSError) as error:
             await self._failed(str(error), str(error))
         else:
-            self._status.enabled = self._seen = True
+            self._seen = True
+            self._status.enable(True)
             await self._hints.start(settings.command)
             if trouble is None:
                 self._status.good()
@@ -115,7 +116,9 @@ class PoolCollector:
     async def _absent(self, settings: ZpoolSettings, text: str) -> None:
         if self._seen:
             await self._failed(text, text)
-        elif not self._said_absent:
+            return
+        self._status.enable(False)
+        if not self._said_absent:
             self._said_absent = True
             log.info(
                 "there is no %s on this machine: pools are not watched; looking for it again"
@@ -125,7 +128,8 @@ class PoolCollector:
             )
 
     async def _failed(self, text: str, reason: str) -> None:
-        self._status.enabled = self._seen = True
+        self._seen = True
+        self._status.enable(True)
         self._status.failed()
         # Another zpool may stand there when it answers again.
         self._lacks, self._exact = frozenset(), True

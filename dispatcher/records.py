@@ -149,6 +149,12 @@ def jobs(db: Connection, uids: Iterable[int]) -> list[Job]:
     return found
 
 
+def is_announced(db: Connection, uid: int, n: int) -> bool:
+    """Has a keeper taken this command?"""
+    query = "SELECT 1 FROM commands WHERE job = ? AND n = ? AND next_at IS NOT NULL"
+    return db.execute(query, (uid, n)).fetchone() is not None
+
+
 def newest(db: Connection, id: str) -> Job | None:
     """The youngest job that has, or had, this id."""
     found = _read(db, f"{_JOB} WHERE id = ? ORDER BY uid DESC LIMIT 1", (id,))

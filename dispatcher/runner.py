@@ -45,6 +45,9 @@ __all__ = ["Dispatcher", "Order", "QueueState"]
 
 T = TypeVar("T")
 
+# A keeper announces a command when it is handed over, and is heard of again after 5 s, if its
+# start hangs. One that has not been heard of for so long is stopped, s.
+UNANSWERED: Final = 10.0
 NO_LIMITS: Final[Mapping[int, tuple[int, int]]] = {}
 
 
@@ -200,6 +203,18 @@ class Dispatcher:
     async def resume(self, queue: str | None, note: Note = no_note) -> None:
         """Undo `pause`. Raises: NotFound."""
         await self._set_paused(queue, False, note)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why accepted jobs can't be started at the moment; None: they can."""
+        if self._tender.is_without:
+            return "accepted jobs can't be started: there is no keeper; the log says why"
+        late = asyncio.get_running_loop().time() - UNANSWERED
+        for job in self._mover.running.values():
+            given = job.identity is None and job.heard < late
+            if given and not records.is_announced(self._site.store.reader, job.uid, job.n):
+                return "accepted jobs can't be started: the keeper does not take them"
+        return None
 
     def queues(self) -> list[QueueState]:
         """All queues, that of the jobs without one first."""

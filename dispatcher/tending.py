@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,10 +48,17 @@ class Tender:
         # There is something for the next turn: of a pair, or of whoever else sets it.
         self.news = asyncio.Event()
         self._needed = asyncio.Event()
+        # Since when a keeper is being started; inf: none needs to be, -inf: it has failed.
+        self._starting = math.inf
 
     def taker(self) -> KeeperPair | None:
         """The pair that starts commands; None: there is none just now."""
         return next((pair for pair in self.pairs.values() if pair.takes), None)
+
+    @property
+    def is_without(self) -> bool:
+        """No keeper can be started, or has been for a while."""
+        return time.monotonic() - self._starting > keepers.PATIENCE
 
     async def find(self) -> None:
         """Take up the pairs that earlier daemons have left."""
@@ -130,11 +139,13 @@ class Tender:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         site = self._site
+        self._starting = time.monotonic()
         while True:
             try:
                 id = await keepers.start(site.state_dir, site.limits)
                 link = await keepers.call(site.state_dir, id)
             except (OSError, NoAnswer) as error:
+                self._starting = -math.inf
                 log.error("no keeper, so nothing starts: %s", error)
                 await asyncio.sleep(RETRY)
                 continue
@@ -144,6 +155,7 @@ class Tender:
         link.send({"serve": left, "limit": site.settings.command_log_limit})
         pair = KeeperPair(id, book.BookReader(site.room, id, 1, 0), link, takes=True)
         self.pairs[id] = pair
+        self._starting = math.inf
         self.news.set()
         group.create_task(self._tend(pair))
 

@@ -51,6 +51,10 @@ def session_maker(
     def auth() -> AuthSettings:
         return settings().auth
 
+    def health() -> list[str]:
+        ours = (store.trouble, dispatcher.trouble, clock.trouble)
+        return [*filter(None, ours), *collectors.troubles()]
+
     store = sources.store
     sessions = Sessions(store)
     trail, accounts = Audit(store), Accounts(auth)
@@ -71,7 +75,7 @@ def session_maker(
     gate = Gate(
         lambda: server().origins,
         lambda: len(sessions) > server().max_clients,
-        lambda: store.trouble,
+        health,
         Metrics(store, sources.hub, sessions, dispatcher, collectors, clock, admin_token),
     )
     logins = Logins(store, accounts, trail)

@@ -31,9 +31,10 @@ class Gate:
         self,
         origins: Callable[[], tuple[str, ...]],
         crowded: Callable[[], bool],
-        health: Callable[[], str | None],
+        health: Callable[[], list[str]],
         metrics: Callable[[str, Request], Response],
     ) -> None:
+        """health: what is wrong, a line each."""
         self._origins = origins
         self._crowded = crowded
         self._health = health
@@ -44,8 +45,8 @@ class Gate:
     ) -> Response:
         path = request.path.partition("?")[0]
         if path == "/healthz":
-            trouble = self._health()
-            return respond(200, "ok\n") if trouble is None else respond(503, trouble + "\n")
+            reasons = self._health()
+            return respond(503, "\n".join([*reasons, ""])) if reasons else respond(200, "ok\n")
         if path == "/metrics":
             return self._metrics(address, request)
         if path != "/":

@@ -8,6 +8,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -135,6 +137,17 @@ class Daemon(Program):
         client = self.stranger()
         client.ask("rpc", "auth_token", {"token": self.token})
         return client
+
+    def fetch(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and text of a plain HTTP request."""
+        url = self.url.replace("wss://", "https://") + path
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, context=self.context) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def __enter__(self) -> Self:
         running = self.process is not None and self.process.poll() is None

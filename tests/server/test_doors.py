@@ -10,8 +10,6 @@ import socket
 import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -398,25 +396,14 @@ def test_addresses_are_counted_by_what_a_host_can_not_choose() -> None:
         assert client_group(address) == group
 
 
-def fetch(daemon: Daemon, path: str, **headers: str) -> tuple[int, str]:
-    url = daemon.url.replace("wss://", "https://") + path
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        with urllib.request.urlopen(request, context=daemon.context) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 def test_health_and_metrics_are_on_the_same_port(daemon: Daemon) -> None:
-    assert fetch(daemon, "/healthz") == (200, "ok\n")
-    assert fetch(daemon, "/nowhere")[0] == 404
+    assert daemon.fetch("/healthz") == (200, "ok\n")
+    assert daemon.fetch("/nowhere")[0] == 404
     with daemon.client() as client:
         client.ask("events", "subscribe", "dispatcher")
         client.ask("rpc", "dispatcher", {"action": "run", "job": "true"})
         client.until(lambda frame: frame["args"]["state"] == "finished")
-        status, text = fetch(daemon, "/metrics")
+        status, text = daemon.fetch("/metrics")
         assert status == 200
         assert text.endswith("# EOF\n")
         for line in (
@@ -428,11 +415,12 @@ def test_health_and_metrics_are_on_the_same_port(daemon: Daemon) -> None:
             'sysadmd_ledger_events{account="delivered"} 3.0',
         ):
             assert line in text.splitlines(), line
+        assert 'sysadmd_loop_lag_seconds_bucket{le="0.001"} ' in text
 
 
 def test_metrics_need_no_token_from_any_loopback_address(tmp_path: Path) -> None:
     with Daemon(tmp_path / "state", QUIET, listen="[::1]:0") as daemon:
-        assert fetch(daemon, "/metrics")[0] == 200
+        assert daemon.fetch("/metrics")[0] == 200
 
 
 def test_a_configured_certificate_is_reloaded_without_dropping_anybody(

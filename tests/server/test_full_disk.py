@@ -1,8 +1,6 @@
 """A full disk: refusals that say so, nothing lost, and everything again when there is room."""
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,16 +22,6 @@ def small(tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
-def health(daemon: Daemon) -> int:
-    url = daemon.url.replace("wss://", "https://") + "/healthz"
-    try:
-        with urllib.request.urlopen(url, context=daemon.context) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-
-
 @pytest.mark.long
 def test_a_full_disk_is_said_and_survived(small: Daemon) -> None:
     with small.client() as client:
@@ -51,10 +39,10 @@ def test_a_full_disk_is_said_and_survived(small: Daemon) -> None:
             return bool(frame["name"] == "error" and frame["args"]["code"] == 507)
 
         wait_for(refused, "a refusal")
-        assert health(small) == 503
+        assert small.fetch("/healthz")[0] == 503
         # Retention and everything else that writes by itself has its turn meanwhile.
         wait_for(lambda: "retention could not" in small.log.read_text(), "retention", 70)
         assert client.ask("rpc", "identify")["type"] == "server"
         filler.unlink()
         wait_for(lambda: not refused(), "room")
-        wait_for(lambda: health(small) == 200, "health")
+        wait_for(lambda: small.fetch("/healthz")[0] == 200, "health")
