@@ -1,0 +1,58 @@
+"""What is counted of jobs, against what is there."""
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+from dispatcher import acceptance, records, transitions
+from dispatcher.commandline import Spec
+from dispatcher.orders import Order
+from dispatcher.transitions import Now
+from sysadmd.journal import Transaction
+from sysadmd.settings import RetentionSettings
+from sysadmd.store import Store, open_store
+
+NOW = Now(1_000_000.0, 100.0, "boot")
+EVERYTHING = 2**62
+
+
+def finish(change: Transaction, results: list[str], waiting: int = 0) -> None:
+    """Jobs that end so, and some that wait."""
+    order = Order(commands=(Spec(("true",), "true"),))
+    for one in acceptance.accept(change, NOW, [order] * (len(results) + waiting)):
+        if results:
+            transitions.finish_job(change, NOW, one.job.uid, results.pop(0))
+
+
+def check(store: Store, expected: dict[str, int]) -> None:
+    counted = "SELECT result, count(*) FROM jobs WHERE state = 2 GROUP BY result"
+    assert records.results(store.reader) == expected
+    assert dict(store.reader.execute(counted)) == expected
+
+
+def test_finished_jobs_are_counted_as_they_come_and_go(tmp_path: Path) -> None:
+    async def body() -> None:
+        with closing(open_store(tmp_path / "s.db", {"dispatcher": records.SCHEMA})) as store:
+            ends = ["succeeded", "failed", "succeeded", "killed"]
+            await store.write(lambda change: finish(change, ends, waiting=2))
+            check(store, {"succeeded": 2, "failed": 1, "killed": 1})
+            few = RetentionSettings(jobs=1)
+            await store.write(
+                lambda change: records.prune_finished(change, few, EVERYTHING, NOW.wall)
+            )
+            check(store, {"killed": 1})
+
+    asyncio.run(body())
+
+
+def test_finished_jobs_of_an_older_state_file_are_counted(tmp_path: Path) -> None:
+    async def body() -> None:
+        older = {"dispatcher": records.SCHEMA[:2]}
+        with closing(open_store(tmp_path / "s.db", older)) as store:
+            await store.write(lambda change: finish(change, ["succeeded", "lost"], waiting=1))
+        with closing(open_store(tmp_path / "s.db", {"dispatcher": records.SCHEMA})) as store:
+            check(store, {"succeeded": 1, "lost": 1})
+            await store.write(lambda change: finish(change, ["lost"]))
+            check(store, {"succeeded": 1, "lost": 2})
+
+    asyncio.run(body())
