@@ -28,6 +28,9 @@ FAMILIES: Final[Mapping[str, Callable[[int], str]]] = {
     "escapes that are wrong": _between("\\", f'{HEAD}"'),
     "empty objects": _listed("{}"),
     "empty lists": _listed("[]"),
+    # As many as a request may have.
+    "lists among strings": _listed('[],"12"'),
+    "objects among strings": _listed('{},"12"'),
     "small objects": _listed('{"":0}'),
     "small objects that do not end": _listed('{"":0}', ""),
     "doubled keys": _listed('{"":{"":0}}', ',{"a":1,"a":1}]}'),

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatcher.orders import MAX_TEXT
 from server.dialects import DIALECTS
-from server.wire.protocol import MAX_DEPTH, ProtocolError, Request, parse_request
+from server.wire.protocol import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    ProtocolError,
+    Request,
+    parse_request,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -53,6 +60,18 @@ def test_nesting_is_limited_and_brackets_in_strings_do_not_count() -> None:
         parse_request('{"namespace":"a","name":"b","args":' + deep + "}")
     text = json.dumps({"namespace": "a", "name": "b", "args": "[{" * 500})
     assert parse_request(text).args == "[{" * 500
+
+
+def test_so_many_objects_and_lists_that_all_would_wait_are_refused() -> None:
+    def text(count: int) -> str:
+        return '{"namespace":"a","name":"b","args":[' + ",".join(["{}"] * count) + "]}"
+
+    assert len(parse_request(text(MAX_CONTAINERS - 2)).args) == MAX_CONTAINERS - 2
+    with pytest.raises(ProtocolError, match="ask in parts"):
+        parse_request(text(MAX_CONTAINERS - 1))
+    # A job of nothing but brackets is no such request.
+    job = json.dumps({"namespace": "a", "name": "b", "args": "[" * MAX_TEXT})
+    assert len(parse_request(job).args) == MAX_TEXT
 
 
 def test_numbers_of_absurd_length_are_refused_and_digits_in_strings_are_not() -> None:
