@@ -11,7 +11,8 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeVar
 from sysadmd import journal
 from sysadmd.errors import StoreFull, StoreLocked, StoreUnusable
 from sysadmd.journal import Event, Transaction
+from sysadmd.reading import Reading
 
 T = TypeVar("T")
 
@@ -29,6 +31,11 @@ GROUP: Final = 512
 # A file up to this size is checked whole at start; a larger one would hold the start up, its
 # damage shows when the page is read.
 CHECKED_AT_START: Final = 32 * 1024 * 1024
+
+# A change that is not kept for so long hangs: the disk does not answer; s.
+HANGS: Final = 10.0
+# How long the last read may take at the end; what hangs longer ends with the process, s.
+LAST_READ: Final = 1.0
 
 _NO_ROOM: Final = (
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
@@ -54,11 +61,15 @@ class Store:
         # the commit go on; set by the composition.
         self.publish: Callable[[list[Event]], None] = lambda events: None
         # For the event loop's short reads; never sees what is not committed.
-        self.reader = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        _prepare(self.reader)
-        self.reader.execute("PRAGMA query_only = ON")
+        self.reader = self.open_reader()
+        # The reading thread's: for what is called there by `read`.
+        self.thread_reader = self.open_reader()
+        self._reading = Reading(self.thread_reader)
         # Why changes can't be kept at the moment; None: they can.
         self.trouble: str | None = None
+        # Changes that are not kept yet, and since when nothing has come of them.
+        self._waiting = 0
+        self._moved = 0.0
         # The defect that ends it.
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer = writer
@@ -80,8 +91,41 @@ class Store:
     def begin_write(self, change: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """As `write`, but queued at once: changes are committed in the order of these calls."""
         done: asyncio.Future[T] = self._loop.create_future()
+        if not self._waiting:
+            self._moved = time.monotonic()
+        self._waiting += 1
         self._changes.put(_Change(change, done))
         return done
+
+    @property
+    def health(self) -> str | None:
+        """Why nothing can be kept, be it that the disk does not answer; None: all is well."""
+        silence = time.monotonic() - self._moved if self._waiting else 0.0
+        if self.trouble is None and silence > HANGS:
+            return f"the state directory's disk has not answered for {silence:.0f} s"
+        return self.trouble
+
+    def read(
+        self, look: Callable[[sqlite3.Connection], T], asker: Hashable = None
+    ) -> asyncio.Future[T]:
+        """Run `look` in the reading thread, in one transaction; for all that is not short.
+
+        asker: whose turn it takes; others have theirs first. An exception of it is raised here.
+        """
+        return self._reading.begin(look, asker)
+
+    def open_reader(self, cache: int = 2048) -> sqlite3.Connection:
+        """A further connection, which only reads; for one thread at a time.
+
+        cache: KiB of pages that it keeps at hand.
+        """
+        reader = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=5.0
+        )
+        _prepare(reader)
+        reader.execute("PRAGMA query_only = ON")
+        reader.execute(f"PRAGMA cache_size = -{cache}")
+        return reader
 
     async def watch(self) -> None:
         """Return never. Raises: whatever defect has ended the writing, or the telling.
@@ -94,6 +138,7 @@ class Store:
         """Commit what is queued, then close the file. Blocks for the last disk sync."""
         self._changes.put(None)
         self._thread.join()
+        self._reading.close(LAST_READ)
         self.reader.close()
 
     def _write_all(self) -> None:
@@ -151,6 +196,8 @@ class Store:
         trouble: str | None,
     ) -> None:
         self.trouble = trouble
+        self._waiting -= len(results)
+        self._moved = time.monotonic()
         for change, result, error in results:
             if change.done.cancelled():
                 continue
@@ -162,7 +209,11 @@ class Store:
             try:
                 self.publish(events)
             except Exception as error:  # noqa: BLE001 - handed to `watch`
-                self._break(error, ())
+                self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """A defect in telling: what comes next would be lost, so `watch` raises it."""
+        self._break(error, ())
 
     def _break(self, error: BaseException, group: Sequence[_Change]) -> None:
         self.trouble = f"a defect: {error!r}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -211,3 +212,27 @@ def test_tables_migrate_forward_step_by_step(tmp_path: Path) -> None:
         store.close()
 
     asyncio.run(body())
+
+
+def test_a_disk_that_does_not_answer_is_told_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sysadmd.store.HANGS", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(change: Transaction) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            await store.write(adding(1))
+            assert store.health is None
+            hanging = store.begin_write(hang)
+            await asyncio.to_thread(begun.wait, 20)
+            assert "has not answered" in str(store.health)
+            go_on.set()
+            await hanging
+            assert store.health is None
+
+    asyncio.run(asyncio.wait_for(body(), 20))
