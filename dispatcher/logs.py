@@ -130,8 +130,10 @@ def ends(path: Path, start: int, end: int, limit: int) -> tuple[bytes, bytes]:
 
 
 def _read(file: Path, offset: int, limit: int) -> bytes:
+    # What a job has put in its log's place is not followed, and not waited for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        opened = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        opened = os.open(file, flags)
     except OSError:
         return b""
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import itertools
 import logging
 import os
 import signal
@@ -38,6 +39,8 @@ KILL_AFTER: Final = 18.5
 REPLACED_AFTER: Final = 5.0
 # How late a signal is heard while somebody has stopped the watchdog, at most; s.
 LOOK: Final = 5.0
+# Of tasks that still wait, so many are named: the log takes only so much.
+MOST_TASKS: Final = 50
 TAKEN: Final = ENDING | {signal.SIGHUP}
 
 
@@ -179,7 +182,10 @@ def _threads() -> Iterator[str]:
 
 def _tasks(loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
     """Where each task waits, from its own coroutine inwards."""
-    for task in asyncio.all_tasks(loop) if loop else ():
+    tasks = asyncio.all_tasks(loop) if loop else set[asyncio.Task[Any]]()
+    if len(tasks) > MOST_TASKS:
+        yield f"{len(tasks)} tasks, of which {MOST_TASKS} are:"
+    for task in itertools.islice(tasks, MOST_TASKS):
         at: Any = task.get_coro()
         places: list[str] = []
         while frame := getattr(at, "cr_frame", None):

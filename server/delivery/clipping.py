@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sysadmd.text import json_size, whole_characters
+
+# Bytes of a log that are measured at a time.
+STEP: Final = 1024
 
 
 def marker(left_out: int) -> str:
@@ -45,7 +49,26 @@ def clip(piece: Piece, limit: int) -> str:
 
 
 def _fit(data: bytes, room: int, *, from_end: bool = False) -> bytes:
-    """As much of one end of `data` as costs at most `room`, cut between characters."""
+    """As much of one end of `data` as costs at most `room`, cut between characters.
+
+    A step at a time: what a byte costs as JSON, one to six, nobody knows before.
+    """
+    taken = 0
+    while taken < len(data):
+        end = len(data) - taken
+        step = data[max(0, end - STEP) : end] if from_end else data[taken : taken + STEP]
+        step = whole_characters(step, from_end=from_end)
+        cost = json_size(step.decode("utf-8", "replace"))
+        if cost > room:
+            step = _search(step, room, from_end=from_end)
+        taken += len(step)
+        room -= cost
+        if room <= 0 or not step:
+            break
+    return data[len(data) - taken :] if from_end else data[:taken]
+
+
+def _search(data: bytes, room: int, *, from_end: bool) -> bytes:
     low, high = 0, min(len(data), room)
     best = b""
     while low <= high:
