@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from dispatcher import events, orders, records, transitions
 from dispatcher.orders import Order
-from dispatcher.records import PENDING, RUNNING, Command, Job
+from dispatcher.records import PENDING, RUNNING, JobRow
 from dispatcher.transitions import Now
 from sysadmd.errors import Conflict
 from sysadmd.journal import Transaction
@@ -21,7 +21,7 @@ from sysadmd.journal import Transaction
 class Accepted:
     """A job that an order led to. waits: it is new, and to be queued."""
 
-    job: Job
+    job: JobRow
     waits: bool
 
 
@@ -43,7 +43,7 @@ def accept(change: Transaction, now: Now, wanted: Sequence[Order]) -> list[Accep
 def _accept(change: Transaction, now: Now, order: Order) -> Accepted:
     there = _same(change.db, order)
     if there is not None:
-        job = records.job(change.db, there)
+        job = records.row(change.db, there)
         assert job is not None
         return Accepted(job, waits=False)
     job = _insert(change.db, now, order)
@@ -91,7 +91,7 @@ def _argvs(order: Order) -> list[str]:
     return [_json(spec.argv) for spec in order.commands]
 
 
-def _insert(db: Connection, now: Now, order: Order) -> Job:
+def _insert(db: Connection, now: Now, order: Order) -> JobRow:
     id = order.id if order.id is not None else orders.new_id()
     cursor = db.execute(
         "INSERT INTO jobs (id, queue, state, created, timeout, env, cwd, key, event_system,"
@@ -118,7 +118,7 @@ def _insert(db: Connection, now: Now, order: Order) -> Job:
             for n, spec in enumerate(order.commands)
         ],
     )
-    return Job(
+    return JobRow(
         uid=uid,
         id=id,
         queue=order.queue,
@@ -133,10 +133,6 @@ def _insert(db: Connection, now: Now, order: Order) -> Job:
         key=order.key,
         event_system=order.event_system,
         fields=order.fields,
-        commands=tuple(
-            Command(n, spec.argv, spec.text, "pending", None, None, None, None)
-            for n, spec in enumerate(order.commands)
-        ),
     )
 
 

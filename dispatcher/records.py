@@ -8,7 +8,7 @@ What changes a job's state is in dispatcher/transitions.py. Times are whole mill
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
@@ -105,13 +105,13 @@ SCHEMA: Final = (
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One command of a job. state: pending, running, finished, skipped.
+    """One command of a job. argv: a JSON list. state: pending, running, finished, skipped.
 
     return_code: 0..255, or minus the signal; None: not ended, never started, or not known.
     """
 
     n: int
-    argv: tuple[str, ...]
+    argv: str
     text: str
     state: str
     return_code: int | None
@@ -120,8 +120,9 @@ class Command(msgspec.Struct, frozen=True):
     log_size: int | None
 
 
-class Job(msgspec.Struct, frozen=True):
-    """All that is known of a job. env: names only, the values are nobody's business."""
+class JobRow(msgspec.Struct, frozen=True):
+    """What is known of a job but for its commands. env: names only, the values are nobody's
+    business."""
 
     uid: int
     id: str
@@ -137,32 +138,31 @@ class Job(msgspec.Struct, frozen=True):
     key: str | None
     event_system: str | None
     fields: Mapping[str, Any]
+
+
+class Job(JobRow, frozen=True):
+    """All that is known of a job."""
+
     commands: tuple[Command, ...]
 
 
-_JOB: Final = (
+_ROW: Final = (
     "SELECT uid, id, queue, state, result, created, started, finished, timeout, env, cwd, key,"
     " event_system, fields FROM jobs"
 )
-_strings: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+_COMMAND: Final = (
+    "SELECT n, argv, text, state, return_code, started, finished, log_size FROM commands"
+)
+# Above any uid, seq and number.
+_NO_END: Final = 2**62
 # Bound of SQLite's variables in one statement.
 _CHUNK: Final = 500
 
 
 def job(db: Connection, uid: int) -> Job | None:
-    """The job of this uid."""
-    found = _read(db, f"{_JOB} WHERE uid = ?", (uid,))
-    return found[0] if found else None
-
-
-def jobs(db: Connection, uids: Iterable[int]) -> list[Job]:
-    """Those of these jobs that there are, in ascending order."""
-    wanted = sorted(set(uids))
-    found: list[Job] = []
-    for at in range(0, len(wanted), _CHUNK):
-        some = wanted[at : at + _CHUNK]
-        found += _read(db, f"{_JOB} WHERE uid IN ({_marks(some)}) ORDER BY uid", some)
-    return found
+    """The job of this uid, and its commands."""
+    found = row(db, uid)
+    return None if found is None else _whole(db, found)
 
 
 def is_announced(db: Connection, uid: int, n: int) -> bool:
@@ -172,30 +172,63 @@ def is_announced(db: Connection, uid: int, n: int) -> bool:
 
 
 def newest(db: Connection, id: str) -> Job | None:
+    """The youngest job that has, or had, this id, and its commands."""
+    found = newest_row(db, id)
+    return None if found is None else _whole(db, found)
+
+
+def row(db: Connection, uid: int) -> JobRow | None:
+    """The job of this uid."""
+    found = db.execute(f"{_ROW} WHERE uid = ?", (uid,)).fetchone()
+    return None if found is None else _row(found)
+
+
+def newest_row(db: Connection, id: str) -> JobRow | None:
     """The youngest job that has, or had, this id."""
-    found = _read(db, f"{_JOB} WHERE id = ? ORDER BY uid DESC LIMIT 1", (id,))
-    return found[0] if found else None
+    found = db.execute(f"{_ROW} WHERE id = ? ORDER BY uid DESC LIMIT 1", (id,)).fetchone()
+    return None if found is None else _row(found)
 
 
-def active_jobs(db: Connection, limit: int = -1, after: int | None = None) -> list[Job]:
-    """Jobs that are not finished, oldest first; `after`: the uid of the last one seen."""
-    return _read(
-        db, f"{_JOB} WHERE state < 2 AND uid > ? ORDER BY uid LIMIT ?", (after or 0, limit)
+def commands(db: Connection, uid: int, first: int = 0, last: int = -1) -> list[Command]:
+    """A job's commands from number `first` to `last`, -1: to its last one."""
+    rows = db.execute(
+        f"{_COMMAND} WHERE job = ? AND n BETWEEN ? AND ? ORDER BY n",
+        (uid, first, last if last >= 0 else _NO_END),
+    )
+    return [
+        Command(n, argv, text, STATES[int(state)], *rest)
+        for n, argv, text, state, *rest in rows
+    ]
+
+
+def texts(db: Connection, uid: int) -> list[str]:
+    """The texts of a job's commands."""
+    rows = db.execute("SELECT text FROM commands WHERE job = ? ORDER BY n", (uid,))
+    return [text for (text,) in rows]
+
+
+def active_jobs(db: Connection, after: int | None = None) -> Generator[JobRow]:
+    """Jobs that are not finished, oldest first, read as they are taken.
+
+    after: the uid of the last one seen.
+    """
+    yield from map(
+        _row, db.execute(f"{_ROW} WHERE state < 2 AND uid > ? ORDER BY uid", (after or 0,))
     )
 
 
-def finished_jobs(db: Connection, limit: int, after: int | None = None) -> list[Job]:
-    """Finished jobs, the last to finish first; `after`: the uid of the last one seen."""
-    before = 2**62
+def finished_jobs(db: Connection, after: int | None = None) -> Generator[JobRow]:
+    """Finished jobs, the last to finish first, read as they are taken.
+
+    after: the uid of the last one seen.
+    """
+    before = _NO_END
     if after is not None:
-        row = db.execute("SELECT last_seq FROM jobs WHERE uid = ?", (after,)).fetchone()
+        found = db.execute("SELECT last_seq FROM jobs WHERE uid = ?", (after,)).fetchone()
         # A job that retention has taken meanwhile was the oldest: nothing is behind it.
-        before = row[0] if row and row[0] is not None else 0
-    return _read(
-        db,
-        f"{_JOB} WHERE state = 2 AND last_seq < ? ORDER BY last_seq DESC LIMIT ?",
-        (before, limit),
-    )
+        before = found[0] if found and found[0] is not None else 0
+    query = f"{_ROW} WHERE state = 2 AND last_seq < ? ORDER BY last_seq DESC"
+    yield from map(_row, db.execute(query, (before,)))
 
 
 def results(db: Connection) -> dict[str, int]:
@@ -250,39 +283,15 @@ def unknown(db: Connection, uids: Iterable[int]) -> list[int]:
     return sorted(gone)
 
 
-def _read(db: Connection, query: str, values: Sequence[object]) -> list[Job]:
-    rows = db.execute(query, values).fetchall()
-    commands: dict[int, list[Command]] = {row[0]: [] for row in rows}
-    uids = list(commands)
-    for at in range(0, len(uids), _CHUNK):
-        some = uids[at : at + _CHUNK]
-        for uid, n, argv, text, state, *rest in db.execute(
-            "SELECT job, n, argv, text, state, return_code, started, finished, log_size"
-            f" FROM commands WHERE job IN ({_marks(some)}) ORDER BY job, n",
-            some,
-        ):
-            commands[uid].append(Command(n, _strings(argv), text, STATES[int(state)], *rest))
-    return [_job(row, commands[row[0]]) for row in rows]
+def _whole(db: Connection, found: JobRow) -> Job:
+    head: Any = msgspec.structs.asdict(found)
+    return Job(**head, commands=tuple(commands(db, found.uid)))
 
 
-def _job(row: Sequence[Any], commands: list[Command]) -> Job:
-    (
-        uid,
-        id,
-        queue,
-        state,
-        result,
-        created,
-        started,
-        finished,
-        timeout,
-        env,
-        cwd,
-        key,
-        event_system,
-        fields,
-    ) = row
-    return Job(
+def _row(found: Sequence[Any]) -> JobRow:
+    uid, id, queue, state, result, created, started, finished, timeout = found[:9]
+    env, cwd, key, event_system, fields = found[9:]
+    return JobRow(
         uid=uid,
         id=id,
         queue=queue,
@@ -297,7 +306,6 @@ def _job(row: Sequence[Any], commands: list[Command]) -> Job:
         key=key,
         event_system=event_system,
         fields=json.loads(fields) if fields else {},
-        commands=tuple(commands),
     )
 
 

@@ -32,7 +32,7 @@ from dispatcher.advance import Ending, Mover
 from dispatcher.killing import Killer
 from dispatcher.orders import Order
 from dispatcher.processes import boot_mark
-from dispatcher.records import Job
+from dispatcher.records import JobRow
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.watching import Watcher
@@ -125,8 +125,8 @@ class Dispatcher:
     async def submit(
         self,
         wanted: Sequence[Order],
-        note: Callable[[Transaction, Sequence[Job]], object] = no_note,
-    ) -> list[Job]:
+        note: Callable[[Transaction, Sequence[JobRow]], object] = no_note,
+    ) -> list[JobRow]:
         """Accept all of these, or none; returns once they are committed, in the same order.
 
         An active job's id with the same commands, or a known key with them, gives that job.

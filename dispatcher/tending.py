@@ -227,13 +227,14 @@ class Tender:
     def _say_what_hangs(self, pair: KeeperPair, jobs: Sequence[Sequence[int]]) -> None:
         hanging = {(uid, n) for uid, n in jobs}
         for uid, n in sorted(hanging - pair.hanging):
-            job = records.job(self._site.store.reader, uid)
-            if job is not None:
+            db = self._site.store.reader
+            job, commands = records.row(db, uid), records.commands(db, uid, n, n)
+            if job is not None and commands:
                 log.warning(
                     "job %s: the start of command %d (%s) hangs: working directory or program"
                     " do not answer; other jobs go on. See to the file system, or kill the job",
                     printable(job.id),
                     n,
-                    printable(job.commands[n].text),
+                    printable(commands[0].text),
                 )
         pair.hanging = hanging

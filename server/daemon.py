@@ -11,10 +11,12 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final, TypeVar, cast
 
 from msgspec.structs import replace
@@ -60,8 +62,12 @@ RENEWAL: Final = 86400.0
 _NO_CERTIFICATE: Final = (CannotStart, OSError, subprocess.SubprocessError)
 # How long clients have to take the goodbye; s.
 GOODBYE: Final = 2.0
-# Open files beside one for each client: database, logs, listeners, the watcher's own.
-SPARE_FILES: Final = 256
+# How long a thread goes on while another waits for the interpreter. A commit takes it some
+# twenty times and a request four: with 5 ms, the default, both wait for who renders history; s.
+TURN: Final = 0.0005
+# Open files beside one for each client: database, 64 snapshots of three each, logs, listeners,
+# the watcher's own.
+SPARE_FILES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Options:
 def run(options: Options, settings: Settings) -> int:
     """Run the daemon until it is told to stop; returns the exit status."""
     os.umask(0o077)
+    sys.setswitchinterval(TURN)
     signals = Signals()
     path = Path(options.state_dir or settings.state_dir or default_state_dir()).absolute()
     state = StateDir(path)
@@ -191,9 +198,15 @@ class Daemon:
         pair: tls.KeyPair,
     ) -> None:
         path = self.state.path
-        jobs = JobEvents(store, path, lambda: self.settings.dispatcher.event_log_limit)
-        renderer = Renderer(jobs)
-        hub = Hub(store, renderer)
+
+        def renderer(db: Connection) -> Renderer:
+            def log_limit() -> int:
+                return self.settings.dispatcher.event_log_limit
+
+            return Renderer(JobEvents(db, store.epoch, path, log_limit))
+
+        live = renderer(store.reader)
+        hub = Hub(store, live)
         store.publish = hub.publish
         dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
         collectors = Collectors(store, self.settings.collectors, path)
@@ -202,7 +215,7 @@ class Daemon:
         welcome = session_maker(
             lambda: self.settings,
             path,
-            Sources(store, Pages(store, renderer), hub, renderer),
+            Sources(store, Pages(store.epoch, renderer(store.thread_reader)), hub, live),
             dispatcher,
             collectors,
             admin_token,

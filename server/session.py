@@ -9,9 +9,11 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from sqlite3 import Connection as Database
+from typing import Any, Final, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
@@ -32,11 +34,20 @@ from sysadmd.journal import Note, no_note
 from sysadmd.settings import ServerSettings
 from sysadmd.store import Store
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 # Characters of a request that is read on the loop: a few ms, whatever is in it. Strangers' are
 # not longer.
 READ_AT_ONCE: Final = 8 * 1024
+# Characters of a client's requests that are under way; more are read when some are answered.
+# Their values may take twenty times as much.
+IN_FLIGHT_SIZE: Final = 64 * 1024
+
+
+class HasLeft(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class RequestClass(Protocol):
@@ -55,8 +66,8 @@ class Sessions:
     """Everybody who is connected, in the order in which they came."""
 
     def __init__(self, store: Store) -> None:
-        # Held by who reads a long request: its values take many times its bytes.
-        self.reading = asyncio.Lock()
+        # Held by whose long request is read and answered: its values take many times its bytes.
+        self._long_ones: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
         # Classes of which an answer was too long, and that was logged.
         self.too_long: set[str] = set()
         self._store = store
@@ -70,6 +81,10 @@ class Sessions:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._there)
+
+    def long_one(self, asker: Hashable) -> asyncio.Lock:
+        """What whose long request is read and answered holds, over all his connections."""
+        return self._long_ones.setdefault(asker, asyncio.Lock())
 
     def enter(self, session: Session) -> int:
         """A client has connected; returns its number, higher than any before."""
@@ -121,6 +136,7 @@ class Session:
         classes: Mapping[str, RequestClass],
         gate: Gate,
         logins: Logins,
+        store: Store,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.connection = connection
@@ -139,12 +155,17 @@ class Session:
         self._classes = classes
         self._gate = gate
         self._logins = logins
+        self._store = store
         self._opened = connection.clock()
         self._certificate_login: Login | None = None
         self._first = True
+        # What is being read for a long reply.
+        self._look: asyncio.Future[Any] | None = None
         # A long request is being read or answered.
         self._long = False
-        self._in_flight = 0
+        self._in_flight = self._in_flight_size = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         # Of them, those that decide who the client is.
         self._deciding = 0
 
@@ -164,47 +185,61 @@ class Session:
 
     def text(self, text: str) -> None:
         """One request; it is answered in a task of its own, logins in the order they came."""
-        read = partial(parse_request, text, args_by_default=self.dialect.args_by_default)
-        if len(text) > READ_AT_ONCE:
+        size = len(text)
+        if size > READ_AT_ONCE:
             self._long = True
             self._hold_or_release()
-            self.spawn(self._answer_long(read), "a long request")
+            # As bytes it waits in a quarter of what a text with one emoji takes.
+            self.spawn(self._answer_long(text.encode()), "a long request")
             return
-        request = self._take(read)
+        request = self._take(_read(partial(self._parse, text)))
         if request is not None:
-            self.spawn(self._answer(request), request.key)
+            self._in_flight_size += size
+            self._hold_or_release()
+            self.spawn(self._answer(request, size), request.key)
 
-    async def _answer_long(self, read: Callable[[], Request]) -> None:
-        """Read in a thread, one at a time; its sender is not read on until it is answered."""
+    def _parse(self, text: str) -> Request:
+        return parse_request(text, args_by_default=self.dialect.args_by_default)
+
+    async def _answer_long(self, data: bytes) -> None:
+        """Read in a thread. Its values are many times as long: it waits for what came before,
+        and for other long ones of the same login, so that nothing keeps it waiting then."""
         try:
+            await self._quiet.wait()
             await self.connection.room()
-            async with self._sessions.reading:
+            await self.subscriber.room_for_snapshot()
+            async with self._sessions.long_one(self.asker):
                 if not self.connection.is_open:
                     # Texts of those who are gone do not pile up here.
                     return
-                outcome = apart(lambda: _read_long(read), "request")
+                read = partial(_read_long, lambda: self._parse(data.decode()))
+                outcome = apart(read, "request")
                 await asyncio.wait((outcome,))
-            request = self._take(outcome.result)
-            if request is not None:
-                await self._answer(request)
+                request = self._take(outcome.result())
+                if request is not None:
+                    await self._answer(request)
         finally:
             self._long = False
             self._hold_or_release()
 
-    def _take(self, read: Callable[[], Request]) -> Request | None:
+    def _take(self, request: Request | ProtocolError) -> Request | None:
         """A request that is to be answered; None: it is none, which is answered here."""
-        try:
-            request = read()
-        except ProtocolError as error:
-            self.connection.send(self.dialect.error(error))
+        if isinstance(request, ProtocolError):
+            self.connection.send(self.dialect.error(request))
             return None
         if self._first:
             self._first = False
             self.dialect = spoken_by(request.id, self.dialect)
         self._in_flight += 1
+        self._quiet.clear()
         self._deciding += request.key.startswith("rpc/auth")
         self._hold_or_release()
         return request
+
+    @property
+    def asker(self) -> Hashable:
+        """By whom long reads take turns: all connections of a login are one."""
+        return None if self.login is None else (self.login.account, self.login.token)
 
     def output(self) -> bytes | None:
         return self.subscriber.output()
@@ -221,10 +256,13 @@ class Session:
             self.renew()
         elif login.expires is not None and login.expires <= time.time() * 1000:
             self.end_login("the token has expired; log in again")
-        self.subscriber.tick()
+        self.subscriber.tick(now)
 
     def lost(self) -> None:
         """The connection is gone."""
+        if self._look is not None:
+            # Others have its turn.
+            self._look.cancel()
         self.subscriber.subscribe(None)
         self._sessions.leave(self)
 
@@ -244,6 +282,7 @@ class Session:
     def log_in(self, login: Login) -> None:
         """From here on requests are answered by this login's role."""
         self.login = login
+        self.subscriber.asker = self.asker
         self.connection.admit()
 
     def end_login(self, why: str) -> None:
@@ -256,6 +295,7 @@ class Session:
         """Back to a stranger, who has its time to log in again; the subscription ends."""
         self.login = self._certificate_login
         self._opened = self.connection.clock()
+        self.subscriber.asker = self.asker
         if self.login is None:
             self.subscriber.subscribe(None)
 
@@ -275,6 +315,22 @@ class Session:
         """Raises: ProtocolError 401 if who asked has logged out, or another in, meanwhile."""
         if not login.is_still(self.login):
             raise request.refuse(401, "the login ended while this was answered; log in first")
+
+    async def read(self, look: Callable[[Database], T]) -> T:
+        """What a long reply is made of, read in the store's reading thread: one at a time."""
+        async with self.gathering:
+            return await self.portion(look)
+
+    async def portion(self, look: Callable[[Database], T]) -> T:
+        """A portion of that, for who holds `gathering`. Raises: HasLeft."""
+        await self.connection.room()
+        if not self.connection.is_open:
+            raise HasLeft
+        self._look = read = self._store.read(look, self.asker)
+        await asyncio.wait((read,))
+        if read.cancelled():
+            raise HasLeft
+        return read.result()
 
     def renew(self) -> None:
         """Use renews the token."""
@@ -297,7 +353,7 @@ class Session:
             # A full disk ends nobody's login: the next renewal may be written down again.
             log.warning("%s: the token's renewal was not kept: %s", self.address, error)
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: Request, size: int = 0) -> None:
         try:
             await self.connection.room()
             reply = await self._reply(request)
@@ -306,11 +362,16 @@ class Session:
             self.connection.send(self.dialect.error(error))
         except SysadmdError as error:
             self.connection.send(self.dialect.error(request.refuse_for(error)))
+        except HasLeft:
+            pass
         else:
             for text in texts:
                 self.connection.send(text)
         finally:
             self._in_flight -= 1
+            self._in_flight_size -= size
+            if not self._in_flight:
+                self._quiet.set()
             self._deciding -= request.key.startswith("rpc/auth")
             self._hold_or_release()
 
@@ -357,18 +418,31 @@ class Session:
     def _hold_or_release(self) -> None:
         """No further request while a long one or a login is under way, nor above the most."""
         most = self._settings().requests_in_flight
-        self.connection.hold(self._long or self._deciding > 0 or self._in_flight >= most)
+        many = self._in_flight >= most or self._in_flight_size >= IN_FLIGHT_SIZE
+        self.connection.hold(self._long or self._deciding > 0 or many)
 
 
-def _read_long(read: Callable[[], Request]) -> Request:
-    """Read it without the collector of garbage. One at a time.
+def _read(read: Callable[[], Request]) -> Request | ProtocolError:
+    """What was read, or what is wrong with it.
+
+    As a value, and without its traceback, an error keeps nothing of the request in memory.
+    """
+    try:
+        return read()
+    except ProtocolError as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+
+
+def _read_long(read: Callable[[], Request]) -> Request | ProtocolError:
+    """The same without the collector of garbage. One at a time.
 
     That would look at all values again and again, in vain, and hold the interpreter's lock: the
     loop would wait for 0.3 s. Counted as old at once, they are not looked at when it is back.
     """
     gc.disable()
     try:
-        return read()
+        return _read(read)
     finally:
         gc.freeze()
         gc.unfreeze()

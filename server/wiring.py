@@ -52,7 +52,7 @@ def session_maker(
         return settings().auth
 
     def health() -> list[str]:
-        ours = (store.trouble, dispatcher.trouble, clock.trouble)
+        ours = (store.health, dispatcher.trouble, clock.trouble)
         return [*filter(None, ours), *collectors.troubles()]
 
     store = sources.store
@@ -65,8 +65,8 @@ def session_maker(
         "rpc/auth_token": AuthToken(store, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
         "rpc/query": Query(),
-        "rpc/dispatcher": DispatcherClass(dispatcher, store, state_dir),
-        "rpc/logs": Logs(store, sources.hub, sources.renderer),
+        "rpc/dispatcher": DispatcherClass(dispatcher, state_dir),
+        "rpc/logs": Logs(store, sources.hub, sources.pages.renderer),
         "rpc/clients": Clients(sessions),
         "rpc/tokens": Tokens(store, sessions),
         "events/subscribe": Subscribe(sources, Snapshots(store)),
@@ -90,6 +90,7 @@ def session_maker(
             classes=classes,
             gate=gate,
             logins=logins,
+            store=store,
             spawn=spawn,
         )
 

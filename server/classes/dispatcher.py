@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final, cast
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from dispatcher import logs, records
 from dispatcher.commandline import Spec, parse_command
 from dispatcher.orders import MAX_ID, Order
-from dispatcher.records import Job
+from dispatcher.records import Command, JobRow
 from dispatcher.runner import Dispatcher
 from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
 from server.delivery.clipping import marker
@@ -25,7 +26,6 @@ from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
 from sysadmd.settings import NO_QUEUE
-from sysadmd.store import Store
 from sysadmd.text import quoted, whole_characters
 
 READING: Final = frozenset({"list", "history", "show", "log"})
@@ -42,9 +42,8 @@ _Handler = Callable[[Session, Request, dict[str, Any]], Coroutine[Any, Any, Repl
 class DispatcherClass:
     """Answers rpc/dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, store: Store, state_dir: Path) -> None:
+    def __init__(self, dispatcher: Dispatcher, state_dir: Path) -> None:
         self._dispatcher = dispatcher
-        self._store = store
         self._state_dir = state_dir
         self._actions: Mapping[str, _Handler] = {
             "run": self._run,
@@ -89,7 +88,7 @@ class DispatcherClass:
         _few_enough(request, [order.id for order in orders])
         who = _who(session)
 
-        def note(change: Transaction, jobs: Sequence[Job]) -> None:
+        def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
             audit.write(change, *who, "run " + ", ".join(job.id for job in jobs))
 
         jobs = await self._dispatcher.submit(orders, note)
@@ -98,7 +97,7 @@ class DispatcherClass:
     async def _submit(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         order, who = _order(request, args.get("job")), _who(session)
 
-        def note(change: Transaction, jobs: Sequence[Job]) -> None:
+        def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
             (job,) = jobs
             audit.write(change, *who, f"submit {job.id} to {queue_name(job.queue)}")
 
@@ -143,81 +142,101 @@ class DispatcherClass:
 
     async def _list(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         limit, after = paging(request, args)
+
+        def look(db: Connection) -> tuple[list[tuple[JobRow, list[str]]], dict[str, str]]:
+            jobs = records.active_jobs(db, after)
+            entries = ((row.uid, (row, records.texts(db, row.uid))) for row in jobs)
+            return first_page(entries, limit)
+
+        page, more = await session.read(look)
         queues: dict[str, dict[str, Any]] = {
             queue_name(queue.name): {} for queue in self._dispatcher.queues() if queue.used
         }
-        jobs = records.active_jobs(self._store.reader, limit + 1, after)
-        page, more = first_page(((job.uid, self._active(job)) for job in jobs), limit)
-        for queue, id, value in page:
-            queues.setdefault(queue, {})[id] = value
+        for row, texts in page:
+            value: dict[str, Any] = {"commands": texts, "state": row.state}
+            position = self._dispatcher.position(row.uid)
+            if row.queue is not None and position is not None:
+                value["queue_position"] = str(position)
+            queues.setdefault(queue_name(row.queue), {})[row.id] = value
         return Reply({"jobs": queues, **more})
-
-    def _active(self, job: Job) -> tuple[str, str, dict[str, Any]]:
-        """(queue, id, value) in `list`."""
-        value: dict[str, Any] = {
-            "commands": [command.text for command in job.commands],
-            "state": job.state,
-        }
-        position = self._dispatcher.position(job.uid)
-        if job.queue is not None and position is not None:
-            value["queue_position"] = str(position)
-        return queue_name(job.queue), job.id, value
 
     async def _history(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         limit, after = paging(request, args)
-        jobs = records.finished_jobs(self._store.reader, limit + 1, after)
-        page, more = first_page(((job.uid, job_value(job)) for job in jobs), limit)
+
+        def look(db: Connection) -> tuple[list[msgspec.Raw], dict[str, str]]:
+            jobs = records.finished_jobs(db, after)
+            return first_page(((row.uid, _in_full(db, row)) for row in jobs), limit)
+
+        page, more = await session.read(look)
         return Reply({"jobs": page, **more})
 
     async def _show(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
-        job = self._find(request, args)
-        position = self._dispatcher.position(job.uid)
-        return Reply({"job": {**job_value(job), "position": position}})
+        id = _string(request, args, "job_id")
+
+        def look(db: Connection) -> tuple[int, dict[str, Any]]:
+            row = _find(db, request, id)
+            return row.uid, job_value(row, records.commands(db, row.uid))
+
+        uid, value = await session.read(look)
+        return Reply({"job": {**value, "position": self._dispatcher.position(uid)}})
 
     async def _log(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
-        job = self._find(request, args)
+        id = _string(request, args, "job_id")
         number = number_of(request, args, "command", 0, 0, 1_000_000)
-        if number >= len(job.commands):
-            raise request.refuse(
-                404, f"job {job.id!r} has {len(job.commands)} commands, counted from 0"
-            )
         offset = number_of(request, args, "offset", 0, 0, 2**62)
         limit = number_of(request, args, "limit", DEFAULT_LOG, 1, MAX_LOG)
-        command = job.commands[number]
-        path = logs.path(self._state_dir, job.uid, number)
-        ended = command.state in ("finished", "skipped")
-        size = command.log_size or 0 if ended else logs.size(path)
-        if ended:
-            # What it has left behind may have written more.
-            size = max(size, logs.size(path))
-        start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
-        if not data and ended:
-            # Whoever reads on would never come to an end.
-            start = max(offset, size)
-        reply: dict[str, Any] = {"offset": offset, "size": size}
-        if start > offset:
-            why = _NOT_KEPT if data else _GONE
-            reply["text"] = marker(start - offset)
-            reply["detail"] = f"{start - offset} bytes of this log {why}"
-            following = start
-        else:
-            more = offset + len(data) < size
-            if more or not ended:
-                # The rest of a character comes with the next portion, unless none would fit.
-                data = whole_characters(data) or (data if more else b"")
-            reply["text"] = data.decode("utf-8", "replace")
-            following = offset + len(data)
-        return Reply({**reply, "next": following, "complete": ended and following >= size})
 
-    def _find(self, request: Request, args: dict[str, Any]) -> Job:
-        """The newest job of the id that was asked for. Raises: ProtocolError 400, 404."""
-        id = _string(request, args, "job_id")
-        job = records.newest(self._store.reader, id)
-        if job is None:
-            raise request.refuse(
-                404, f"there is no job {quoted(id)}; list and history name them"
-            )
-        return job
+        def look(db: Connection) -> dict[str, Any]:
+            row = _find(db, request, id)
+            found = records.commands(db, row.uid, number, number)
+            if not found:
+                count = len(records.texts(db, row.uid))
+                raise request.refuse(
+                    404, f"job {quoted(id)} has {count} commands, counted from 0"
+                )
+            path = logs.path(self._state_dir, row.uid, number)
+            return _portion(path, found[0], offset, limit)
+
+        return Reply(await session.read(look))
+
+
+def _in_full(db: Connection, row: JobRow) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(job_value(row, records.commands(db, row.uid))))
+
+
+def _find(db: Connection, request: Request, id: str) -> JobRow:
+    """The newest job of the id that was asked for. Raises: ProtocolError 404."""
+    row = records.newest_row(db, id)
+    if row is None:
+        raise request.refuse(404, f"there is no job {quoted(id)}; list and history name them")
+    return row
+
+
+def _portion(path: Path, command: Command, offset: int, limit: int) -> dict[str, Any]:
+    """What `log` answers: at most `limit` bytes of a log from `offset` on."""
+    ended = command.state in ("finished", "skipped")
+    size = command.log_size or 0 if ended else logs.size(path)
+    if ended:
+        # What it has left behind may have written more.
+        size = max(size, logs.size(path))
+    start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
+    if not data and ended:
+        # Whoever reads on would never come to an end.
+        start = max(offset, size)
+    reply: dict[str, Any] = {"offset": offset, "size": size}
+    if start > offset:
+        why = _NOT_KEPT if data else _GONE
+        reply["text"] = marker(start - offset)
+        reply["detail"] = f"{start - offset} bytes of this log {why}"
+        following = start
+    else:
+        more = offset + len(data) < size
+        if more or not ended:
+            # The rest of a character comes with the next portion, unless none would fit.
+            data = whole_characters(data) or (data if more else b"")
+        reply["text"] = data.decode("utf-8", "replace")
+        following = offset + len(data)
+    return {**reply, "next": following, "complete": ended and following >= size}
 
 
 def _who(session: Session) -> tuple[str, str]:

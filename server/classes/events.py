@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections import deque
 from typing import Any, cast
 
 from collectors import system_state
 from server.delivery.frames import Form
 from server.delivery.hub import system_numbers
-from server.delivery.snapshot import Snapshots
+from server.delivery.snapshot import Opening, Snapshot, Snapshots
 from server.delivery.tail import Sources, Tail
 from server.login.roles import Login, Role
 from server.session import Session
@@ -64,13 +63,26 @@ class Subscribe:
             raise request.refuse(400, "args.snapshot must be true or false")
         if not (since is None or isinstance(since, str)):
             raise request.refuse(400, 'args.since must be a cursor, "oldest" or "now"')
-        taken = await self._snapshots.take() if snapshot else None
-        # From here on without a pause: what is subscribed gives out events meanwhile.
+        if snapshot:
+            await session.subscriber.room_for_snapshot()
+        taken = await self._snapshots.take(session.asker) if snapshot else None
+        try:
+            session.require_still(request, login)
+            return self._subscribe(session, names, since, taken)
+        except Exception:
+            if taken is not None:
+                self._snapshots.drop(taken)
+            raise
+
+    def _subscribe(
+        self, session: Session, names: list[str], since: str | None, taken: Snapshot | None
+    ) -> Reply:
+        """Without a pause: what is subscribed gives out events meanwhile."""
         store, subscriber = self._sources.store, session.subscriber
-        opening: Iterator[bytes] = iter(())
+        openings: deque[Opening] = deque()
         if since is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
-            start, opening = subscriber.tail.place, subscriber.tail.opening
+            start, openings = subscriber.tail.place, subscriber.tail.openings
             names = list(dict.fromkeys([*subscriber.systems, *names]))
         elif since == "oldest":
             start = journal.pruned(store.reader)
@@ -81,10 +93,9 @@ class Subscribe:
         form = Form(session.dialect, True, system_numbers(names))
         prev = _prev(store, form, start)
         if taken is not None:
-            opening = chain(opening, taken.frames(session.dialect.event_id, prev))
+            openings.append(Opening(self._snapshots, taken, session.dialect.event_id, prev))
         cursor = journal.format_cursor(store.epoch, str(start))
-        session.require_still(request, login)
-        subscriber.subscribe(Tail(self._sources, form, start, prev, opening))
+        subscriber.subscribe(Tail(self._sources, form, start, prev, openings))
         return Reply({"subscribe": names, "cursor": cursor, "prev": prev})
 
     def _current(self, form: Form, place: int, names: list[str]) -> tuple[bytes, ...]:

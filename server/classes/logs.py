@@ -6,9 +6,10 @@ more digits in its time.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from sqlite3 import Connection
 from typing import Any, Final, cast
 
 import msgspec
@@ -17,6 +18,8 @@ from server.classes.log_window import window
 from server.classes.paging import MAX_ENTRIES, number_of
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
+from server.delivery.pages import PAGE_TIME
+from server.dialects import Dialect
 from server.dialects.values import rfc3339
 from server.login import audit
 from server.login.roles import Role
@@ -24,6 +27,7 @@ from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
+from sysadmd.journal import Event
 from sysadmd.store import Store
 from sysadmd.text import quoted
 
@@ -41,10 +45,31 @@ REPLY_SIZE: Final = 440 * 1024
 _PAGE: Final = 50
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is looked for: in one log, between two moments, in events up to a seq."""
+
+    name: str
+    first: int
+    last: int
+    upto: int
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An entry of a log: its position in it, its time, and its JSON value."""
+
+    position: int
+    time: int
+    entry: str | msgspec.Raw
+
+
 class Logs:
     """Answers rpc/logs."""
 
     def __init__(self, store: Store, hub: Hub, renderer: Renderer) -> None:
+        """renderer: the reading thread's."""
         self._store = store
         self._hub = hub
         self._renderer = renderer
@@ -63,7 +88,6 @@ class Logs:
             raise request.refuse(404, "rpc/logs knows the action read_logs")
         login = session.require(request, Role.READ)
         async with session.gathering:
-            await session.connection.room()
             reply = await self._read(session, request, full=login.role >= Role.FULL)
         session.require_still(request, login)
         return reply
@@ -79,51 +103,63 @@ class Logs:
         for name in names:
             if name < begin_log:
                 continue
-            after = begin_seq if name == begin_log else 0
+            after = seen = begin_seq if name == begin_log else 0
             entries: dict[str, Any] = {}
-            async for seq, at, entry in self._entries(session, name, first, last, after):
-                size += len(msgspec.json.encode(entry)) + 48
-                if count == limit or (count and size > REPLY_SIZE):
-                    return Reply({**reply, "next": f"{name}:{after}"})
-                entries[_key(entries, at)] = entry
-                reply[name] = entries
-                after, count = seq, count + 1
+            look = _Look(name, first, last, self._hub.head.seq, session.dialect)
+            found: list[_Line] = []
+            while seen >= 0:
+                # Others have their turn between two.
+                found, seen = await session.portion(
+                    partial(self._look, look, seen, REPLY_SIZE - size)
+                )
+                for line in found:
+                    size += _size(line)
+                    if count == limit or (count and size > REPLY_SIZE):
+                        return Reply({**reply, "next": f"{name}:{after}"})
+                    entries[_key(entries, line.time)] = line.entry
+                    reply[name] = entries
+                    after, count = line.position, count + 1
         return Reply(reply)
 
-    async def _entries(
-        self, session: Session, name: str, first: int, last: int, after: int
-    ) -> AsyncIterator[tuple[int, int, Any]]:
-        """(position, time, entry) in order. Others have their turn between two pages."""
-        db = self._store.reader
-        system = LOGS[name]
+    def _look(
+        self, look: _Look, after: int, room: int, db: Connection
+    ) -> tuple[list[_Line], int]:
+        """Some entries behind `after`, until they fill `room`; and where to go on, -1: nowhere.
+
+        In the reading thread.
+        """
+        system = LOGS[look.name]
         if system is None:
-            while found := audit.entries(db, first, last, after, _PAGE):
-                await asyncio.sleep(0)
-                for entry in found:
-                    after = entry.id
-                    yield (
-                        entry.id,
-                        entry.time,
-                        f"{entry.account}@{entry.address}: {entry.action}",
-                    )
-            return
+            page = audit.entries(db, look.first, look.last, after, _PAGE)
+            lines = [_Line(e.id, e.time, f"{e.account}@{e.address}: {e.action}") for e in page]
+            return lines, page[-1].id if page else -1
         numbers = frozenset((SYSTEMS.index(system),))
-        upto = self._hub.head.seq
-        after = max(after, journal.seq_before(db, first))
-        while events := journal.read_after(db, numbers, after, upto, _PAGE):
-            await asyncio.sleep(0)
-            for event in events:
-                after = event.seq
-                if not first <= event.time <= last:
-                    continue
-                renderer, ends = self._renderer, name == "dispatcher"
-                if system == "dispatcher" and not renderer.notable(event, finished=ends):
-                    continue
-                args = msgspec.Raw(renderer.args(event, session.dialect, REPLY_SIZE))
-                if ends:
-                    yield event.seq, event.time, _details(bytes(args))
-                else:
-                    yield event.seq, event.time, args
+        after = max(after, journal.seq_before(db, look.first))
+        events = journal.read_after(db, numbers, after, look.upto, _PAGE)
+        told: list[_Line] = []
+        done = time.thread_time() + PAGE_TIME
+        for event in events:
+            after = event.seq
+            line = self._line(look, event)
+            if line is not None:
+                told.append(line)
+                room -= _size(line)
+            if room < 0 or time.thread_time() >= done:
+                break
+        return told, after if events else -1
+
+    def _line(self, look: _Look, event: Event) -> _Line | None:
+        if not look.first <= event.time <= look.last:
+            return None
+        renderer, ends = self._renderer, look.name == "dispatcher"
+        if LOGS[look.name] == "dispatcher" and not renderer.notable(event, finished=ends):
+            return None
+        args = renderer.args(event, look.dialect, REPLY_SIZE)
+        return _Line(event.seq, event.time, _details(args) if ends else msgspec.Raw(args))
+
+
+def _size(line: _Line) -> int:
+    return len(msgspec.json.encode(line.entry)) + 48
 
 
 def _details(args: bytes) -> str:

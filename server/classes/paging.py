@@ -14,6 +14,8 @@ T = TypeVar("T")
 # Entries of one reply, and bytes of their JSON: the frame limit less the envelope.
 MAX_ENTRIES: Final = 1000
 REPLY_SIZE: Final = 480 * 1024
+# What may be added to an entry behind its page: separators, a place in a queue.
+_BESIDE: Final = 40
 
 
 def paging(request: Request, args: dict[str, Any]) -> tuple[int, int | None]:
@@ -38,11 +40,14 @@ def number_of(
 
 
 def first_page(entries: Iterable[tuple[int, T]], limit: int) -> tuple[list[T], dict[str, str]]:
-    """As many (position, value) as one reply takes; and its `next` where there are more."""
+    """As many (position, value) as one reply takes; and its `next` where there are more.
+
+    No more of the entries are taken than that, and one.
+    """
     values: list[T] = []
     size = last = 0
     for position, value in entries:
-        size += len(msgspec.json.encode(value)) + 8
+        size += len(msgspec.json.encode(value)) + _BESIDE
         if len(values) == limit or (values and size > REPLY_SIZE):
             return values, {"next": str(last)}
         values.append(value)

@@ -84,10 +84,6 @@ class Renderer:
         """Does the log of dispatcher events name it? finished: only the ends of jobs."""
         return self._jobs.notable(event, finished=finished)
 
-    def prepare(self, events: Sequence[Event]) -> None:
-        """Read at once what the frames of these events need."""
-        self._jobs.prepare(events)
-
     def mergeable(self, events: Sequence[Event], at: int) -> int:
         """How many events from `at` on may be told as one: progress of one command in a row."""
         return self._jobs.mergeable(events, at) if events[at].system == _DISPATCHER else 1

@@ -24,6 +24,10 @@ from sysadmd.store import Store
 RING_SIZE: Final = 512 * 1024
 # What a frame costs beside its bytes: a dialect that lacks an event keeps an empty one.
 FRAME_COST: Final = 256
+# No ring holds more frames than this; of a commit with more events the first are not rendered.
+MOST_FRAMES: Final = RING_SIZE // FRAME_COST
+# The longest that events are rendered before the loop looks at its sockets again; s.
+SLICE: Final = 0.001
 # Turns of the loop between a commit and its telling: those who waited for the commit need them
 # to answer, and who asked should hear the reply before the event.
 REPLY_TURNS: Final = 4
@@ -45,6 +49,8 @@ class Channel:
         # The cursor of the newest event of these systems; the index behind the newest frame.
         self.prev = prev
         self.end = 0
+        # Up to so many events of these systems, from the first of all, none is rendered.
+        self.passes = 0
         self.subscribers: dict[Callable[[], object], None] = {}
         self._frames: deque[Frame] = deque()
         self._size = 0
@@ -57,6 +63,12 @@ class Channel:
         self.end += 1
         while self._size > RING_SIZE and len(self._frames) > 1:
             self._size -= len(self._frames.popleft().data) + FRAME_COST
+
+    def skip(self) -> None:
+        """Pass over an event: who has not had it reads it in the journal."""
+        self._frames.clear()
+        self._size = 0
+        self.end += 1
 
     @property
     def start(self) -> int:
@@ -73,43 +85,82 @@ class Channel:
 
 
 class Hub:
-    """Takes committed events in order and hands them to the channels."""
+    """Takes committed events in order and hands them to the channels, a slice at a time."""
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         self._store = store
         self._renderer = renderer
         self._loop = asyncio.get_running_loop()
-        self._flushing = False
+        # Committed and not told yet.
+        self._untold: deque[Event] = deque()
+        self._slicing = self._flushing = False
         self._channels: dict[Form, Channel] = {}
         # The newest event that has been told; readers of the journal go no further.
         self.head: Place = journal.head(store.reader)
 
-    def channel(self, form: Form) -> Channel:
-        """The channel of a form, made when it is first wanted."""
+    def channel(self, form: Form, place: Place, prev: str) -> Channel:
+        """The channel of a form, made when it is first wanted.
+
+        place, prev: where who wants it is. It may know what retention has taken already.
+        """
         channel = self._channels.get(form)
         if channel is None:
-            last = journal.last_before(self._store.reader, form.systems, self.head.seq)
-            prev = journal.format_cursor(self._store.epoch, str(last)) if last else ""
+            systems = form.systems
+            if place.count(systems) != self.head.count(systems):
+                last = journal.last_before(self._store.reader, systems, self.head.seq)
+                prev = journal.format_cursor(self._store.epoch, str(last)) if last else ""
             channel = self._channels[form] = Channel(form, prev)
         return channel
 
     def publish(self, events: Sequence[Event]) -> None:
         """Tell committed events; called in the journal's order."""
-        used = {
-            form: channel for form, channel in self._channels.items() if channel.subscribers
-        }
-        for unused in self._channels.keys() - used.keys():
-            del self._channels[unused]
-        for event in events:
-            for form, channel in used.items():
-                if event.system in form.systems:
-                    data = self._renderer.frame(event, form, channel.prev)
-                    channel.add(Frame(event.place, data))
-                    channel.prev = journal.format_cursor(self._store.epoch, event.place)
-        self.head = parse_place(events[-1].place)
-        if used and not self._flushing:
+        self._untold += events
+        if len(self._untold) > MOST_FRAMES:
+            self._pass_over()
+        if not self._slicing:
+            self._tell_some()
+
+    def _pass_over(self) -> None:
+        """Of more events than a ring can hold, no channel is told the first."""
+        newest = parse_place(self._untold[-1].place)
+        for channel in self._channels.values():
+            channel.passes = newest.count(channel.form.systems) - MOST_FRAMES
+
+    def _tell_some(self) -> None:
+        """Tell what one slice of time allows, and go on in another turn of the loop."""
+        end = self._loop.time() + SLICE
+        channels = [each for each in self._channels.values() if each.subscribers]
+        if len(channels) < len(self._channels):
+            self._channels = {each.form: each for each in channels}
+        while self._untold:
+            event = self._untold.popleft()
+            place = parse_place(event.place)
+            for channel in channels:
+                if event.system in channel.form.systems:
+                    self._tell(channel, event, place)
+            self.head = place
+            if channels and self._loop.time() >= end:
+                break
+        self._slicing = bool(self._untold)
+        if self._slicing:
+            self._loop.call_soon(self._go_on)
+        if channels and not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush, REPLY_TURNS)
+
+    def _go_on(self) -> None:
+        try:
+            self._tell_some()
+        except Exception as error:  # noqa: BLE001 - handed to who watches the store
+            self._store.give_up(error)
+
+    def _tell(self, channel: Channel, event: Event, place: Place) -> None:
+        form = channel.form
+        if place.count(form.systems) <= channel.passes:
+            channel.skip()
+        else:
+            channel.add(Frame(event.place, self._renderer.frame(event, form, channel.prev)))
+        channel.prev = journal.format_cursor(self._store.epoch, event.place)
 
     def telling(self) -> bool:
         """Events have been published that subscribers are not told of yet."""

@@ -9,93 +9,101 @@ Source: docs/protocol.md for the limits; how it is written is the dialect's.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher import events, logs, records
 from dispatcher.events import Told
-from dispatcher.records import Command, Job
+from server.delivery.byte_cache import ByteCache
 from server.delivery.clipping import Piece, clip, marker
+from server.delivery.job_sheet import Sheet, was_started
 from server.dialects import Dialect
-from server.dialects.documented import has_ended, shared_texts
+from server.dialects.documented import Commands
 from sysadmd.journal import Event
-from sysadmd.store import Store
-from sysadmd.text import json_size
 
 # All logs of one event together, as a multiple of event_log_limit.
 LOGS_PER_EVENT: Final = 4
-# Finished jobs whose records are kept at hand: their next event needs them again. A thousand
-# that were asked for at once have a thousand events between two of their own.
-RECORDS_KEPT: Final = 1024
+# Bytes of records, and of logs as JSON, that are kept for the next event of their jobs. A
+# thousand jobs that were asked for at once have a thousand events between two of their own.
+RECORDS_KEPT: Final = 4 * 1024 * 1024
+LOGS_KEPT: Final = 4 * 1024 * 1024
+# What one takes beside its text.
+_LOG: Final = 300
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A command's log in one event; `size` bytes of it are meant, `text` shows them or some."""
+    """A command's log in one event, as JSON. `size` bytes of it are meant."""
 
-    text: str
+    json: msgspec.Raw
     size: int
+
+    @property
+    def json_size(self) -> int:
+        """Bytes of its JSON, but for the quotes."""
+        return len(bytes(self.json)) - 2
 
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class JobEvents:
-    """Renders dispatcher events; remembers the records of finished jobs."""
+def _shown(text: str, size: int) -> Shown:
+    return Shown(msgspec.Raw(_encode(text)), size)
 
-    def __init__(self, store: Store, state_dir: Path, log_limit: Callable[[], int]) -> None:
-        self.epoch = store.epoch
+
+_NOTHING: Final = _shown("", 0)
+
+
+class JobEvents:
+    """Renders dispatcher events; keeps what their next ones need. Not for two threads at once:
+    each has one of its own, with its own connection."""
+
+    def __init__(
+        self, db: Connection, epoch: str, state_dir: Path, log_limit: Callable[[], int]
+    ) -> None:
+        self.epoch = epoch
         self._log_limit = log_limit
-        self._store = store
+        self._db = db
         self._state_dir = state_dir
-        self._records: OrderedDict[int, Job] = OrderedDict()
+        self._sheets: ByteCache[int, Sheet] = ByteCache(RECORDS_KEPT)
+        # Logs of ended commands; by job, number and limit.
+        self._texts: ByteCache[tuple[int, int, int], Shown] = ByteCache(LOGS_KEPT)
 
     def args(self, event: Event, dialect: Dialect, limit: int) -> bytes:
         """The JSON text of `args`, at most `limit` bytes; b"": no event in this dialect."""
         told = events.decode(event.body)
-        job = self._job(told.job)
-        if job is None:
+        sheet = self._sheet(told.job)
+        if sheet is None:
             # Only a database edited by hand lacks it; the event is told all the same.
             return _encode({"state": told.state, "process_id": ""})
-        if not dialect.tells(job, told):
+        if not dialect.tells(sheet.job, told):
             return b""
-        shown = {} if told.state == "pending" else self._logs(job, told)
+        entries = sheet.entries(self._db, told)
+        # By now it may have its commands.
+        self._sheets.put(told.job, sheet, sheet.size)
+        job = sheet.job
+        shown = {} if told.state == "pending" else self._logs(sheet, told)
 
-        def args() -> dict[str, Any]:
-            texts = {number: log.text for number, log in shown.items()}
-            return dialect.job_args(job, told, texts)
+        def args(texts: Mapping[int, Shown]) -> dict[str, Any]:
+            logs = {n: log.json for n, log in texts.items()}
+            return dialect.job_args(
+                job, told, Commands(sheet.texts, entries, sheet.shared, logs)
+            )
 
-        encoded = _encode(args())
-        # Too long: first the logs go, oldest first, down to their marker lines.
-        for number in sorted(shown):
-            if len(encoded) <= limit:
-                return encoded
-            short = Shown(marker(shown[number].size), shown[number].size)
-            if json_size(short.text) < json_size(shown[number].text):
-                shown[number] = short
-                encoded = _encode(args())
-        if len(encoded) > limit:
-            shortened = args()
-            dialect.shorten(shortened)
-            encoded = _encode(shortened)
-        return encoded
+        encoded = _encode(args(shown))
+        return encoded if len(encoded) <= limit else _shorten(args, shown, dialect, limit)
 
     def notable(self, event: Event, *, finished: bool) -> bool:
         """Is it a job's end or, unless `finished`, its start, or an event of a class?"""
         told = events.decode(event.body)
         if told.state == "finished" or finished:
             return told.state == "finished"
-        job = None if told.is_start else self._job(told.job)
-        return told.is_start or (job is not None and job.event_system is not None)
-
-    def prepare(self, wanted: Iterable[Event]) -> None:
-        """Read the records that these events need in one go."""
-        uids = {events.decode(event.body).job for event in wanted if event.system == 0}
-        for job in records.jobs(self._store.reader, uids - self._records.keys()):
-            self._keep(job)
+        sheet = None if told.is_start else self._sheet(told.job)
+        return told.is_start or (sheet is not None and sheet.job.event_system is not None)
 
     def mergeable(self, page: Sequence[Event], at: int) -> int:
         """The length of the run of progress events of one command that begins at `at`."""
@@ -118,48 +126,82 @@ class JobEvents:
         body = _encode(msgspec.structs.replace(last, start=first.start))
         return msgspec.structs.replace(run[-1], body=body)
 
-    def _job(self, uid: int) -> Job | None:
-        job = self._records.get(uid)
-        if job is not None:
-            self._records.move_to_end(uid)
-            return job
-        job = records.job(self._store.reader, uid)
-        if job is not None:
-            self._keep(job)
-        return job
+    def _sheet(self, uid: int) -> Sheet | None:
+        sheet = self._sheets.get(uid)
+        if sheet is None:
+            job = records.row(self._db, uid)
+            if job is not None:
+                sheet = Sheet(job)
+                self._sheets.put(uid, sheet, sheet.size)
+        return sheet
 
-    def _keep(self, job: Job) -> None:
-        # The record of a job that is not finished still changes.
-        if job.state == "finished":
-            self._records[job.uid] = job
-            if len(self._records) > RECORDS_KEPT:
-                self._records.popitem(last=False)
-
-    def _logs(self, job: Job, told: Told) -> dict[int, Shown]:
+    def _logs(self, sheet: Sheet, told: Told) -> dict[int, Shown]:
         """The logs that the event shows, newest command first until the budget is spent."""
-        log_limit = self._log_limit()
-        budget = LOGS_PER_EVENT * log_limit
-        shared = shared_texts(job)
+        limit, uid = self._log_limit(), sheet.job.uid
+        budget = LOGS_PER_EVENT * limit
         shown: dict[int, Shown] = {}
-        for number, command in reversed(tuple(enumerate(job.commands))):
-            start, end = _span(number, command, told)
-            size = end - start
-            if size <= 0:
-                if has_ended(command, told, number):
-                    shown[number] = Shown("", 0)
+        if told.end > told.start:
+            command = sheet.commands[told.command]
+            n, copies = command.n, 1 + (command.text in sheet.shared)
+            shown[n] = self._read(uid, n, told.start, told.end, limit)
+            budget -= copies * shown[n].json_size
+        for command in reversed(sheet.ended(told)):
+            if not was_started(command):
+                continue
+            size = command.log_size or 0
+            if not size:
+                shown[command.n] = _NOTHING
                 continue
             # A log without a key of its own, or with a shared one, stands in `commands` too.
-            copies = 2 if command.text in shared else 1
-            room = min(log_limit, budget // copies)
-            full = clip(self._piece(job, number, start, end, log_limit), log_limit)
-            fits = json_size(full) <= room
-            shown[number] = Shown(full if fits else marker(size), size)
-            budget -= copies * json_size(shown[number].text)
+            copies = 1 + (command.text in sheet.shared)
+            room = min(limit, budget // copies)
+            log = None
+            # As JSON no text is shorter; and what is cut to `limit` fits into no less.
+            if size <= room or room == limit:
+                log = self._whole(uid, command.n, size, limit)
+            if log is None or log.json_size > room:
+                log = _shown(marker(size), size)
+            shown[command.n] = log
+            budget -= copies * log.json_size
         return shown
 
-    def _piece(self, job: Job, number: int, start: int, end: int, limit: int) -> Piece:
-        path = logs.path(self._state_dir, job.uid, number)
-        return Piece(*logs.ends(path, start, end, limit), end - start)
+    def _whole(self, uid: int, n: int, size: int, limit: int) -> Shown:
+        """The log of a command that has ended."""
+        log = self._texts.get((uid, n, limit))
+        if log is None:
+            log = self._read(uid, n, 0, size, limit)
+            self._texts.put((uid, n, limit), log, log.json_size + _LOG)
+        return log
+
+    def _read(self, uid: int, n: int, start: int, end: int, limit: int) -> Shown:
+        path = logs.path(self._state_dir, uid, n)
+        piece = Piece(*logs.ends(path, start, end, limit), end - start)
+        return _shown(clip(piece, limit), end - start)
+
+
+def _shorten(
+    args: Callable[[Mapping[int, Shown]], dict[str, Any]],
+    shown: Mapping[int, Shown],
+    dialect: Dialect,
+    limit: int,
+) -> bytes:
+    """Of an event that is too long the logs go, oldest first, down to their markers."""
+    markers = {n: _shown(marker(log.size), log.size) for n, log in sorted(shown.items())}
+    oldest = [n for n, short in markers.items() if short.json_size < shown[n].json_size]
+
+    def without(count: int) -> dict[str, Any]:
+        return args({**shown, **{n: markers[n] for n in oldest[:count]}})
+
+    # The fewest that are enough, if any number is.
+    few = bisect_left(
+        range(len(oldest)), True, key=lambda count: len(_encode(without(count))) <= limit
+    )
+    shortened = without(few)
+    encoded = _encode(shortened)
+    if len(encoded) > limit:
+        dialect.shorten(shortened)
+        encoded = _encode(shortened)
+    return encoded
 
 
 def _progress(event: Event) -> Told | None:
@@ -167,12 +209,3 @@ def _progress(event: Event) -> Told | None:
         return None
     told = events.decode(event.body)
     return told if told.is_progress else None
-
-
-def _span(number: int, command: Command, told: Told) -> tuple[int, int]:
-    """The bytes of a command's log that the event shows; empty: none."""
-    if has_ended(command, told, number):
-        return 0, command.log_size or 0
-    if told.state == "running" and number == told.command:
-        return told.start, told.end
-    return 0, 0

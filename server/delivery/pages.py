@@ -1,23 +1,32 @@
-"""Pages of the journal as frames, for readers that are behind; shared by those at one place."""
+"""Pages of the journal as frames, for readers that are behind; shared by those at one place.
+
+Made in the store's reading thread, with what renders there: no reader costs the loop more than
+handing a page to its socket.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
 from dataclasses import dataclass
+from sqlite3 import Connection
 from typing import Final
 
+from server.delivery.byte_cache import ByteCache
 from server.delivery.frames import Form, Renderer
 from sysadmd import journal
-from sysadmd.journal import Event
-from sysadmd.store import Store
+from sysadmd.journal import Event, Place, parse_place
 
-# Events of one page: what is rendered in one go without letting others wait.
-PAGE_EVENTS: Final = 64
+# Events of one page; the thread turns to others after each.
+PAGE_EVENTS: Final = 128
 # A page ends once it has this many bytes; one more event of up to 512 KiB may be in it.
 PAGE_SIZE: Final = 64 * 1024
-# Whole pages kept for other readers at the same position: 200 clients that all start at the
-# oldest event read and render each page once.
-PAGES_KEPT: Final = 32
+# And once it has taken the thread so long: others have turns between two; s.
+PAGE_TIME: Final = 0.01
+# Bytes of whole pages kept for other readers at the same position: of 200 clients that all
+# start at the oldest event the first has each page read and rendered.
+PAGES_KEPT: Final = 4 * 1024 * 1024
+# What one takes beside its frames.
+_PAGE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,55 +34,70 @@ class Page:
     """Some events in a row as bytes. `end`, `prev`: the position behind them.
 
     delivered, merged: events that are frames of their own here, and those inside another's.
+    last: there was nothing behind it.
     """
 
     data: bytes
-    end: str
+    end: Place
     prev: str
     delivered: int
     merged: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Retention has passed a reader, up to `place`. last: the newest of its systems' events up
+    to there; None: there never was one."""
+
+    place: Place
+    last: Place | None
 
 
 class Pages:
     """Reads and renders pages of the journal; keeps the newest whole ones for other readers."""
 
-    def __init__(self, store: Store, renderer: Renderer) -> None:
-        self._store = store
-        self._renderer = renderer
-        self._kept: OrderedDict[tuple[Form, int, str], Page] = OrderedDict()
+    def __init__(self, epoch: str, renderer: Renderer) -> None:
+        """renderer: the reading thread's."""
+        self._epoch = epoch
+        self.renderer = renderer
+        self._kept: ByteCache[tuple[Form, int, str], Page] = ByteCache(PAGES_KEPT)
 
-    def read(self, form: Form, seq: int, prev: str, upto: int) -> Page | None:
-        """The page behind `seq`, up to `upto`; None: nothing of these systems is there."""
-        key = (form, seq, prev)
+    def read(
+        self, db: Connection, form: Form, start: Place, prev: str, upto: Place
+    ) -> Page | Gone:
+        """What comes behind `start`, up to the place `upto`. In the reading thread."""
+        gone = journal.pruned(db)
+        if gone.seq > start.seq:
+            return Gone(gone, journal.last_before(db, form.systems, gone.seq))
+        key = (form, start.seq, prev)
         page = self._kept.get(key)
-        if page is not None:
-            self._kept.move_to_end(key)
-            return page
-        events = journal.read_after(self._store.reader, form.systems, seq, upto, PAGE_EVENTS)
-        if not events:
-            return None
-        page, whole = self._render(form, events, prev)
-        if whole:
-            self._kept[key] = page
-            if len(self._kept) > PAGES_KEPT:
-                self._kept.popitem(last=False)
+        if page is None:
+            events = journal.read_after(db, form.systems, start.seq, upto.seq, PAGE_EVENTS)
+            # A snapshot's place, and what follows a gap, may be ahead of what was told.
+            end = max(start, upto, key=lambda place: place.seq)
+            page = self._render(form, events, prev, end)
+            if not page.last:
+                # One that is not at the end is the same for all.
+                self._kept.put(key, page, len(page.data) + _PAGE)
         return page
 
-    def _render(self, form: Form, events: list[Event], prev: str) -> tuple[Page, bool]:
+    def _render(self, form: Form, events: list[Event], prev: str, end: Place) -> Page:
+        """end: where the reader is behind these events, if they are the last."""
         frames: list[bytes] = []
         size = merged = at = 0
-        place = ""
-        self._renderer.prepare(events)
-        while at < len(events) and size < PAGE_SIZE:
-            run = self._renderer.mergeable(events, at) if form.extended else 1
-            event = self._renderer.merge(events[at : at + run])
-            data = self._renderer.frame(event, form, prev, merged=run)
+        done = time.thread_time() + PAGE_TIME
+        while at < len(events) and size < PAGE_SIZE and (not at or time.thread_time() < done):
+            run = self.renderer.mergeable(events, at) if form.extended else 1
+            event = self.renderer.merge(events[at : at + run])
+            data = self.renderer.frame(event, form, prev, merged=run)
             frames.append(data)
             size += len(data)
             merged += run - 1
             at += run
-            place = event.place
-            prev = journal.format_cursor(self._store.epoch, place)
-        # The last run of a page may go on in the next one; a whole page is the same for all.
-        whole = at < len(events) or len(events) == PAGE_EVENTS
-        return Page(b"".join(frames), place, prev, len(frames), merged), whole
+            prev = journal.format_cursor(self._epoch, event.place)
+        # The last run of a page may go on in the next one.
+        last = at == len(events) < PAGE_EVENTS
+        if not last:
+            end = parse_place(events[at - 1].place)
+        return Page(b"".join(frames), end, prev, len(frames), merged, last)

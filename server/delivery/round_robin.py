@@ -1,4 +1,4 @@
-"""Turns for readers that are behind: one page each, round and round, in small slices of time.
+"""Turns for readers that are behind: what was read for them is handed over in small slices.
 
 However many clients read back history, the event loop is theirs for a millisecond at a time, so
 a live event or a request never waits for more than one slice.
@@ -17,11 +17,13 @@ SLICE: Final = 0.001
 class Reader(Protocol):
     """Who is behind."""
 
-    def feed(self) -> bool: ...
+    def feed(self) -> None:
+        """Take what was read, and have more read."""
+        ...
 
 
 class RoundRobin:
-    """A round of readers that are behind and whose sockets have room.
+    """Readers for whom something was read, in the order in which it was.
 
     telling: are new events about to be told? They go first: it is a matter of a few turns.
     """
@@ -33,7 +35,7 @@ class RoundRobin:
         self._running = False
 
     def add(self, reader: Reader) -> None:
-        """Take a reader into the round; it leaves by itself when it has no more or no room."""
+        """It has its turn when those before have had theirs."""
         self._round[reader] = None
         if not self._running:
             self._running = True
@@ -41,13 +43,14 @@ class RoundRobin:
 
     def _turn(self) -> None:
         end = self._loop.time() + SLICE
-        while self._round and not self._telling():
-            reader = next(iter(self._round))
-            del self._round[reader]
-            if reader.feed():
-                self._round[reader] = None
-            if self._loop.time() >= end:
-                break
-        self._running = bool(self._round)
-        if self._running:
-            self._loop.call_soon(self._turn)
+        try:
+            while self._round and not self._telling():
+                reader = next(iter(self._round))
+                del self._round[reader]
+                reader.feed()
+                if self._loop.time() >= end:
+                    break
+        finally:
+            self._running = bool(self._round)
+            if self._running:
+                self._loop.call_soon(self._turn)

@@ -1,101 +1,209 @@
-"""The truth as of one cursor: system state, last Life Preserver event, active jobs."""
+"""The truth as of one cursor: system state, last Life Preserver event, active jobs.
+
+A snapshot is a read transaction of the state file: however slowly a client takes it, it is the
+truth as of its cursor, nobody waits for it, and no more of it is in memory than the frame that
+is on its way. All but its taking happens in the store's reading thread.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable
+from sqlite3 import Connection
 from typing import Final
 
 import msgspec
 
 from collectors import system_state
 from dispatcher import records
+from dispatcher.records import JobRow
 from server.dialects.values import job_value, rfc3339
 from server.wire.protocol import FRAME_LIMIT
 from sysadmd import journal
-from sysadmd.journal import Place, Transaction
+from sysadmd.journal import Place, format_cursor
 from sysadmd.store import Store
 
 # Of a frame, what is not the list of jobs and the states.
 _ENVELOPE: Final = 2048
+# Snapshots of more than one frame that are under way at once: each holds a connection, that is
+# three descriptors, which SQLite keeps for the next one as long as others use the file. For one
+# more, that which has waited longest for its client is cut.
+MOST: Final = 64
+# Of SQLite's page cache, for each of them; KiB.
+_CACHE: Final = 128
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+class SnapshotCut(Exception):
+    """Others had need of its place."""
+
+
 class Snapshot:
-    """What was true at `place`. The three values are JSON texts."""
+    """What was true at `place`; the jobs are read as they are taken."""
 
-    epoch: str
-    place: Place
-    system_state: bytes
-    life_preserver: bytes
-    jobs: tuple[bytes, ...]
+    def __init__(self, store: Store) -> None:
+        self.epoch = store.epoch
+        self._db = store.open_reader(_CACHE)
+        try:
+            self._begin()
+        except BaseException:
+            self._db.close()
+            raise
 
-    def frames(self, event_id: str, prev: str) -> Iterator[bytes]:
-        """JSON texts of frames named `snapshot`; all but the last say `"more": true`."""
-        cursor = journal.format_cursor(self.epoch, str(self.place))
+    def _begin(self) -> None:
+        self._db.execute("BEGIN")
+        self.place: Place = journal.head(self._db)
+        # A first reading is stored and not told; all else changes with an event.
+        self.system_state = system_state.current(self._db) or b"{}"
+        last = journal.last_event(self._db, "life-preserver", self.place.seq)
+        self.states = b'"system_state":%s,"life_preserver":%s,' % (
+            self.system_state,
+            last.body if last else b"null",
+        )
+        self._rows = records.active_jobs(self._db)
+        # A job that was read and did not fit.
+        self._left: list[bytes] = []
+        self.closed = False
+        # What the first frame holds of jobs is read at once: mostly that is all.
+        self.first, more = self.portion(len(self.states))
+        self.whole = not more
+        if self.whole:
+            self.close()
+
+    def portion(self, beside: int = 0) -> tuple[bytes, bool]:
+        """The jobs of the next frame, as JSON; and are there more?
+
+        beside: bytes that the frame has beside them.
+        """
+        jobs: list[bytes] = []
+        size = beside
+        for job in itertools.chain(self._left, map(self._job, self._rows)):
+            if size and size + len(job) + 1 > FRAME_LIMIT - _ENVELOPE:
+                self._left = [job]
+                return b",".join(jobs), True
+            jobs.append(job)
+            size += len(job) + 1
+        return b",".join(jobs), False
+
+    def _job(self, row: JobRow) -> bytes:
+        return _encode(job_value(row, records.commands(self._db, row.uid)))
+
+    def close(self) -> None:
+        """End its transaction."""
+        self.closed = True
+        self._rows.close()
+        self._db.close()
+
+
+class Opening:
+    """The frames with which a snapshot is told to one client."""
+
+    def __init__(self, snapshots: Snapshots, snapshot: Snapshot, id: str, prev: str) -> None:
+        """id, prev: those of the client's events, and of its subscription."""
+        self._snapshots = snapshots
+        self._snapshot = snapshot
+        self._cursor = cursor = format_cursor(snapshot.epoch, str(snapshot.place))
         now = rfc3339(round(time.time() * 1000))
-        head = (
-            f'{{"namespace":"events","name":"snapshot","id":{json.dumps(event_id)},'
+        self._head = (
+            f'{{"namespace":"events","name":"snapshot","id":{json.dumps(id)},'
             f'"cursor":"{cursor}","prev":"{prev}","time":"{now}",'
         ).encode()
-        states = b'"system_state":%s,"life_preserver":%s,' % (
-            self.system_state,
-            self.life_preserver,
-        )
-        begin, end = 0, self._fitting(0, len(states))
-        while True:
-            more = b'"more":true,' if end < len(self.jobs) else b""
-            args = b'"args":{"cursor":"%s",%s"jobs":[%s]}}' % (
-                cursor.encode(),
-                states,
-                b",".join(self.jobs[begin:end]),
-            )
-            yield head + more + args
-            if not more:
-                return
-            states = b""
-            begin, end = end, self._fitting(end, 0)
+        # Read and not taken yet: a read may be for a subscription that is replaced meanwhile.
+        self._frame: bytes | None = None
+        self._begun = self._complete = False
 
-    def _fitting(self, begin: int, states: int) -> int:
-        """The end of the jobs from `begin` on that one frame takes beside the states' bytes."""
-        end, size = begin, states
-        while end < len(self.jobs):
-            size += len(self.jobs[end]) + 1
-            if size > FRAME_LIMIT - _ENVELOPE and (states or end > begin):
-                break
-            end += 1
-        return end
+    @property
+    def cut(self) -> bool:
+        """It will not be completed: others had need of its place."""
+        return self._snapshot.closed and not self._snapshot.whole and not self._complete
+
+    def frame(self, db: Connection) -> bytes:
+        """The JSON text of the next frame; all but the last say `"more": true`.
+
+        In the reading thread; db: not used, it has its own. Raises: SnapshotCut.
+        """
+        if self._frame is None:
+            self._frame = self._read()
+        return self._frame
+
+    def taken(self) -> bool:
+        """The client has the frame; was it the last one?"""
+        self._frame = None
+        return self._complete
+
+    def _read(self) -> bytes:
+        snapshot = self._snapshot
+        if snapshot.closed and not snapshot.whole:
+            raise SnapshotCut
+        if self._begun:
+            jobs, more = snapshot.portion()
+            states = b""
+        else:
+            self._begun = True
+            jobs, more, states = snapshot.first, not snapshot.whole, snapshot.states
+            if more:
+                # Nobody else begins it.
+                snapshot.first = b""
+        # First: the loop asks meanwhile whether it is cut.
+        self._complete = not more
+        self._snapshots.moved(snapshot, more=more)
+        return b'%s%s"args":{"cursor":"%s",%s"jobs":[%s]}}' % (
+            self._head,
+            b'"more":true,' if more else b"",
+            self._cursor.encode(),
+            states,
+            jobs,
+        )
+
+    def close(self) -> None:
+        """Nobody wants it any more."""
+        self._snapshots.drop(self._snapshot)
 
 
 class Snapshots:
-    """Takes them; clients that ask while nothing changes share one."""
+    """Takes them. Clients that ask while nothing changes share one, if it is a single frame."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._newest: weakref.ref[Snapshot] | None = None
+        # Both are the reading thread's. Of those under way, that which moved last comes last.
+        self._newest: Snapshot | None = None
+        self._under_way: dict[Snapshot, None] = {}
 
-    async def take(self) -> Snapshot:
-        """The truth as of the newest event, read between two changes so that it fits."""
-        return await self._store.write(self._read)
+    async def take(self, asker: Hashable = None) -> Snapshot:
+        """The truth as of the newest event. asker: whose turn it takes."""
+        return await self._store.read(self._take, asker)
 
-    def _read(self, change: Transaction) -> Snapshot:
-        place = journal.head(change.db)
-        # A first reading is stored and not told; all else changes with an event.
-        state = system_state.current(change.db) or b"{}"
-        newest = self._newest() if self._newest is not None else None
-        if newest is not None and (newest.place, newest.system_state) == (place, state):
+    def drop(self, snapshot: Snapshot) -> None:
+        """It is not wanted any more."""
+        if not snapshot.whole:
+            self._store.read(lambda db: self.moved(snapshot, more=False))
+
+    def moved(self, snapshot: Snapshot, *, more: bool) -> None:
+        """A frame of it was taken; more: others follow. In the reading thread."""
+        self._under_way.pop(snapshot, None)
+        if more:
+            self._under_way[snapshot] = None
+        elif not snapshot.closed:
+            snapshot.close()
+
+    def _take(self, db: Connection) -> Snapshot:
+        newest = self._newest
+        if (
+            newest is not None
+            and newest.place == journal.head(db)
+            and newest.system_state == (system_state.current(db) or b"{}")
+        ):
             return newest
-        last = journal.last_event(change.db, "life-preserver", place.seq)
-        jobs = (msgspec.json.encode(job_value(job)) for job in records.active_jobs(change.db))
-        taken = Snapshot(
-            self._store.epoch,
-            place,
-            state,
-            last.body if last else b"null",
-            tuple(jobs),
-        )
-        self._newest = weakref.ref(taken)
+        taken = Snapshot(self._store)
+        if taken.whole:
+            self._newest = taken
+            return taken
+        while len(self._under_way) >= MOST:
+            slowest = next(iter(self._under_way))
+            del self._under_way[slowest]
+            slowest.close()
+        self._under_way[taken] = None
         return taken

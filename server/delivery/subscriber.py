@@ -1,16 +1,19 @@
 """One client's subscription, whichever it has at the time: what its socket is given. No socket.
 
-A reader that keeps up writes at once what is new; one that is behind gets turns.
+A reader that keeps up writes at once what is new; one that is behind has a portion at a time
+read for it, and the next when its socket has taken that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Hashable
 from typing import Final, Protocol
 
 from server.delivery.round_robin import RoundRobin
-from server.delivery.tail import EventsLost, Ledger, Sources, Tail
+from server.delivery.snapshot import SnapshotCut
+from server.delivery.tail import EventsLost, Found, Ledger, Sources, Tail
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import format_cursor
 
@@ -19,6 +22,12 @@ log = logging.getLogger(__name__)
 # Sent when there was no event for this long, so that a client can tell silence from a dead
 # connection; s.
 HEARTBEAT_AFTER: Final = 20.0
+# As long as a snapshot is under way the state file's WAL can but grow: a client has so long for
+# each of its frames, and so long for all; s.
+SNAPSHOT_FRAME: Final = 60.0
+SNAPSHOT_WHOLE: Final = 600.0
+# Of one client at once: each may hold a place among few, and a frame in memory.
+SNAPSHOTS: Final = 2
 
 
 class Outlet(Protocol):
@@ -26,12 +35,12 @@ class Outlet(Protocol):
 
     address: str
 
+    def clock(self) -> float: ...
     @property
     def is_open(self) -> bool: ...
     @property
     def waiting(self) -> bool: ...
     def send(self, text: bytes) -> None: ...
-    def offer(self, data: bytes) -> None: ...
     def write(self) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
 
@@ -46,6 +55,18 @@ class Subscriber:
         self._turns = turns
         self._clock = asyncio.get_running_loop().time
         self._last_event = self._clock()
+        # Whose turns its reads take.
+        self.asker: Hashable = None
+        # When its snapshots were begun, and when a frame of theirs was last given out.
+        self._opened = self._moved = 0.0
+        # Something was given out, or its subscription has changed.
+        self._given = asyncio.Event()
+        # The tail for which something is being read, and what was read and not taken yet.
+        self._reading: Tail | None = None
+        self._read: asyncio.Future[Found] | None = None
+        self._page: bytes | None = None
+        # Something was read, and the socket had no room for it.
+        self._held = False
         # Accounts of subscriptions that were replaced.
         self._closed_ledger = Ledger()
 
@@ -66,57 +87,103 @@ class Subscriber:
 
     def subscribe(self, tail: Tail | None) -> None:
         """Read events from here on; None: no more. Who has left meanwhile hears nothing."""
-        if self.tail is not None:
-            self.tail.leave()
-            self._closed_ledger.add(self.tail.ledger)
-        self.tail = tail if self._outlet.is_open else None
+        before, kept = self.tail, tail if self._outlet.is_open else None
+        openings = kept.openings if kept is not None else None
+        if before is not None:
+            before.leave()
+            self._closed_ledger.add(before.ledger)
+        for other in (before, tail):
+            if other is not None and other.openings is not openings:
+                other.close()
+        self.tail = kept
+        if kept is None and self._read is not None:
+            # Others have its turn.
+            self._read.cancel()
         self._last_event = self._clock()
-        if self.tail is not None:
-            self._turns.add(self)
+        self._moved = self._outlet.clock()
+        if before is None or not openings or before.openings is not openings:
+            self._opened = self._moved
+        self._given.set()
+        self._read_on()
+
+    async def room_for_snapshot(self) -> None:
+        """Return when so few snapshots are under way for it that one more may be."""
+        while self.tail is not None and len(self.tail.openings) >= SNAPSHOTS:
+            self._given.clear()
+            await self._given.wait()
 
     def output(self) -> bytes | None:
-        """Live events for the socket; a reader that is behind queues for its turn instead."""
+        """Events for the socket; None: there are none, or they are being read."""
+        data, self._page = self._page, None
         tail = self.tail
-        if tail is None:
-            return None
-        if tail.behind:
-            self._turns.add(self)
-            return None
-        data = tail.live()
+        if data is None and tail is not None:
+            if tail.behind:
+                self._read_on()
+            else:
+                data = tail.live()
         if data is not None:
             self._last_event = self._clock()
         return data
 
-    def feed(self) -> bool:
-        """Give one page of the journal to the socket; True: there is more and room for it."""
-        tail, outlet = self.tail, self._outlet
-        if tail is None or not outlet.is_open or outlet.waiting or not tail.behind:
-            return False
+    def _read_on(self) -> None:
+        """Have the next portion read, if this is behind and the socket has room for it."""
+        tail = self.tail
+        if self._held:
+            self._held = False
+            self._turns.add(self)
+        if tail is None or self._reading is not None:
+            return
+        if self._outlet.is_open and not self._outlet.waiting and tail.behind:
+            self._reading = tail
+            self._read = self._sources.store.read(tail.next(), self.asker)
+            self._read.add_done_callback(lambda _: self._turns.add(self))
+
+    def feed(self) -> None:
+        """Take what was read for it."""
+        tail, read = self._reading, self._read
+        assert read is not None
+        if tail is self.tail and self._outlet.is_open and self._outlet.waiting:
+            # A reply before it may be that of another subscription.
+            self._held = True
+            return
+        self._reading = self._read = None
+        if tail is None or tail is not self.tail or not self._outlet.is_open:
+            # It was for a subscription that was replaced.
+            if not read.cancelled():
+                read.exception()
+            self._read_on()
+            return
+        outlet = self._outlet
         try:
-            page = tail.page()
+            data = tail.take(read.result(), self._told)
         except EventsLost as error:
             outlet.close(4410, str(error))
-            return False
+        except SnapshotCut:
+            outlet.close(4408, "the snapshot was taken too slowly, and others waited")
         except Exception:  # the outer edge: what can't be read for one stops no other
             log.exception("%s: what it has missed can't be read", outlet.address)
             outlet.close(1011, "the journal can't be read on; see the server's log")
-            return False
-        if page is None:
-            tail.follow(self._told)
-            return False
-        self._last_event = self._clock()
-        if page:
-            outlet.offer(page)
-        return not outlet.waiting
+        else:
+            self._moved = self._outlet.clock()
+            self._given.set()
+            self._page = data or None
+            # Asks for it, and for what comes next.
+            outlet.write()
 
     def _told(self) -> None:
         """There are new events."""
         if not self._outlet.waiting:
             self._outlet.write()
 
-    def tick(self) -> None:
-        """Every second: a heartbeat when that is due, at once if we stood still."""
-        tail, now = self.tail, self._clock()
+    def tick(self, now: float) -> None:
+        """Every second: a heartbeat when that is due, at once if we stood still.
+
+        now: by the clock that clients' deadlines go by.
+        """
+        tail = self.tail
+        if tail is not None and tail.openings:
+            self._hurry(tail, now)
+        now = self._clock()
         if (
             tail is not None
             and tail.form.extended
@@ -129,3 +196,12 @@ class Subscriber:
             sources = self._sources
             cursor = format_cursor(sources.store.epoch, str(sources.hub.head))
             self._outlet.send(sources.renderer.heartbeat(tail.form, cursor, tail.prev))
+
+    def _hurry(self, tail: Tail, now: float) -> None:
+        """Part from who holds a snapshot for too long."""
+        if (
+            tail.openings[0].cut
+            or now - self._moved >= SNAPSHOT_FRAME
+            or now - self._opened >= SNAPSHOT_WHOLE
+        ):
+            self._outlet.close(4408, "the snapshot was taken too slowly; others wait")

@@ -1,18 +1,22 @@
 """One subscription: a reader of the journal with a position. No socket, no request.
 
 There is one way to read: from a position towards the head. A reader that has reached the head
-takes new frames from its channel's ring; one that has not, or fell out of the ring, reads pages
-of the journal. Both give the same bytes, so the change-over has no seam.
+takes new frames from its channel's ring; one that has not, or fell out of the ring, is given
+pages of the journal, read in the store's reading thread. Both give the same bytes, and a place
+says where in the ring it is, so the change-over has no seam.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from server.delivery.frames import Form, Renderer
 from server.delivery.hub import Channel, Hub
-from server.delivery.pages import Pages
+from server.delivery.pages import Gone, Page, Pages
+from server.delivery.snapshot import Opening
 from server.wire.protocol import text_frame
 from sysadmd import journal
 from sysadmd.journal import Place, parse_place
@@ -51,6 +55,10 @@ class Sources:
     renderer: Renderer
 
 
+# What a read has found: a frame of the opening, a page, or what retention took.
+Found = bytes | Page | Gone
+
+
 class Tail:
     """A subscription's position and what it has seen."""
 
@@ -60,16 +68,14 @@ class Tail:
         form: Form,
         start: Place,
         prev: str,
-        opening: Iterator[bytes] | None = None,
+        openings: deque[Opening] | None = None,
     ) -> None:
-        """It goes on behind `start`; opening: frames before its events."""
+        """It goes on behind `start`; openings: frames before its events."""
         self._sources = sources
         self._hub = sources.hub
         self._channel: Channel | None = None
         self._tell: Callable[[], object] | None = None
-        self._index = 0
-        # Frames before the first event, one at a time as the socket takes them.
-        self.opening = opening or iter(())
+        self.openings = deque[Opening]() if openings is None else openings
         self.form = form
         self._start = start
         # The last event given out (or passed), and its cursor as these systems' chain has it.
@@ -84,24 +90,39 @@ class Tail:
 
     def widened(self, form: Form, prev: str) -> Tail:
         """A tail for other systems that goes on here."""
-        return Tail(self._sources, form, self._place, prev, self.opening)
+        return Tail(self._sources, form, self._place, prev, self.openings)
 
     @property
     def ledger(self) -> Ledger:
-        """The account as of now; published is what the hub has told since the start."""
+        """The account as of now; published is what the hub has told since the start, and what
+        it is yet to tell if this is further on."""
         systems = self.form.systems
-        owed = self._hub.head.count(systems) - self._place.count(systems)
-        published = self._hub.head.count(systems) - self._start.count(systems)
-        return Ledger(published, self._delivered, self._merged, self._gapped, max(0, owed))
+        passed = self._place.count(systems) - self._start.count(systems)
+        owed = max(0, self._ahead(self._place))
+        return Ledger(passed + owed, self._delivered, self._merged, self._gapped, owed)
+
+    def _ahead(self, place: Place) -> int:
+        """How many events of these systems were told behind a place; below 0: the place is
+        ahead of what was told, as a snapshot's may be."""
+        systems = self.form.systems
+        return self._hub.head.count(systems) - place.count(systems)
+
+    @property
+    def _index(self) -> int:
+        """Where in the ring of the channel it is."""
+        assert self._channel is not None
+        return self._channel.end - self._ahead(self._place)
 
     def live(self) -> bytes | None:
         """New frames from the ring; None: there are none, or `behind` says so."""
         channel = self._channel
-        if channel is None or self._index == channel.end or self.behind:
+        if channel is None or self.openings:
             return None
-        data, place = channel.since(self._index)
-        self._delivered += channel.end - self._index
-        self._index = channel.end
+        index = self._index
+        if not channel.start <= index < channel.end:
+            return None
+        data, place = channel.since(index)
+        self._delivered += channel.end - index
         self._place = parse_place(place)
         self.prev = channel.prev
         return data or None
@@ -109,70 +130,63 @@ class Tail:
     @property
     def current(self) -> bool:
         """Everything that was told has been given out."""
-        return self._channel is not None and self._index == self._channel.end
+        return not self.behind and self._ahead(self._place) <= 0
 
     @property
     def behind(self) -> bool:
         """The ring has not, or no longer, what comes next: read the journal."""
-        if self._channel is not None and self._index < self._channel.start:
-            self.leave()
-        return self._channel is None
+        channel = self._channel
+        return channel is None or bool(self.openings) or self._index < channel.start
 
-    def page(self) -> bytes | None:
-        """The next portion: the opening, then the journal; None: at the head, live from here.
+    def next(self) -> Callable[[Connection], Found]:
+        """What reads the next portion, in the reading thread: the opening, then the journal."""
+        if self.openings:
+            return self.openings[0].frame
+        form, start, prev, upto = self.form, self._place, self.prev, self._hub.head
+        return lambda db: self._sources.pages.read(db, form, start, prev, upto)
 
+    def take(self, found: Found, tell: Callable[[], object]) -> bytes:
+        """Move over what was read; what the socket gets of it.
+
+        tell: what is called for new frames in the ring, once that has what comes next.
         Raises: EventsLost for a plain client that retention has passed.
         """
-        opening = next(self.opening, None)
-        if opening is not None:
-            return text_frame(opening)
-        sources = self._sources
-        db = sources.store.reader
-        db.execute("BEGIN")
-        try:
-            gone = journal.pruned(db)
-            if gone.seq > self._place.seq:
-                gap = self._pass(gone)
-                if gap is not None:
-                    return gap
-            page = sources.pages.read(self.form, self._place.seq, self.prev, self._hub.head.seq)
-        finally:
-            db.execute("COMMIT")
-        if page is None:
-            self._join()
-            return None
-        self._place = parse_place(page.end)
-        self.prev = page.prev
-        self._delivered += page.delivered
-        self._merged += page.merged
-        return page.data
+        if isinstance(found, bytes):
+            if self.openings[0].taken():
+                self.openings.popleft()
+            return text_frame(found)
+        if isinstance(found, Gone):
+            return self._pass(found)
+        self._place = found.end
+        self.prev = found.prev
+        self._delivered += found.delivered
+        self._merged += found.merged
+        if found.last:
+            # A channel that is new, or whose ring has moved on, may lack some still: until they
+            # are read it keeps what comes.
+            self._follow(tell)
+        else:
+            self.leave()
+        return found.data
 
-    def _pass(self, gone: Place) -> bytes | None:
+    def _pass(self, gone: Gone) -> bytes:
         """Move over what retention took; the gap frame if any of it was ours."""
         systems = self.form.systems
-        lost = gone.count(systems) - self._place.count(systems)
-        self._place = gone
+        lost = gone.place.count(systems) - self._place.count(systems)
+        self._place = gone.place
         if lost == 0:
-            return None
+            return b""
+        self._gapped += lost
         if not self.form.extended:
             raise EventsLost(f"{lost} events were removed by retention before they were taken")
-        store = self._sources.store
-        last = journal.last_before(store.reader, systems, gone.seq)
-        to = journal.format_cursor(store.epoch, str(last or gone))
+        to = journal.format_cursor(self._sources.store.epoch, str(gone.last or gone.place))
         frame = self._sources.renderer.gap(self.form, self.prev, to, lost)
-        self._gapped += lost
         self.prev = to
         return frame
 
-    def _join(self) -> None:
-        """At the head: from here on the ring has what comes."""
-        self._channel = self._hub.channel(self.form)
-        self._index = self._channel.end
-        self._place = self._hub.head
-
-    def follow(self, tell: Callable[[], object]) -> None:
-        """Be told of new frames in the ring, once `page` has led there."""
-        if self._channel is not None:
+    def _follow(self, tell: Callable[[], object]) -> None:
+        if self._channel is None:
+            self._channel = self._hub.channel(self.form, self._place, self.prev)
             self._channel.subscribers[tell] = None
             self._tell = tell
 
@@ -181,3 +195,8 @@ class Tail:
         if self._channel is not None and self._tell is not None:
             self._channel.subscribers.pop(self._tell, None)
         self._channel = self._tell = None
+
+    def close(self) -> None:
+        """Give up its openings: nobody reads them any more."""
+        for opening in self.openings:
+            opening.close()

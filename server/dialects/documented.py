@@ -5,17 +5,16 @@ Source: events.rst; docs/protocol.md for errors, `commands` and `result`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import replace
 
 from dispatcher.events import Told
-from dispatcher.records import Command, Job
-from server.dialects.values import command_value, rfc3339
+from dispatcher.records import JobRow
+from server.dialects.values import CommandEntry, rfc3339, with_log
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
 
@@ -31,6 +30,19 @@ RESERVED: Final = frozenset(
 )
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """A job's commands as an event tells them. texts: a JSON list; logs: JSON texts by number.
+
+    shared: the texts that several of them have.
+    """
+
+    texts: msgspec.Raw
+    entries: Sequence[CommandEntry]
+    shared: Collection[str]
+    logs: Mapping[int, msgspec.Raw]
 
 
 class Documented:
@@ -58,17 +70,17 @@ class Documented:
         """`args` of an event that is not a job's, from its body in the journal: JSON texts."""
         return body
 
-    def tells(self, job: Job, told: Told) -> bool:
+    def tells(self, job: JobRow, told: Told) -> bool:
         """Is there such an event of a job?"""
         return True
 
-    def job_args(self, job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
-        """`args` of a job's event. logs: the text shown of each command, by its number."""
+    def job_args(self, job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
+        """`args` of a job's event."""
         args: dict[str, Any] = {"state": told.state, "process_id": job.id}
         if job.event_system:
             args = {"event_system": job.event_system, **args, **job.fields}
         if told.state != "pending":
-            args["process_details"] = process_details(job, told, logs)
+            args["process_details"] = process_details(job, told, commands)
         elif job.event_system:
             args["process_details"] = {"state": "pending", "process_id": job.id}
         return args
@@ -89,7 +101,7 @@ def error_args(error: ProtocolError) -> dict[str, Any]:
     return {"code": error.code, "message": phrase, "detail": error.detail[:DETAIL]}
 
 
-def process_details(job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
+def process_details(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
     """What an event says of a job's commands."""
     finished = told.state == "finished"
     # A job that never ran was started and finished at one moment: the document wants both keys.
@@ -98,59 +110,26 @@ def process_details(job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, 
         "state": told.state,
         "process_id": job.id,
         "time_started": rfc3339(started),
-        "cmd_list": [command.text for command in job.commands],
+        "cmd_list": commands.texts,
     }
     if finished:
         details["time_finished"] = rfc3339(job.finished or started)
         details["result"] = job.result
-    elif job.commands:
-        details["current_cmd"] = job.commands[told.command].text
-    shared = shared_texts(job)
+    elif commands.entries:
+        details["current_cmd"] = commands.entries[told.command].text
     codes: dict[str, str] = {}
-    entries: list[dict[str, Any]] = []
-    for number, command in enumerate(job.commands):
-        text, log = command.text, logs.get(number)
-        entry = command_value(_as_told(command, told, number))
+    values: list[msgspec.Raw] = []
+    for number, entry in enumerate(commands.entries):
+        text, value, log = entry.text, entry.value, commands.logs.get(number)
         if log is not None:
             reserved = text in RESERVED or text.startswith(RETURN_CODE)
             if not reserved:
                 details[text] = log
-            if reserved or text in shared:
-                entry["log"] = log
-        if entry["return_code"] is not None:
-            codes[RETURN_CODE + text] = entry["return_code"]
-        entries.append(entry)
+            if reserved or text in commands.shared:
+                value = with_log(value, log)
+        if entry.return_code is not None:
+            codes[RETURN_CODE + text] = entry.return_code
+        values.append(value)
     details.update(codes)
-    details["commands"] = entries
+    details["commands"] = values
     return details
-
-
-def shared_texts(job: Job) -> Collection[str]:
-    """The texts that several of its commands have: as keys of an object they are one."""
-    if len(job.commands) < 2:
-        return ()
-    counts = Counter(command.text for command in job.commands)
-    return {text for text, count in counts.items() if count > 1}
-
-
-def has_ended(command: Command, told: Told, number: int) -> bool:
-    """Had the command ended, after having been started, when the event was told?"""
-    if command.state in ("pending", "skipped"):
-        return False
-    return told.state == "finished" or number < told.command
-
-
-def _as_told(command: Command, told: Told, number: int) -> Command:
-    """The command as it was when the event was told: its record may say more by now."""
-    if has_ended(command, told, number):
-        return command
-    running = told.state == "running" and number == told.command
-    state = "running" if running else command.state if told.state == "finished" else "pending"
-    return replace(
-        command,
-        state=state,
-        return_code=None,
-        started=command.started if running else None,
-        finished=None,
-        log_size=told.end if running else 0,
-    )

@@ -5,15 +5,14 @@ Source: the original server of 2018, its defects excepted; docs/protocol.md, "Di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher.events import Told
-from dispatcher.records import Job
-from server.dialects.documented import Documented, error_args, frame, process_details
+from dispatcher.records import JobRow
+from server.dialects.documented import Commands, Documented, error_args, frame, process_details
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
 
@@ -46,14 +45,14 @@ class Original(Documented):
         _write_priorities(args)
         return msgspec.json.encode(args)
 
-    def tells(self, job: Job, told: Told) -> bool:
+    def tells(self, job: JobRow, told: Told) -> bool:
         # A start notice, all at the end; of a class's jobs everything.
         return bool(job.event_system) or told.is_start or told.state == "finished"
 
-    def job_args(self, job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
+    def job_args(self, job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
         if job.event_system is None and told.is_start:
             return {"process_id": job.id, "state": "running"}
-        details = _details(job, told, logs)
+        details = _details(job, told, commands)
         if job.event_system is None:
             return details
         return {
@@ -64,11 +63,11 @@ class Original(Documented):
         }
 
 
-def _details(job: Job, told: Told, logs: Mapping[int, str]) -> dict[str, Any]:
+def _details(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
     """No addition of ours, and local times."""
     if told.state == "pending":
         return {"state": "pending", "process_id": job.id}
-    details = process_details(job, told, logs)
+    details = process_details(job, told, commands)
     for key in ("commands", "result"):
         details.pop(key, None)
     details["time_started"] = _local_time(job.started or job.finished or job.created)

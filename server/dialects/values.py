@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-from dispatcher.records import Command, Job
+import msgspec
+
+from dispatcher.records import Command, JobRow
 from sysadmd.settings import NO_QUEUE
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class CommandEntry(msgspec.Struct, frozen=True):
+    """One command as an event tells it. value: its JSON, but for the log."""
+
+    text: str
+    return_code: str | None
+    value: msgspec.Raw
 
 
 # Events of one commit share their moment, those of one job its times.
@@ -27,7 +40,7 @@ def queue_name(queue: str | None) -> str:
     return NO_QUEUE if queue is None else queue
 
 
-def job_value(job: Job) -> dict[str, Any]:
+def job_value(job: JobRow, commands: Iterable[Command]) -> dict[str, Any]:
     """All that is known of a job. Values of `env` are never told, only names."""
     return {
         "id": job.id,
@@ -41,7 +54,7 @@ def job_value(job: Job) -> dict[str, Any]:
         "cwd": job.cwd,
         "env": sorted(job.env),
         "event_system": job.event_system,
-        "commands": [command_value(command) for command in job.commands],
+        "commands": [command_value(command) for command in commands],
     }
 
 
@@ -50,10 +63,21 @@ def command_value(command: Command) -> dict[str, Any]:
     code = command.return_code
     return {
         "command": command.text,
-        "argv": command.argv,
+        "argv": msgspec.Raw(command.argv),
         "state": command.state,
         "return_code": None if code is None else str(code),
         "log_size": command.log_size or 0,
         "time_started": _time(command.started),
         "time_finished": _time(command.finished),
     }
+
+
+def entry(command: Command) -> CommandEntry:
+    """One command for events."""
+    value = command_value(command)
+    return CommandEntry(command.text, value["return_code"], msgspec.Raw(_encode(value)))
+
+
+def with_log(value: msgspec.Raw, log: msgspec.Raw) -> msgspec.Raw:
+    """A command's JSON object, and in it its log, which is JSON, too."""
+    return msgspec.Raw(b'%s,"log":%s}' % (bytes(value)[:-1], bytes(log)))

@@ -173,12 +173,6 @@ class Connection:
             self._queue(text_frame(text))
             self.write()
 
-    def offer(self, data: bytes) -> None:
-        """Write a portion of output now; only while nothing is `waiting`."""
-        if self.phase is Phase.OPEN:
-            self._rest = memoryview(data)
-            self.write()
-
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, behind what is being written."""
         if self.phase is Phase.OPEN:

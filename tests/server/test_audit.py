@@ -63,11 +63,11 @@ def test_what_was_refused_is_not_in_the_trail_as_done(daemon: Daemon) -> None:
 def test_a_job_and_its_entry_are_committed_together_or_not_at_all(tmp_path: Path) -> None:
     order = Order(commands=(Spec(("true",), "true"),), id="a")
 
-    def fails(change: Transaction, jobs: Sequence[records.Job]) -> None:
+    def fails(change: Transaction, jobs: Sequence[records.JobRow]) -> None:
         audit.write(change, "root", "here", jobs[0].id)
         raise LookupError
 
-    def notes(change: Transaction, jobs: Sequence[records.Job]) -> None:
+    def notes(change: Transaction, jobs: Sequence[records.JobRow]) -> None:
         audit.write(change, "root", "here", jobs[0].id)
 
     async def body() -> None:
@@ -77,10 +77,10 @@ def test_a_job_and_its_entry_are_committed_together_or_not_at_all(tmp_path: Path
             dispatcher.reconfigure(DispatcherSettings())
             with pytest.raises(LookupError):
                 await dispatcher.submit([order], fails)
-            assert records.active_jobs(store.reader) == []
+            assert list(records.active_jobs(store.reader)) == []
             assert audit.entries(store.reader, 0, 2**62, 0, 10) == []
             (job,) = await dispatcher.submit([order], notes)
-            assert records.active_jobs(store.reader) == [job]
+            assert list(records.active_jobs(store.reader)) == [job]
             assert [e.action for e in audit.entries(store.reader, 0, 2**62, 0, 10)] == ["a"]
         finally:
             store.close()

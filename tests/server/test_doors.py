@@ -21,11 +21,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from server.wire.connection import OUTPUT_HIGH, STRANGER_FRAMES
+from server.wire.connection import MEMBER_MESSAGE, OUTPUT_HIGH, STRANGER_FRAMES
 from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
+from sysadmd.settings import ServerSettings
 from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
+from tests.kit.figures import resident
 
 
 @contextlib.contextmanager
@@ -472,7 +474,7 @@ def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked_for_it(tmp_path
             daemon.config.write_text(f"{QUIET}[server]\n{tls}\n")
             daemon.reload("reload refused")
             assert said in daemon.log.read_text()
-            assert fetch(daemon, "/healthz")[0] == 200
+            assert daemon.fetch("/healthz")[0] == 200
             daemon.stop()
         daemon.log.write_text("")
         with pytest.raises(AssertionError, match=re.escape(said)):
@@ -492,7 +494,7 @@ def test_files_that_do_not_answer_hold_up_nobody(tmp_path: Path) -> None:
         daemon.config.unlink()
         os.mkfifo(daemon.config)
         daemon.reload("configuration: no answer from the disk within 0.5 s")
-        assert fetch(daemon, "/healthz")[0] == 200
+        assert daemon.fetch("/healthz")[0] == 200
         daemon.config.unlink()
         daemon.config.write_text(QUIET)
         daemon.reload()
@@ -663,7 +665,7 @@ def test_what_waits_when_its_token_is_revoked_is_not_done(daemon: Daemon) -> Non
         client = RawClient(daemon.state_dir)
         client.send("rpc", "auth_token", {"token": token})
         assert b'"response"' in client.frame()
-        for _ in range(30):
+        for _ in range(2 * ServerSettings().requests_in_flight):
             client.send("rpc", "dispatcher", {"action": "list"})
         client.send("rpc", "dispatcher", {"action": "run", "late": "true"})
 
@@ -677,3 +679,18 @@ def test_what_waits_when_its_token_is_revoked_is_not_done(daemon: Daemon) -> Non
         wait_for(lambda: len(admin.ask("rpc", "clients", {"action": "list"})["clients"]) == 1)
         active = admin.ask("rpc", "dispatcher", {"action": "list"})["jobs"]["no_queue"]
         assert active.keys() == jobs.keys()
+
+
+def test_long_requests_that_are_refused_leave_nothing_in_memory(daemon: Daemon) -> None:
+    client = RawClient(daemon.state_dir).log_in()
+
+    def refused(times: int) -> float:
+        for _ in range(times):
+            client.send_text(b'"' + b"x" * (MEMBER_MESSAGE - 100))
+            assert b'"error"' in client.frame()
+        return resident(daemon.pid)
+
+    before = refused(5)
+    # MiB; each has one.
+    assert refused(40) - before < 20
+    client.close()

@@ -111,9 +111,9 @@ def test_a_start_that_hangs_is_no_keeper_that_does_not_answer(tmp_path: Path) ->
 def test_a_collector_that_raises(tmp_path: Path) -> None:
     flag = tmp_path / "broken"
     before = (
-        "import collectors.hostname as h, pathlib; name = h.socket.gethostname; "
+        "import collectors.hostname as h, pathlib; name = h.host_name; "
         f"flag = pathlib.Path({str(flag)!r}); "
-        "h.socket.gethostname = lambda: name() if not flag.exists() else 1 / 0"
+        "h.host_name = lambda: name() if not flag.exists() else 1 / 0"
     )
     config = QUIET.replace("enabled = false", "interval = 1", 1)
     with Daemon(tmp_path / "state", config, before=before) as daemon:

@@ -14,30 +14,40 @@ from server.delivery.tail import Sources, Tail
 from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import START
-from sysadmd.store import open_store
+from sysadmd.store import Store, open_store
+
+FORM = Form(DIALECTS["documented"], True, frozenset({2}))
 
 
 class Outlet:
-    """Takes everything, and says of itself what the test wants."""
+    """A socket that takes one portion when it is told to."""
 
     address = "here"
     waiting = False
 
     def __init__(self) -> None:
         self.is_open = True
-        self.given: list[bytes] = []
+        self.offered = asyncio.Semaphore(0)
+
+    def clock(self) -> float:
+        return 0.0
 
     def send(self, text: bytes) -> None:
-        self.given.append(text)
-
-    def offer(self, data: bytes) -> None:
-        self.given.append(data)
+        self.offered.release()
 
     def write(self) -> None:
-        pass
+        self.offered.release()
 
     def close(self, code: int, reason: str) -> None:
         self.is_open = False
+
+
+def sources_of(store: Store, directory: Path) -> Sources:
+    live, paged = (
+        Renderer(JobEvents(db, store.epoch, directory, lambda: 1024))
+        for db in (store.reader, store.thread_reader)
+    )
+    return Sources(store, Pages(store.epoch, paged), Hub(store, live), live)
 
 
 def test_who_is_being_sent_away_is_given_no_more_of_the_journal(tmp_path: Path) -> None:
@@ -45,22 +55,58 @@ def test_who_is_being_sent_away_is_given_no_more_of_the_journal(tmp_path: Path) 
         store = open_store(tmp_path / "state.db", SCHEMAS)
         try:
             await store.write(
-                lambda change: journal.append_many(change, "system-state", [b"{}"] * 200, 0)
+                lambda change: journal.append_many(change, "system-state", [b"{}"] * 600, 0)
             )
-            renderer = Renderer(JobEvents(store, tmp_path, lambda: 1024))
-            hub = Hub(store, renderer)
-            sources = Sources(store, Pages(store, renderer), hub, renderer)
             outlet = Outlet()
-            turns = RoundRobin(asyncio.get_running_loop(), lambda: True)
+            sources = sources_of(store, tmp_path)
+            turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
             subscriber = Subscriber(outlet, sources, turns)
-            form = Form(DIALECTS["documented"], True, frozenset({2}))
-            subscriber.subscribe(Tail(sources, form, START, ""))
-            assert subscriber.feed()
-            assert len(outlet.given) == 1
+            subscriber.subscribe(Tail(sources, FORM, START, ""))
+            await outlet.offered.acquire()
+            assert subscriber.output()
+            # The next portion is on its way when the client is sent away.
+            assert subscriber.output() is None
             outlet.close(4401, "enough")
-            assert not subscriber.feed()
-            assert len(outlet.given) == 1
+            await store.read(lambda db: None)
+            assert subscriber.output() is None
+            assert outlet.offered.locked()
         finally:
             store.close()
 
-    asyncio.run(body())
+    asyncio.run(asyncio.wait_for(body(), 20))
+
+
+def test_what_is_committed_while_the_last_page_is_read_comes_once_and_live(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+
+            def more(count: int) -> asyncio.Future[list[journal.Event]]:
+                return store.begin_write(
+                    lambda change: journal.append_many(
+                        change, "system-state", [b"{}"] * count, 0
+                    )
+                )
+
+            await more(3)
+            outlet = Outlet()
+            sources = sources_of(store, tmp_path)
+            turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
+            store.publish = sources.hub.publish
+            subscriber = Subscriber(outlet, sources, turns)
+            subscriber.subscribe(Tail(sources, FORM, START, ""))
+            given = b""
+            for _ in range(50):
+                await more(2)
+                given += subscriber.output() or b""
+            while (tail := subscriber.tail) is None or not tail.current:
+                await outlet.offered.acquire()
+                given += subscriber.output() or b""
+            assert given.count(b'"cursor"') == 103
+            assert tail.ledger.delivered == tail.ledger.published == 103
+        finally:
+            store.close()
+
+    asyncio.run(asyncio.wait_for(body(), 20))
