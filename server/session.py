@@ -435,15 +435,10 @@ def _read(read: Callable[[], Request]) -> Request | ProtocolError:
 
 
 def _read_long(read: Callable[[], Request]) -> Request | ProtocolError:
-    """The same without the collector of garbage. One at a time.
-
-    That would look at all values again and again, in vain, and hold the interpreter's lock: the
-    loop would wait for 0.3 s. Counted as old at once, they are not looked at when it is back.
-    """
+    """The same without the collector of garbage: it would look at all values again and again
+    as they come, in vain, and nothing else runs meanwhile."""
     gc.disable()
     try:
         return _read(read)
     finally:
-        gc.freeze()
-        gc.unfreeze()
         gc.enable()
