@@ -694,3 +694,19 @@ def test_long_requests_that_are_refused_leave_nothing_in_memory(daemon: Daemon) 
     # MiB; each has one.
     assert refused(40) - before < 20
     client.close()
+
+
+def test_connections_that_have_sent_a_long_request_leave_nothing_in_memory(
+    daemon: Daemon,
+) -> None:
+    def come_and_go(times: int) -> float:
+        for _ in range(times):
+            client = RawClient(daemon.state_dir).log_in()
+            client.send_text(b'{"a":' * 4000)
+            assert b'"error"' in client.frame()
+            client.close()
+        return resident(daemon.pid)
+
+    before = come_and_go(100)
+    # MiB; each is some 30 KiB while it is there.
+    assert come_and_go(300) - before < 4
