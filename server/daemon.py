@@ -198,16 +198,7 @@ class Daemon:
         pair: tls.KeyPair,
     ) -> None:
         path = self.state.path
-
-        def renderer(db: Connection) -> Renderer:
-            def log_limit() -> int:
-                return self.settings.dispatcher.event_log_limit
-
-            return Renderer(JobEvents(db, store.epoch, path, log_limit))
-
-        live = renderer(store.reader)
-        hub = Hub(store, live)
-        store.publish = hub.publish
+        sources = self._sources(store)
         dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()
@@ -215,7 +206,7 @@ class Daemon:
         welcome = session_maker(
             lambda: self.settings,
             path,
-            Sources(store, Pages(store.epoch, renderer(store.thread_reader)), hub, live),
+            sources,
             dispatcher,
             collectors,
             admin_token,
@@ -257,6 +248,20 @@ class Daemon:
         await _say_goodbye(listeners, dispatcher)
         for task in running:
             task.cancel()
+
+    def _sources(self, store: Store) -> Sources:
+        """What subscriptions read; from here on events are told."""
+
+        def renderer(db: Connection) -> Renderer:
+            def log_limit() -> int:
+                return self.settings.dispatcher.event_log_limit
+
+            return Renderer(JobEvents(db, store.epoch, self.state.path, log_limit))
+
+        live = renderer(store.reader)
+        hub = Hub(store, live)
+        store.publish = hub.publish
+        return Sources(store, Pages(store.epoch, renderer(store.thread_reader)), hub, live)
 
     async def _certificate(self, settings: Settings) -> tuple[tls.KeyPair, ssl.SSLContext]:
         """What is to be shown, made if that is due. Raises: one of _NO_CERTIFICATE."""

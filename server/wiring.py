@@ -56,8 +56,7 @@ def session_maker(
         return [*filter(None, ours), *collectors.troubles()]
 
     store = sources.store
-    sessions = Sessions(store)
-    trail, accounts = Audit(store), Accounts(auth)
+    sessions, trail, accounts = Sessions(store), Audit(store), Accounts(auth)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(host_name),
@@ -78,7 +77,6 @@ def session_maker(
         health,
         Metrics(store, sources.hub, sessions, dispatcher, collectors, clock, admin_token),
     )
-    logins = Logins(store, accounts, trail)
     turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
 
     def welcome(connection: Connection) -> Session:
@@ -89,7 +87,7 @@ def session_maker(
             sessions=sessions,
             classes=classes,
             gate=gate,
-            logins=logins,
+            logins=Logins(store, accounts, trail),
             store=store,
             spawn=spawn,
         )
