@@ -140,12 +140,6 @@ class JobRow(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
 
 
-class Job(JobRow, frozen=True):
-    """All that is known of a job."""
-
-    commands: tuple[Command, ...]
-
-
 _ROW: Final = (
     "SELECT uid, id, queue, state, result, created, started, finished, timeout, env, cwd, key,"
     " event_system, fields FROM jobs"
@@ -159,22 +153,10 @@ _NO_END: Final = 2**62
 _CHUNK: Final = 500
 
 
-def job(db: Connection, uid: int) -> Job | None:
-    """The job of this uid, and its commands."""
-    found = row(db, uid)
-    return None if found is None else _whole(db, found)
-
-
 def is_announced(db: Connection, uid: int, n: int) -> bool:
     """Has a keeper taken this command?"""
     query = "SELECT 1 FROM commands WHERE job = ? AND n = ? AND next_at IS NOT NULL"
     return db.execute(query, (uid, n)).fetchone() is not None
-
-
-def newest(db: Connection, id: str) -> Job | None:
-    """The youngest job that has, or had, this id, and its commands."""
-    found = newest_row(db, id)
-    return None if found is None else _whole(db, found)
 
 
 def row(db: Connection, uid: int) -> JobRow | None:
@@ -183,7 +165,7 @@ def row(db: Connection, uid: int) -> JobRow | None:
     return None if found is None else _row(found)
 
 
-def newest_row(db: Connection, id: str) -> JobRow | None:
+def newest(db: Connection, id: str) -> JobRow | None:
     """The youngest job that has, or had, this id."""
     found = db.execute(f"{_ROW} WHERE id = ? ORDER BY uid DESC LIMIT 1", (id,)).fetchone()
     return None if found is None else _row(found)
@@ -281,11 +263,6 @@ def unknown(db: Connection, uids: Iterable[int]) -> list[int]:
         query = f"SELECT uid FROM jobs WHERE uid IN ({_marks(some)})"
         gone.difference_update(uid for (uid,) in db.execute(query, some))
     return sorted(gone)
-
-
-def _whole(db: Connection, found: JobRow) -> Job:
-    head: Any = msgspec.structs.asdict(found)
-    return Job(**head, commands=tuple(commands(db, found.uid)))
 
 
 def _row(found: Sequence[Any]) -> JobRow:

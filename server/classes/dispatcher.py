@@ -206,7 +206,7 @@ def _in_full(db: Connection, row: JobRow) -> msgspec.Raw:
 
 def _find(db: Connection, request: Request, id: str) -> JobRow:
     """The newest job of the id that was asked for. Raises: ProtocolError 404."""
-    row = records.newest_row(db, id)
+    row = records.newest(db, id)
     if row is None:
         raise request.refuse(404, f"there is no job {quoted(id)}; list and history name them")
     return row

@@ -12,10 +12,10 @@ from typing import Literal
 
 import pytest
 
-from dispatcher.records import Job
 from tests.kit import wait_for
 from tests.kit.crash import another_boot, cut_power, lose, machine_crash
 from tests.kit.driver import Driver
+from tests.kit.jobs import Job
 from tests.kit.processes import begun, books, end, end_pairs, holders
 from tests.kit.state_file import state_file
 from tests.kit.torture import torture

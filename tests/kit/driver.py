@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dispatcher import logs, records
-from dispatcher.records import Job
+from dispatcher import logs
+from tests.kit.jobs import Job, job_of
 from tests.kit.processes import Program, clean, holders
 from tests.kit.state_file import state_file
 from tests.kit.teardown import checked
@@ -89,7 +89,7 @@ class Driver(Program):
     def job(self, uid: int) -> Job:
         """The job, from the state file."""
         with state_file(self.state_dir) as db:
-            job = records.job(db, uid)
+            job = job_of(db, uid)
         assert job is not None
         return job
 

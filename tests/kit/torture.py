@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from dispatcher import logs, records
-from dispatcher.records import Job
+from dispatcher import logs
 from tests.kit.crash import Machine, machine_crash
+from tests.kit.jobs import Job, job_of
 from tests.kit.processes import end, holders, starters
 from tests.kit.state_file import state_file
 from tests.kit.waiting import wait_for
@@ -324,7 +324,7 @@ def prove(
     begun = Counter((id, int(n)) for id, n, word in signed if word == "begins")
     with state_file(state_dir) as db:
         for plan in planned:
-            job = records.job(db, plan.uid) if plan.uid else None
+            job = job_of(db, plan.uid) if plan.uid else None
             if job is None or job.state != "finished":
                 tally.lost.append(f"{plan.id}: {job}")
                 continue
