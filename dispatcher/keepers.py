@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,10 @@ from dispatcher import book
 from dispatcher.fate import Pair
 from dispatcher.processes import command_line
 from dispatcher.trouble import LOG_SIZE
+from sysadmd import unix_socket
 
 # A keeper that does not answer within this is stopped or swapped out; it is called again, s.
 PATIENCE: Final = 5.0
-# A unix socket's path: 104 bytes on FreeBSD, 108 on Linux, the last one NUL.
-_LONGEST_PATH: Final = 100
 
 Limits = Mapping[int, tuple[int, int]]
 
@@ -141,7 +139,8 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
     """
     try:
         async with asyncio.timeout(patience):
-            reader, writer = await _connect(state_dir / "keeper" / f"{id}.sock")
+            with unix_socket.short(state_dir / "keeper" / f"{id}.sock") as path:
+                reader, writer = await asyncio.open_unix_connection(path)
             try:
                 writer.write(book.encode({"hello": 1}))
                 answer = json.loads(await reader.readline())
@@ -151,15 +150,6 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
     except (OSError, ValueError, TimeoutError) as error:
         raise NoAnswer(str(error) or type(error).__name__) from error
     return Link(id, answer["version"], answer["draining"], reader, writer)
-
-
-async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
-        return await asyncio.open_unix_connection(path)
-    # Not below TMPDIR: that may be as long.
-    with tempfile.TemporaryDirectory(prefix="sysadmd-", dir="/tmp") as short:
-        (Path(short) / "k").symlink_to(path.parent.resolve())
-        return await asyncio.open_unix_connection(Path(short) / "k" / path.name)
 
 
 def ids(room: Path) -> list[str]:
