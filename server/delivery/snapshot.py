@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Hashable
 from sqlite3 import Connection
 from typing import Final
@@ -29,7 +30,7 @@ from sysadmd.store import Store
 _ENVELOPE: Final = 2048
 # Snapshots of more than one frame that are under way at once: each holds a connection, that is
 # three descriptors, which SQLite keeps for the next one as long as others use the file. For one
-# more, that which has waited longest for its client is cut.
+# more, one of whoever has most of them is cut: that which has waited longest for its client.
 MOST: Final = 64
 # Of SQLite's page cache, for each of them; KiB.
 _CACHE: Final = 128
@@ -170,11 +171,11 @@ class Snapshots:
         self._store = store
         # Both are the reading thread's. Of those under way, that which moved last comes last.
         self._newest: Snapshot | None = None
-        self._under_way: dict[Snapshot, None] = {}
+        self._under_way: dict[Snapshot, Hashable] = {}
 
     async def take(self, asker: Hashable = None) -> Snapshot:
         """The truth as of the newest event. asker: whose turn it takes."""
-        return await self._store.read(self._take, asker)
+        return await self._store.read(lambda db: self._take(db, asker), asker)
 
     def drop(self, snapshot: Snapshot) -> None:
         """It is not wanted any more."""
@@ -183,13 +184,13 @@ class Snapshots:
 
     def moved(self, snapshot: Snapshot, *, more: bool) -> None:
         """A frame of it was taken; more: others follow. In the reading thread."""
-        self._under_way.pop(snapshot, None)
+        asker = self._under_way.pop(snapshot, None)
         if more:
-            self._under_way[snapshot] = None
+            self._under_way[snapshot] = asker
         elif not snapshot.closed:
             snapshot.close()
 
-    def _take(self, db: Connection) -> Snapshot:
+    def _take(self, db: Connection, asker: Hashable) -> Snapshot:
         newest = self._newest
         if (
             newest is not None
@@ -202,8 +203,9 @@ class Snapshots:
             self._newest = taken
             return taken
         while len(self._under_way) >= MOST:
-            slowest = next(iter(self._under_way))
+            ((greediest, _),) = Counter(self._under_way.values()).most_common(1)
+            slowest = next(s for s, whose in self._under_way.items() if whose == greediest)
             del self._under_way[slowest]
             slowest.close()
-        self._under_way[taken] = None
+        self._under_way[taken] = asker
         return taken

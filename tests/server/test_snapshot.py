@@ -122,6 +122,24 @@ def test_for_one_too_many_the_one_that_has_waited_longest_is_cut(
     asyncio.run(body())
 
 
+def test_who_has_many_under_way_cuts_his_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "MOST", 3)
+
+    async def body() -> None:
+        async with opened(tmp_path) as store:
+            await accept(store, 100)
+            snapshots = Snapshots(store)
+            openings = [
+                Opening(snapshots, await snapshots.take(asker), "none", "")
+                for asker in ("slow", "greedy", "greedy", "greedy", "other")
+            ]
+            assert [one.cut for one in openings] == [False, True, True, False, False]
+
+    asyncio.run(body())
+
+
 def test_one_that_nobody_wants_any_more_holds_nothing(tmp_path: Path) -> None:
     async def body() -> None:
         async with opened(tmp_path) as store:
