@@ -36,7 +36,7 @@ from server.loop_clock import LoopClock
 from server.retention import Pruner
 from server.signals import Signals
 from server.statedir import StateDir
-from server.wire import listener, tls
+from server.wire import listener, local, tls
 from server.wire.listener import Listeners
 from server.wiring import session_maker
 from sysadmd.apart import apart
@@ -66,8 +66,8 @@ GOODBYE: Final = 2.0
 # twenty times and a request four: with 5 ms, the default, both wait for who renders history; s.
 TURN: Final = 0.0005
 # Open files beside one for each client: database, 64 snapshots of three each, logs, listeners,
-# the watcher's own.
-SPARE_FILES: Final = 512
+# local clients, the watcher's own.
+SPARE_FILES: Final = 512 + listener.LOCAL_CLIENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +180,14 @@ class Daemon:
             listener.bind(address)
             for address in self.options.listen or self.settings.server.listen
         ]
+        here = local.bind()
         store = open_store(self.state.database, SCHEMAS)
         try:
             async with asyncio.TaskGroup() as group:
-                await self._serve(group, store, context, admin_token, sockets, pair)
+                await self._serve(group, store, context, admin_token, sockets, here, pair)
         finally:
             store.close()
+            local.remove()
             self.state.remove_endpoint()
 
     async def _serve(
@@ -195,6 +197,7 @@ class Daemon:
         context: Any,
         admin_token: str,
         sockets: list[socket.socket],
+        here: socket.socket,
         pair: tls.KeyPair,
     ) -> None:
         path = self.state.path
@@ -214,7 +217,7 @@ class Daemon:
             clock,
         )
         listeners = Listeners(
-            sockets, context, lambda: self.settings.server, welcome, clock.now
+            sockets, here, context, lambda: self.settings.server, welcome, clock.now
         )
 
         async def put_in_force(settings: Settings) -> None:

@@ -30,8 +30,9 @@ from server.delivery.hub import Hub
 from server.dialects.values import queue_name
 from server.login import tokens
 from server.loop_clock import BOUNDS, LoopClock
-from server.session import Sessions
+from server.sessions import Sessions
 from server.wire.http import respond
+from server.wire.local import LOCAL
 from sysadmd import __version__, journal
 from sysadmd.events import SYSTEMS
 from sysadmd.store import Store
@@ -70,6 +71,8 @@ class Metrics(Collector):
         return respond(200, text.decode(), kind=CONTENT_TYPE_LATEST)
 
     def _permitted(self, address: str, request: Request) -> bool:
+        if address == LOCAL:
+            return True
         if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             return True
         for value in request.headers.get_all("Authorization"):

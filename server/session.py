@@ -9,28 +9,27 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from functools import partial
 from sqlite3 import Connection as Database
 from typing import Any, Final, Protocol, TypeVar
-from weakref import WeakValueDictionary
 
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from server.delivery.subscriber import Subscriber
-from server.delivery.tail import Ledger
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
 from server.login.accounts import UnknownAccount
 from server.login.logins import Logins
 from server.login.roles import Login, Role
+from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
+from server.wire.share import Share
 from sysadmd.apart import apart
 from sysadmd.errors import SysadmdError
-from sysadmd.journal import Note, no_note
 from sysadmd.settings import ServerSettings
 from sysadmd.store import Store
 
@@ -42,8 +41,9 @@ log = logging.getLogger(__name__)
 # not longer.
 READ_AT_ONCE: Final = 8 * 1024
 # Characters of a client's requests that are under way; more are read when some are answered.
-# Their values may take twenty times as much.
 IN_FLIGHT_SIZE: Final = 64 * 1024
+# Their values may take so many times as much.
+VALUES: Final = 20
 
 
 class HasLeft(Exception):
@@ -60,67 +60,6 @@ class RequestClass(Protocol):
     async def answer(self, session: Session, request: Request) -> Reply | None:
         """The reply; None: there is none. Raises: ProtocolError, SysadmdError."""
         ...
-
-
-class Sessions:
-    """Everybody who is connected, in the order in which they came."""
-
-    def __init__(self, store: Store) -> None:
-        # Held by whose long request is read and answered: its values take many times its bytes.
-        self._long_ones: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
-        # Classes of which an answer was too long, and that was logged.
-        self.too_long: set[str] = set()
-        self._store = store
-        self._there: dict[Session, None] = {}
-        self._entered = 0
-        # Accounts of sessions that have ended.
-        self._closed_ledger = Ledger()
-
-    def __len__(self) -> int:
-        return len(self._there)
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(self._there)
-
-    def long_one(self, asker: Hashable) -> asyncio.Lock:
-        """What whose long request is read and answered holds, over all his connections."""
-        return self._long_ones.setdefault(asker, asyncio.Lock())
-
-    def enter(self, session: Session) -> int:
-        """A client has connected; returns its number, higher than any before."""
-        self._there[session] = None
-        self._entered += 1
-        return self._entered
-
-    def leave(self, session: Session) -> None:
-        """Its connection has ended."""
-        del self._there[session]
-        self._closed_ledger.add(session.subscriber.ledger)
-
-    @property
-    def ledger(self) -> Ledger:
-        """The account of all subscriptions since the start."""
-        total = Ledger()
-        total.add(self._closed_ledger)
-        for session in self._there:
-            total.add(session.subscriber.ledger)
-        return total
-
-    def logins(self) -> list[tuple[Session, Login]]:
-        """Who is connected and logged in."""
-        return [(session, session.login) for session in self._there if session.login]
-
-    async def end_token(self, number: int, why: str, note: Note = no_note) -> None:
-        """Revoke a token, and close the connections that logged in by it.
-
-        note: committed together with that. Raises: StoreFull.
-        """
-        try:
-            await self._store.write(lambda change: tokens.revoke(change, number, note))
-        finally:
-            for session, login in self.logins():
-                if login.token == number:
-                    session.end_login(why)
 
 
 class Session:
@@ -156,8 +95,12 @@ class Session:
         self._gate = gate
         self._logins = logins
         self._store = store
-        self._opened = connection.clock()
-        self._certificate_login: Login | None = None
+        # Until when it may be without a login, in all; what is left of that when it has one.
+        self._stranger_until = connection.clock() + settings().login_timeout
+        self._stranger_for = 0.0
+        # Who it is without logging in: by its certificate, or as a program of this machine.
+        self._own_login: Login | None = None
+        self._requests = Share(None)
         self._first = True
         # What is being read for a long reply.
         self._look: asyncio.Future[Any] | None = None
@@ -176,6 +119,11 @@ class Session:
         return self.login is not None
 
     def http(self, request: HttpRequest, accept: Callable[[], Response]) -> Response:
+        local = self.connection.local
+        if local is not None:
+            self._own_login = Login(local, Role.FULL, None, None, None)
+            self.log_in(self._own_login)
+            self.spawn(self._logins.note_local(local, self.address), "its login")
         name = self.connection.certificate_subject()
         if name is not None:
             self._deciding += 1
@@ -195,8 +143,9 @@ class Session:
         request = self._take(_read(partial(self._parse, text)))
         if request is not None:
             self._in_flight_size += size
+            self._requests.add(VALUES * size)
             self._hold_or_release()
-            self.spawn(self._answer(request, size), request.key)
+            self.spawn(self._answer_short(request, size, self._requests), request.key)
 
     def _parse(self, text: str) -> Request:
         return parse_request(text, args_by_default=self.dialect.args_by_default)
@@ -238,17 +187,18 @@ class Session:
 
     @property
     def asker(self) -> Hashable:
-        """By whom long reads take turns: all connections of a login are one."""
-        return None if self.login is None else (self.login.account, self.login.token)
+        """By whom long reads take turns: all connections of an account are one."""
+        return None if self.login is None else self.login.account
 
     def output(self) -> bytes | None:
         return self.subscriber.output()
 
     def tick(self, now: float) -> None:
         """Every second: login in time, token still valid, heartbeat."""
-        login, timeout = self.login, self._settings().login_timeout
+        login = self.login
         if login is None:
-            if now - self._opened >= timeout:
+            if now >= self._stranger_until:
+                timeout = self._settings().login_timeout
                 self.connection.close(4401, f"not logged in within {timeout:g} s")
             return
         # A live subscription renews its token; one that has run out ends the login.
@@ -263,6 +213,7 @@ class Session:
         if self._look is not None:
             # Others have its turn.
             self._look.cancel()
+        self._forget_login()
         self.subscriber.subscribe(None)
         self._sessions.leave(self)
 
@@ -280,24 +231,42 @@ class Session:
             self.connection.fail()
 
     def log_in(self, login: Login) -> None:
-        """From here on requests are answered by this login's role."""
+        """From here on requests are answered by this login's role. Raises: Crowded."""
+        if self.connection.local is None:
+            self._sessions.places.take(login)
+        self._forget_login()
+        self._stranger_for = self._stranger_until - self.connection.clock()
         self.login = login
         self.subscriber.asker = self.asker
-        self.connection.admit()
+        held, self._requests = self._sessions.shares(login)
+        self.connection.admit(held)
 
     def end_login(self, why: str) -> None:
         """What is asked from here on is refused, and the connection closed."""
-        self.login = None
+        self._forget_login()
         # Behind the reply: it may be the one that asked.
         asyncio.get_running_loop().call_soon(self.connection.close, 4401, why)
 
     def log_out(self) -> None:
-        """Back to a stranger, who has its time to log in again; the subscription ends."""
-        self.login = self._certificate_login
-        self._opened = self.connection.clock()
-        self.subscriber.asker = self.asker
-        if self.login is None:
+        """Back to who it is without a login; a stranger's subscription ends."""
+        self._forget_login()
+        if self._own_login is not None:
+            self.log_in(self._own_login)
+        else:
+            self.subscriber.asker = None
             self.subscriber.subscribe(None)
+
+    def _forget_login(self) -> None:
+        login, self.login = self.login, None
+        if login is None:
+            return
+        if self.connection.local is None:
+            self._sessions.places.give_back(login)
+        self._requests.forget(self._hold_or_release)
+        self._requests = Share(None)
+        # What is left of the time that it had when it came.
+        self._stranger_until = self.connection.clock() + self._stranger_for
+        self.connection.dismiss()
 
     def require(self, request: Request, role: Role) -> Login:
         """The login, if it may. Raises: ProtocolError 401 or 403 naming the needed role."""
@@ -323,7 +292,14 @@ class Session:
 
     async def portion(self, look: Callable[[Database], T]) -> T:
         """A portion of that, for who holds `gathering`. Raises: HasLeft."""
-        await self.connection.room()
+        while True:
+            await self.connection.room()
+            async with self._sessions.turn(self.asker):
+                # Those before may have taken it.
+                if self.connection.has_room:
+                    return await self._portion(look)
+
+    async def _portion(self, look: Callable[[Database], T]) -> T:
         if not self.connection.is_open:
             raise HasLeft
         self._look = read = self._store.read(look, self.asker)
@@ -353,7 +329,15 @@ class Session:
             # A full disk ends nobody's login: the next renewal may be written down again.
             log.warning("%s: the token's renewal was not kept: %s", self.address, error)
 
-    async def _answer(self, request: Request, size: int = 0) -> None:
+    async def _answer_short(self, request: Request, size: int, requests: Share) -> None:
+        try:
+            await self._answer(request)
+        finally:
+            self._in_flight_size -= size
+            requests.add(-VALUES * size)
+            self._hold_or_release()
+
+    async def _answer(self, request: Request) -> None:
         try:
             await self.connection.room()
             reply = await self._reply(request)
@@ -369,7 +353,6 @@ class Session:
                 self.connection.send(text)
         finally:
             self._in_flight -= 1
-            self._in_flight_size -= size
             if not self._in_flight:
                 self._quiet.set()
             self._deciding -= request.key.startswith("rpc/auth")
@@ -395,7 +378,7 @@ class Session:
         """Before anything that the client asks."""
         try:
             login = await self._logins.by_certificate(name, self.address)
-            self._certificate_login = login
+            self._own_login = login
             if login is not None:
                 self.log_in(login)
         except SysadmdError as error:
@@ -419,6 +402,9 @@ class Session:
         """No further request while a long one or a login is under way, nor above the most."""
         most = self._settings().requests_in_flight
         many = self._in_flight >= most or self._in_flight_size >= IN_FLIGHT_SIZE
+        if self._in_flight and self._requests.is_full:
+            many = True
+            self._requests.wait(self._hold_or_release)
         self.connection.hold(self._long or self._deciding > 0 or many)
 
 

@@ -24,11 +24,14 @@ from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.guesses import Guesses
 from server.login.logins import Logins
+from server.login.places import Places
 from server.loop_clock import LoopClock
 from server.metrics import Metrics
-from server.session import RequestClass, Session, Sessions
+from server.session import RequestClass, Session
+from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
+from server.wire.local import LOCAL
 from sysadmd.machine import host_name
 from sysadmd.settings import AuthSettings, ServerSettings, Settings
 
@@ -56,7 +59,9 @@ def session_maker(
         return [*filter(None, ours), *collectors.troubles()]
 
     store = sources.store
-    sessions, trail, accounts = Sessions(store), Audit(store), Accounts(auth)
+    places = Places(lambda: server().max_clients)
+    sessions = Sessions(store, places)
+    trail, accounts = Audit(store), Accounts(auth)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(host_name),
@@ -73,7 +78,7 @@ def session_maker(
     }
     gate = Gate(
         lambda: server().origins,
-        lambda: len(sessions) > server().max_clients,
+        lambda address: address != LOCAL and places.are_taken,
         health,
         Metrics(store, sources.hub, sessions, dispatcher, collectors, clock, admin_token),
     )

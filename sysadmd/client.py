@@ -34,10 +34,13 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
+from websockets.asyncio.client import unix_connect as open_local
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
+from sysadmd import unix_socket
 from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
+from sysadmd.machine import LOCAL_SOCKET
 
 # The server sends a heartbeat after 20 s without an event: with three missing it is gone; s.
 SILENCE: Final = 60.0
@@ -97,7 +100,8 @@ class Target:
     public key in base64, which is then all that counts, whatever names and dates say; an empty
     one takes whoever answers. state_dir: the daemon of this directory, looked up anew for each
     connection: it may have another port after a restart. token: None: that daemon's own; an
-    empty one does not log in.
+    empty one does not log in. socket: the daemon's own in its state directory, which knows us
+    by our account.
     Raises: BadRequest for a URL that is none.
     """
 
@@ -106,6 +110,7 @@ class Target:
     cafile: Path | None = None
     pin: str | None = None
     state_dir: Path | None = None
+    socket: Path | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -128,9 +133,13 @@ class Target:
             return self
         try:
             endpoint = json.loads((state_dir / "endpoint.json").read_text(encoding="utf-8"))
-            token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
             # Known by its key: an address of this machine need not stand in the certificate.
             pin = file_pin(Path(endpoint["certificate"]))
+            socket = state_dir / LOCAL_SOCKET
+            if socket.is_socket():
+                return Target(str(endpoint["url"]), self.token or "", pin=pin, socket=socket)
+            # A daemon that was started before there was one.
+            token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
             token = token if self.token is None else self.token
             return Target(str(endpoint["url"]), token, pin=pin)
         except FileNotFoundError as error:
@@ -166,17 +175,14 @@ class EventFrame:
 class Client:
     """A connection that is logged in. Made by `connect`."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, pin: str) -> None:
+        """pin: the SHA-256 of the server's public key (SPKI) in base64."""
+        self.pin = pin
         self._socket = socket
         self._numbers = itertools.count(1)
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._frames: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(EVENTS_WAITING)
         self._gone: str | None = None
-
-    @property
-    def pin(self) -> str:
-        """The SHA-256 of the server's public key (SPKI) in base64."""
-        return peer_pin(self._socket)
 
     async def request(self, namespace: str, name: str, args: object = None) -> Any:
         """The reply's `args`.
@@ -259,6 +265,21 @@ class Client:
             await self._frames.put(frame)
 
 
+async def _open(target: Target, stack: contextlib.AsyncExitStack) -> ClientConnection:
+    """A connection that the stack closes."""
+    limits: dict[str, Any] = {
+        "compression": None,
+        "max_size": FRAME_LIMIT,
+        "open_timeout": OPEN_TIMEOUT,
+        "close_timeout": 1,
+    }
+    if target.socket is None:
+        made = open_websocket(target.url, ssl=_context(target), proxy=None, **limits)
+        return await stack.enter_async_context(made)
+    with unix_socket.short(target.socket) as path:
+        return await stack.enter_async_context(open_local(path, **limits))
+
+
 @contextlib.asynccontextmanager
 async def connect(target: Target) -> AsyncGenerator[Client, None]:
     """Connect and, with a token, log in.
@@ -266,30 +287,20 @@ async def connect(target: Target) -> AsyncGenerator[Client, None]:
     Raises: Unreachable, NotPermitted, Refused; BadRequest if the cafile can't be used.
     """
     target = target.resolved()
-    context = _context(target)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            socket = await stack.enter_async_context(
-                open_websocket(
-                    target.url,
-                    ssl=context,
-                    proxy=None,
-                    compression=None,
-                    max_size=FRAME_LIMIT,
-                    open_timeout=OPEN_TIMEOUT,
-                    close_timeout=1,
-                )
-            )
+            socket = await _open(target, stack)
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError, UnicodeError) as error:
             # A name that can't be one of a machine is a UnicodeError.
-            raise Unreachable(f"{target.url}: {_reason(error)}") from error
+            raise Unreachable(f"{target.socket or target.url}: {_reason(error)}") from error
+        pin = (target.pin or "") if target.socket else peer_pin(socket)
         # An empty pin: whoever answers, to be asked for its pin.
-        if target.pin and peer_pin(socket) != target.pin:
+        if target.pin and pin != target.pin:
             raise Unreachable(
                 f"{target.url} has another key than the one that was pinned; if that is right,"
                 " log in again"
             )
-        client = Client(socket)
+        client = Client(socket, pin)
         reader = asyncio.create_task(client.read())
         try:
             if target.token:

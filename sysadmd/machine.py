@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 SYSTEM_STATE_DIR: Final = "/var/db/sysadmd"
+# In the state directory: the daemon's door for programs of this machine.
+LOCAL_SOCKET: Final = "sysadmd.sock"
 # Where commands are looked for: those of jobs, and those that the daemon itself runs.
 COMMAND_PATH: Final = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 # The portable ways are taken even where there are better ones: for tests, and for trouble.

@@ -20,8 +20,8 @@ SERVER_ROOMS = {
     "dialects": {"server.dialects", _PROTOCOL},
     "delivery": {"server.delivery", "server.dialects", _PROTOCOL},
     "classes": {
-        *("server.classes", "server.session", "server.delivery", "server.dialects"),
-        *("server.login", _PROTOCOL),
+        *("server.classes", "server.session", "server.sessions", "server.delivery"),
+        *("server.dialects", "server.login", _PROTOCOL),
     },
 }
 # The door alone may look up, inside its functions: every program starts there.

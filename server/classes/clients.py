@@ -8,7 +8,8 @@ from typing import Any
 from server.classes.paging import first_page, paging
 from server.dialects.values import rfc3339
 from server.login.roles import Role
-from server.session import Session, Sessions
+from server.session import Session
+from server.sessions import Sessions
 from server.wire.protocol import Reply, Request
 
 

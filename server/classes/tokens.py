@@ -8,7 +8,8 @@ from server.classes.paging import first_page, paging
 from server.dialects.values import rfc3339
 from server.login import audit, tokens
 from server.login.roles import Role, parse_role
-from server.session import Session, Sessions
+from server.session import Session
+from server.sessions import Sessions
 from server.wire.protocol import Reply, Request
 from sysadmd.settings import parse_duration
 from sysadmd.store import Store
@@ -51,9 +52,10 @@ class Tokens:
 
     async def _revoke(self, session: Session, request: Request, name: str) -> Reply:
         login = session.require(request, Role.READ)
-        number = tokens.named(self._store.reader, name)
-        if number != login.token:
+        if login.token is None or tokens.name_of(self._store.reader, login.token) != name:
+            # Before anybody looks whether there is such a token.
             session.require(request, Role.FULL)
+        number = tokens.named(self._store.reader, name)
         entry = audit.entry(login.account, session.address, f"token revoke {name}")
         await self._sessions.end_token(number, "the token was revoked", entry)
         return Reply({"revoked": name})

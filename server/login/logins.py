@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.login import tokens
 from server.login.accounts import Accounts
 from server.login.audit import Audit
-from server.login.roles import Login
+from server.login.roles import Login, Role
 from sysadmd.store import Store
 
 
@@ -27,6 +27,10 @@ class Logins:
             return None
         await self._trail.login(name, address, f"logged in by certificate as {role.word}")
         return Login(name, role, None, None, None)
+
+    async def note_local(self, account: str, address: str) -> None:
+        """A program of this machine has come in by the local socket."""
+        await self._trail.login(account, address, f"logged in locally as {Role.FULL.word}")
 
     async def renew(self, renewed: Login) -> bool:
         """Write a renewed token's new end down. False: the account has lost its role.

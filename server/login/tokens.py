@@ -163,6 +163,12 @@ def named(db: Connection, name: str) -> int:
     return found
 
 
+def name_of(db: Connection, number: int) -> str | None:
+    """What a token is called; None: it has no name, or is gone."""
+    row = db.execute("SELECT name FROM tokens WHERE id = ?", (number,)).fetchone()
+    return row[0] if row else None
+
+
 def revoke(change: Transaction, number: int, note: Note = no_note) -> None:
     """Forget a token."""
     note(change)

@@ -17,67 +17,44 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from functools import wraps
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from server.wire import tls
+from server.wire.limits import (
+    CLOSE_TIMEOUT,
+    FRAGMENTS,
+    HTTP_REQUEST,
+    LATE_FRAMES,
+    LINGER,
+    MEMBER_MESSAGE,
+    OUTPUT_HIGH,
+    PING_AFTER,
+    READ_SIZE,
+    SEND_SIZE,
+    SILENT_AFTER,
+    SLICE,
+    STRANGER_FRAMES,
+    STRANGER_MESSAGE,
+    STRANGER_OUTPUT_HIGH,
+)
+from server.wire.local import LocalSocket
+from server.wire.parties import Caller, Owner, Peer
 from server.wire.protocol import text_frame
+from server.wire.share import Share
 
 log = logging.getLogger(__name__)
 
-# Read, and worked at, in one turn of the loop: it never spends long on one client. 4 KiB may be
-# 700 pings, which cost some 10 us each.
-READ_SIZE: Final = 4 * 1024
-SLICE: Final = 0.001
-# Given to TLS at once: it takes all of it or says nothing, and a client that takes so much in a
-# minute is alive, however slow.
-SEND_SIZE: Final = 32 * 1024
-# Messages above these close the connection (1009): before login, and after.
-STRANGER_MESSAGE: Final = 8 * 1024
-MEMBER_MESSAGE: Final = 1024 * 1024
-# Of the HTTP request: a browser sends all cookies of the host, whatever their port.
-HTTP_REQUEST: Final = 16 * 1024
-# Frames of any kind before login, which takes two: a flood has to pay for handshakes.
-STRANGER_FRAMES: Final = 256
-# Frames behind our goodbye that are parsed to find the client's.
-LATE_FRAMES: Final = 256
-# Fragments of a message: empty ones cost us time and the sender next to nothing.
-FRAGMENTS: Final = 1024
-# Replies that wait for the socket. Above, reading stops until the client has taken them.
-OUTPUT_HIGH: Final = 256 * 1024
-STRANGER_OUTPUT_HIGH: Final = 16 * 1024
-# After this long without receiving anything a ping is sent; s.
-PING_AFTER: Final = 20.0
-# With neither a byte in nor a byte taken for this long the client is gone; s.
-SILENT_AFTER: Final = 60.0
-# How long a closing handshake, and then the last bytes in flight, may take; s.
-CLOSE_TIMEOUT: Final = 5.0
-LINGER: Final = 2.0
+# What a socket says that has nothing to read now, or no room: with TLS, and without.
+_NOTHING_YET: Final = (ssl.SSLWantReadError, BlockingIOError)
+_NO_ROOM_YET: Final = (ssl.SSLWantWriteError, *_NOTHING_YET)
 
 _QUIET = logging.getLogger("server.wire.connection.websockets")
 _QUIET.setLevel(logging.CRITICAL)
-
-
-class Peer(Protocol):
-    """Who uses a connection: a session."""
-
-    @property
-    def member(self) -> bool: ...
-    def http(self, request: Request, accept: Callable[[], Response]) -> Response: ...
-    def text(self, text: str) -> None: ...
-    def output(self) -> bytes | None: ...
-    def tick(self, now: float) -> None: ...
-    def lost(self) -> None: ...
-
-
-class Owner(Protocol):
-    """Who keeps a connection: a listener."""
-
-    def known(self, connection: Connection) -> None: ...
-    def gone(self, connection: Connection) -> None: ...
 
 
 class Phase(Enum):
@@ -110,19 +87,17 @@ class Connection:
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
-        sock: ssl.SSLSocket,
-        address: str,
-        group: str,
+        sock: ssl.SSLSocket | LocalSocket,
+        caller: Caller,
         handshake_timeout: float,
         owner: Owner,
         welcome: Callable[[Connection], Peer],
     ) -> None:
         """clock: what `tick` is told, and all that the peer's time is measured by."""
-        self.address = address
+        self.address = caller.address
+        self.group = caller.group
+        self.local = caller.local
         self.clock = clock
-        # What limits by address count by, and whether this one still counts as a stranger.
-        self.group = group
-        self.stranger = True
         self.phase = Phase.HANDSHAKE
         self._loop = loop
         self._socket = sock
@@ -144,6 +119,9 @@ class Connection:
         self._writing = False
         self._reading = True
         self._paused = False
+        # What it holds in memory counts to this, and how much that was.
+        self._share = Share(None)
+        self._weight = 0
         now = clock()
         self._deadline = now + handshake_timeout
         self._received = now
@@ -158,9 +136,15 @@ class Connection:
 
     # What a session calls.
 
-    def admit(self) -> None:
-        """Its client has logged in, and counts as a stranger no more."""
+    def admit(self, share: Share) -> None:
+        """Its client has logged in; what it holds of the memory counts to this share now."""
         self._owner.known(self)
+        self._move_to(share)
+
+    def dismiss(self) -> None:
+        """It has logged out, and counts as a stranger again."""
+        self._owner.unknown(self)
+        self._move_to(Share(None))
 
     @property
     def is_open(self) -> bool:
@@ -203,6 +187,7 @@ class Connection:
         self._replies.clear()
         self._rest = None
         self._room.set()
+        self._move_to(Share(None))
         self._peer.lost()
         self._owner.gone(self)
 
@@ -215,18 +200,38 @@ class Connection:
 
     def certificate_subject(self) -> str | None:
         """The common name of the client's verified certificate, if it showed one."""
-        subject = (self._socket.getpeercert() or {}).get("subject", ())
-        for part in cast("tuple[tuple[tuple[str, str], ...], ...]", subject):
-            for key, value in part:
-                if key == "commonName":
-                    return value
-        return None
+        return tls.common_name(self._socket.getpeercert())
 
     async def room(self) -> None:
-        """Return when what waits for the client is little enough to add a reply to it."""
-        while self.phase is Phase.OPEN and self.buffered > self._high:
+        """Return when what waits for the client is little enough to add a reply to it, and all
+        that its account holds in memory."""
+        while not self.has_room:
             self._room.clear()
+            if self._share.is_full:
+                self._share.wait(self._room.set)
             await self._room.wait()
+
+    @property
+    def has_room(self) -> bool:
+        """There is, or it is over."""
+        held = self._share.is_full or self.buffered > self._high
+        return self.phase is not Phase.OPEN or not held
+
+    def _move_to(self, share: Share) -> None:
+        for again in (self._room.set, self.write):
+            self._share.forget(again)
+        self._room.set()
+        self._share.add(-self._weight)
+        self._share, self._weight = share, 0
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Tell what is held by now: output, and what has come of a message."""
+        gone = self.phase is Phase.GONE
+        now = 0 if gone else self.buffered + self._unparsed + len(self._message)
+        if now != self._weight:
+            self._share.add(now - self._weight)
+            self._weight = now
 
     @property
     def waiting(self) -> bool:
@@ -269,7 +274,7 @@ class Connection:
                 self.phase = Phase.HTTP
                 self._loop.remove_writer(self._file)
             self._receive()
-        except ssl.SSLWantReadError:
+        except _NOTHING_YET:
             pass
         except ssl.SSLWantWriteError:
             self._loop.add_writer(self._file, self._readable_again)
@@ -311,6 +316,7 @@ class Connection:
             elif isinstance(event, Frame):
                 self._frame(event)
         self._after_parsing()
+        self._weigh()
         if data:
             self._hand_out()
             self.write()
@@ -343,6 +349,12 @@ class Connection:
                 self._begin_closing()
             elif not self._is_member and self._unparsed > STRANGER_MESSAGE + 14:
                 self.close(1009, "before login a message has at most 8 KiB")
+            elif self._share.is_full and self._unparsed + len(self._message) > READ_SIZE:
+                # Of those that do not come to their end none would make room for another.
+                self.close(1013, "other connections of the account hold too much")
+        elif self.phase is Phase.CLOSING and self._unparsed > READ_SIZE:
+            # So long a message is not the goodbye that we wait for.
+            self._finish = True
 
     @property
     def _is_member(self) -> bool:
@@ -398,8 +410,8 @@ class Connection:
                 self._loop.call_soon(self._hand_out)
                 break
             self._peer.text(self._inbox.popleft())
-        free = not self._inbox and not self._paused
-        self._set_reading(free and self._replies_size <= self._high)
+        free = not self._inbox and not self._paused and self._replies_size <= self._high
+        self._set_reading(free)
 
     def _set_reading(self, reading: bool) -> None:
         if reading == self._reading or self.phase is Phase.GONE:
@@ -417,6 +429,7 @@ class Connection:
     def _queue(self, data: bytes) -> None:
         self._replies.append(data)
         self._replies_size += len(data)
+        self._weigh()
 
     def _collect(self) -> None:
         """What the protocol wants to say: handshake, pong, close; b"" is the end."""
@@ -439,7 +452,7 @@ class Connection:
                     self._linger()
                     return
                 else:
-                    output = self._peer.output() if self.phase is Phase.OPEN else None
+                    output = self._output()
                     if output is None:
                         self._wait_for_room(False)
                         if not self._reading:
@@ -450,12 +463,22 @@ class Connection:
             if not self._write_rest():
                 return
 
+    def _output(self) -> bytes | None:
+        """What the session has to tell next, if there is room for it."""
+        if self.phase is not Phase.OPEN:
+            return None
+        if self._share.is_full:
+            self._share.wait(self.write)
+            return None
+        return self._peer.output()
+
     def _write_rest(self) -> bool:
         assert self._rest is not None
         try:
             sent = self._socket.send(self._rest[:SEND_SIZE])
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        except _NO_ROOM_YET:
             # TLS must see the same bytes again: the rest is kept as it is.
+            self._weigh()
             self._wait_for_room(True)
             return False
         except OSError as error:
@@ -464,6 +487,7 @@ class Connection:
             return False
         self._taken = self.clock()
         self._rest = self._rest[sent:] if sent < len(self._rest) else None
+        self._weigh()
         self._room.set()
         return True
 

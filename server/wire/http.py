@@ -30,17 +30,28 @@ class Gate:
     def __init__(
         self,
         origins: Callable[[], tuple[str, ...]],
-        crowded: Callable[[], bool],
+        crowded: Callable[[str], bool],
         health: Callable[[], list[str]],
         metrics: Callable[[str, Request], Response],
     ) -> None:
-        """health: what is wrong, a line each."""
+        """crowded: is there no place for this address? health: what is wrong, a line each."""
         self._origins = origins
         self._crowded = crowded
         self._health = health
         self._metrics = metrics
 
     def __call__(
+        self, address: str, request: Request, accept: Callable[[], Response]
+    ) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return respond(405, "Only GET is answered, and HEAD.\n")
+        response = self._answer(address, request, accept)
+        if request.method == "HEAD":
+            # RFC 9110, 9.3.2: the headers as for GET, and nothing behind them.
+            response.body = b""
+        return response
+
+    def _answer(
         self, address: str, request: Request, accept: Callable[[], Response]
     ) -> Response:
         path = request.path.partition("?")[0]
@@ -55,6 +66,6 @@ class Gate:
         origins = request.headers.get_all("Origin")
         if any(origin not in self._origins() for origin in origins):
             return respond(403, "This origin is not in server.origins of the configuration.\n")
-        if self._crowded():
+        if self._crowded(address):
             return respond(503, "The daemon has server.max_clients clients; try again later.\n")
         return accept()

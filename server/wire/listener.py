@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
-from server.wire.connection import Connection, Peer
+from server.wire.connection import Connection
+from server.wire.local import LOCAL, LocalSocket, account_of
+from server.wire.parties import Caller, Peer
 from sysadmd.errors import CannotStart
 from sysadmd.settings import Address, ServerSettings
 
@@ -22,9 +24,12 @@ log = logging.getLogger(__name__)
 # Connections taken in one turn of the loop, so that a flood does not hold up who is in already.
 ACCEPTS_PER_TURN: Final = 16
 BACKLOG: Final = 1024
-# Connections above max_clients that are let in far enough to be answered 503. Any more would
-# use up the descriptors that files and jobs need.
+# Connections above max_clients: who has not logged in yet, or is let in far enough to be
+# answered 503. Any more would use up the descriptors that files and jobs need.
 BEYOND: Final = 64
+# Connections of this machine's own programs at once: they take no place of others, so that
+# there is always room for an admin, but descriptors.
+LOCAL_CLIENTS: Final = 128
 # How long accepting rests when the process or the system has no descriptor left; s.
 EXHAUSTED_PAUSE: Final = 1.0
 
@@ -81,23 +86,28 @@ class Listeners:
     def __init__(
         self,
         sockets: list[socket.socket],
+        local: socket.socket,
         context: ssl.SSLContext,
         settings: Callable[[], ServerSettings],
         welcome: Callable[[Connection], Peer],
         clock: Callable[[], float],
     ) -> None:
-        """clock: for the time that peers have."""
+        """local: where programs of this machine connect. clock: for the time of peers."""
         self.context = context
         self._settings = settings
+        # All that have come over the network; and those of this machine's own programs.
         self.connections: dict[Connection, None] = {}
-        # Connections that are not logged in, by the address that limits count by.
-        self._strangers: Counter[str] = Counter()
+        self._local_ones: dict[Connection, None] = {}
+        # Connections that are not logged in, the oldest first; how many, by the address that
+        # limits count by.
+        self._strangers: dict[Connection, None] = {}
+        self._by_address: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
-        self._sockets = sockets
+        self._sockets = [*sockets, local]
         self._empty = asyncio.Event()
         self._welcome = welcome
         self._clock = clock
-        for sock in sockets:
+        for sock in self._sockets:
             self._loop.add_reader(sock, self._accept, sock)
 
     async def tick(self) -> None:
@@ -105,7 +115,7 @@ class Listeners:
         while True:
             await asyncio.sleep(1)
             now = self._clock()
-            for number, connection in enumerate(tuple(self.connections)):
+            for number, connection in enumerate(self._all()):
                 connection.tick(now)
                 if number % 100 == 99:
                     await asyncio.sleep(0)
@@ -116,16 +126,21 @@ class Listeners:
             sock.close()
         self._sockets = []
 
+    def _all(self) -> tuple[Connection, ...]:
+        return *self._local_ones, *self.connections
+
     def known(self, connection: Connection) -> None:
         """A connection's client has logged in."""
-        if connection.stranger and connection in self.connections:
-            connection.stranger = False
-            self._forget_stranger(connection)
+        if self._strangers.pop(connection, connection) is None:
+            self._by_address[connection.group] -= 1
+            if not self._by_address[connection.group]:
+                del self._by_address[connection.group]
 
-    def _forget_stranger(self, connection: Connection) -> None:
-        self._strangers[connection.group] -= 1
-        if self._strangers[connection.group] <= 0:
-            del self._strangers[connection.group]
+    def unknown(self, connection: Connection) -> None:
+        """It has not, or not any more."""
+        if connection in self.connections and connection not in self._strangers:
+            self._strangers[connection] = None
+            self._by_address[connection.group] += 1
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -143,7 +158,10 @@ class Listeners:
                 self._loop.remove_reader(listener)
                 self._loop.call_later(EXHAUSTED_PAUSE, self._resume, listener)
                 return
-            self._greet(sock, str(where[0]))
+            if sock.family == socket.AF_UNIX:
+                self._greet_local(sock)
+            else:
+                self._greet(sock, str(where[0]))
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._sockets:
@@ -151,16 +169,21 @@ class Listeners:
 
     def _greet(self, sock: socket.socket, address: str) -> None:
         group, settings = client_group(address), self._settings()
-        if len(self.connections) >= settings.max_clients + BEYOND:
-            log.debug("%s: refused, there are too many connections", address)
-            sock.close()
-            return
-        if self._strangers[group] >= settings.unauthenticated_per_address:
+        if self._by_address[group] >= settings.unauthenticated_per_address:
             log.debug(
                 "%s: refused, it has too many connections that are not logged in", address
             )
             sock.close()
             return
+        if len(self.connections) >= settings.max_clients + BEYOND:
+            # Strangers keep nobody out: the oldest makes room for the next.
+            oldest = next(iter(self._strangers), None)
+            if oldest is None:
+                log.debug("%s: refused, there are too many connections", address)
+                sock.close()
+                return
+            log.debug("%s: it had to make room, not being logged in", oldest.address)
+            oldest.abort()
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -170,37 +193,53 @@ class Listeners:
         except OSError:
             sock.close()
             return
-        self._strangers[group] += 1
-        connection = Connection(
+        connection = self._connection(secure, Caller(address, group))
+        self.connections[connection] = None
+        self.unknown(connection)
+        connection.begin()
+
+    def _greet_local(self, sock: socket.socket) -> None:
+        account = account_of(sock)
+        if account is None or len(self._local_ones) >= LOCAL_CLIENTS:
+            log.warning(
+                "a local connection was refused: %s",
+                "it is of another account" if account is None else f"there are {LOCAL_CLIENTS}",
+            )
+            sock.close()
+            return
+        sock.setblocking(False)
+        here = LocalSocket(sock.family, sock.type, fileno=sock.detach())
+        connection = self._connection(here, Caller(LOCAL, LOCAL, account))
+        self._local_ones[connection] = None
+        connection.begin()
+
+    def _connection(self, sock: ssl.SSLSocket | LocalSocket, caller: Caller) -> Connection:
+        return Connection(
             self._loop,
             self._clock,
-            secure,
-            address,
-            group,
-            settings.handshake_timeout,
+            sock,
+            caller,
+            self._settings().handshake_timeout,
             self,
             self._welcome,
         )
-        self.connections[connection] = None
-        connection.begin()
 
     def gone(self, connection: Connection) -> None:
         """A connection has ended."""
-        if connection in self.connections:
-            del self.connections[connection]
-            if connection.stranger:
-                self._forget_stranger(connection)
-            if not self.connections:
-                self._empty.set()
+        self.known(connection)
+        self.connections.pop(connection, None)
+        self._local_ones.pop(connection, None)
+        if not self._all():
+            self._empty.set()
 
     async def close(self, code: int, reason: str, seconds: float) -> None:
         """Say goodbye to everybody, and wait so long for them to take it."""
-        for connection in tuple(self.connections):
+        for connection in self._all():
             connection.close(code, reason)
         self._empty.clear()
-        if self.connections:
+        if self._all():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._empty.wait()
-        for connection in tuple(self.connections):
+        for connection in self._all():
             connection.abort()

@@ -44,6 +44,7 @@ CODES: Final = {
     "not-found": 404,
     "conflict": 409,
     "busy": 429,
+    "crowded": 429,
     "stopping": 503,
     "no-space": 507,
 }

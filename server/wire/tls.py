@@ -7,9 +7,10 @@ import shutil
 import ssl
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from sysadmd.errors import CannotStart
 from sysadmd.machine import host_name
@@ -153,3 +154,13 @@ def _openssl(*arguments: str, out: Path) -> None:
 
 def _find_openssl() -> str | None:
     return shutil.which("openssl")
+
+
+def common_name(certificate: Mapping[str, Any] | None) -> str | None:
+    """The subject's common name. certificate: as ssl.SSLSocket.getpeercert tells it."""
+    subject = (certificate or {}).get("subject", ())
+    for part in cast("tuple[tuple[tuple[str, str], ...], ...]", subject):
+        for key, value in part:
+            if key == "commonName":
+                return value
+    return None

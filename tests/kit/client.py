@@ -6,10 +6,11 @@ import contextlib
 import json
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from websockets.sync.client import connect
+from websockets.sync.client import connect, unix_connect
 
 from tests.kit.document import check_frame
 from tests.kit.waiting import DEADLINE
@@ -18,11 +19,16 @@ from tests.kit.waiting import DEADLINE
 class Client:
     """A plain client. Events that come between a request and its reply are kept."""
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, url: str, context: ssl.SSLContext | None, local: Path | None = None
+    ) -> None:
+        """local: the daemon's Unix socket, to come in by that."""
         self._stack = contextlib.ExitStack()
-        self.socket = self._stack.enter_context(
-            connect(url, ssl=context, max_size=None, proxy=None, compression=None)
-        )
+        if local is None:
+            made = connect(url, ssl=context, max_size=None, proxy=None, compression=None)
+        else:
+            made = unix_connect(str(local), max_size=None, compression=None)
+        self.socket = self._stack.enter_context(made)
         # Every event is held against the document; not in the other dialect.
         self.documented = True
         self.events: list[dict[str, Any]] = []

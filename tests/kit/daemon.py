@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sysadmd.machine import LOCAL_SOCKET
 from tests.kit.client import Client
 from tests.kit.processes import Program
 from tests.kit.teardown import checked
@@ -137,6 +138,10 @@ class Daemon(Program):
         client = self.stranger()
         client.ask("rpc", "auth_token", {"token": self.token})
         return client
+
+    def local(self) -> Client:
+        """A connection by the Unix socket."""
+        return Client("", None, self.state_dir / LOCAL_SOCKET)
 
     def fetch(self, path: str, **headers: str) -> tuple[int, str]:
         """Status and text of a plain HTTP request."""

@@ -14,11 +14,18 @@ from typing import Any
 class RawClient:
     """A WebSocket client over TLS that cuts frames apart and does nothing else with them."""
 
-    def __init__(self, state_dir: Path, source: str = "127.0.0.1") -> None:
+    def __init__(
+        self, state_dir: Path, source: str = "127.0.0.1", receives: int | None = None
+    ) -> None:
+        """receives: bytes that the system takes for a client that does not read."""
         endpoint = json.loads((state_dir / "endpoint.json").read_text())
         host, port = endpoint["url"].removeprefix("wss://").rsplit(":", 1)
         context = ssl.create_default_context(cafile=endpoint["certificate"])
-        plain = socket.create_connection((host, int(port)), source_address=(source, 0))
+        plain = socket.socket()
+        if receives is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        plain.bind((source, 0))
+        plain.connect((host, int(port)))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = context.wrap_socket(plain, server_hostname=host)
         self._buffer = bytearray()
@@ -131,3 +138,13 @@ class RawClient:
     def close(self) -> None:
         """Hang up without a word."""
         self.socket.close()
+
+
+def is_over(sock: socket.socket) -> bool:
+    """The other side has ended the connection."""
+    try:
+        while sock.recv(65536):
+            pass
+    except (ConnectionError, ssl.SSLError):
+        return True
+    return True

@@ -17,16 +17,16 @@ from websockets.http11 import Request, Response
 
 from server.loop_clock import BEAT, BUSY, LoopClock
 from server.wire import tls
-from server.wire.connection import (
+from server.wire.connection import Connection, Phase
+from server.wire.limits import (
     LATE_FRAMES,
     OUTPUT_HIGH,
     PING_AFTER,
     SEND_SIZE,
     SILENT_AFTER,
     SLICE,
-    Connection,
-    Phase,
 )
+from server.wire.parties import Caller
 from sysadmd.settings import ServerSettings
 from tests.kit import RawClient
 
@@ -70,6 +70,9 @@ class Echo:
 class Nobody:
     """Keeps no connection."""
 
+    def unknown(self, connection: Connection) -> None:
+        pass
+
     def known(self, connection: Connection) -> None:
         pass
 
@@ -93,8 +96,8 @@ async def pair(
         ours, server_side=True, do_handshake_on_connect=False
     )
     loop, echo = asyncio.get_running_loop(), peer or Echo(seconds)
-    here = "127.0.0.1"
-    connection = Connection(loop, clock, server, here, here, 10, Nobody(), echo.welcome)
+    caller = Caller("127.0.0.1", "127.0.0.1")
+    connection = Connection(loop, clock, server, caller, 10, Nobody(), echo.welcome)
     connection.begin()
     context = ssl.create_default_context(cafile=made.certificate)
     client = await asyncio.to_thread(open_client, context, theirs)

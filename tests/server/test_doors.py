@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import ssl
 import subprocess
 import time
@@ -21,13 +20,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
-from server.wire.connection import MEMBER_MESSAGE, OUTPUT_HIGH, STRANGER_FRAMES
+from server.wire.limits import MEMBER_MESSAGE, OUTPUT_HIGH, STRANGER_FRAMES
 from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
 from sysadmd.settings import ServerSettings
 from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
 from tests.kit.figures import resident
+from tests.kit.raw_client import is_over
 
 
 @contextlib.contextmanager
@@ -45,16 +45,6 @@ def configured(tmp_path: Path, server: str) -> Daemon:
 def secure_socket(daemon: Daemon, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
     made = context or daemon.context
     return made.wrap_socket(daemon.plain_socket(), server_hostname="127.0.0.1")
-
-
-def is_over(sock: socket.socket) -> bool:
-    """The other side has ended the connection."""
-    try:
-        while sock.recv(65536):
-            pass
-    except (ConnectionError, ssl.SSLError):
-        return True
-    return True
 
 
 def request_of(size: int) -> str:
@@ -274,17 +264,82 @@ def test_above_max_clients_the_answer_is_503(tmp_path: Path) -> None:
         assert refused.value.response.status_code == 503
 
 
-def test_connections_above_all_measure_are_closed_at_once(tmp_path: Path) -> None:
+def test_above_all_measure_the_oldest_stranger_makes_room(tmp_path: Path) -> None:
     config = "max_clients = 2\nunauthenticated_per_address = 1000\nhandshake_timeout = 60"
     with configured(tmp_path, config) as daemon, contextlib.ExitStack() as stack:
         first = daemon.client()
         stack.enter_context(first)
-        for _ in range(2 + BEYOND - 1):
-            stack.enter_context(daemon.plain_socket())
+        silent = [stack.enter_context(daemon.plain_socket()) for _ in range(2 + BEYOND)]
+        assert is_over(silent[0])
+        # An admin is among those who come, however many others do.
+        stack.enter_context(daemon.client())
+        assert is_over(silent[1])
+        assert len(psutil.Process(daemon.pid).net_connections("inet")) <= 2 + BEYOND + 1
+        assert first.ask("rpc", "identify")
+        # With members alone nobody makes room.
+        with pytest.raises(InvalidStatus) as refused:
+            daemon.stranger()
+        assert refused.value.response.status_code == 503
+
+
+def test_who_never_logs_in_goes_in_time_whatever_it_says(tmp_path: Path) -> None:
+    with configured(tmp_path, "login_timeout = 1.0") as daemon:
+        with daemon.stranger() as client, closed_with(4401):
+            while True:
+                client.socket.send('{"namespace":"rpc","name":"auth_clear"}')
+                client.ask_raw("rpc", "auth_token", {"token": "wrong"})
+        with daemon.stranger() as client, closed_with(4401):
+            # Time with a login is not counted; but that without is, in all.
+            while True:
+                client.ask("rpc", "auth_token", {"token": daemon.token})
+                client.socket.send('{"namespace":"rpc","name":"auth_clear"}')
+                client.ask("rpc", "identify")
+
+
+def test_who_logs_out_counts_as_a_stranger_again(tmp_path: Path) -> None:
+    two = configured(tmp_path, "unauthenticated_per_address = 2")
+    with two as daemon, daemon.client() as first, daemon.client() as second:
+        for client in (first, second):
+            client.socket.send('{"namespace":"rpc","name":"auth_clear"}')
+            client.ask("rpc", "identify")
         with daemon.plain_socket() as refused:
             assert is_over(refused)
-        assert len(psutil.Process(daemon.pid).net_connections()) <= 2 + BEYOND + 1
-        assert first.ask("rpc", "identify")
+        first.ask("rpc", "auth_token", {"token": daemon.token})
+        daemon.stranger().close()
+
+
+def test_a_stranger_hears_nothing_but_that_it_is_one(daemon: Daemon) -> None:
+    odd: list[object] = [None, {}, [], "x", 7, {"action": None}, {"action": "none"}]
+    odd += [{"systems": ["x"]}, {"action": "revoke", "name": "x"}, {"action": "show"}]
+    with daemon.client() as admin:
+        classes = list(admin.ask("rpc", "query"))
+    assert {"rpc/dispatcher", "rpc/logs"} <= set(classes)
+    asked = [*classes, "events/subscribe", "events/unsubscribe", "rpc/tokens", "sysadm/none"]
+    for one in asked:
+        if one.startswith("rpc/auth") or one == "rpc/identify":
+            continue
+        namespace, name = one.split("/")
+        with daemon.stranger() as stranger:
+            for args in odd:
+                answer = stranger.ask_raw(namespace, name, args)
+                assert answer["args"]["code"] == 401, (one, args, answer)
+
+
+def test_head_is_answered_without_content_and_other_methods_are_not(daemon: Daemon) -> None:
+    for method, path, status in (
+        ("HEAD", "/healthz", b" 200 "),
+        ("HEAD", "/nothing", b" 404 "),
+        ("HEAD", "/", b" 405 "),
+        ("POST", "/healthz", b" 405 "),
+    ):
+        with secure_socket(daemon) as sock:
+            sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            data = b""
+            while more := sock.recv(65536):
+                data += more
+        head, _, body = data.partition(b"\r\n\r\n")
+        assert status in head.partition(b"\r\n")[0], data
+        assert (method == "HEAD") == (body == b""), data
 
 
 def test_a_page_of_another_origin_is_refused(tmp_path: Path) -> None:

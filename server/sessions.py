@@ -1,0 +1,107 @@
+"""Everybody who is connected, and what the connections of one account share. No socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from server.delivery.tail import Ledger
+from server.login import tokens
+from server.login.places import Places
+from server.login.roles import Login, Role
+from server.wire.share import Share
+from sysadmd.journal import Note, no_note
+from sysadmd.store import Store
+
+if TYPE_CHECKING:
+    from server.session import Session
+
+# Portions of long replies that are read for one account at once, over all its connections: more
+# would only wait in memory for their clients.
+PORTIONS: Final = 4
+# What the values of an account's requests that are under way may take, over all its
+# connections; bytes. Beside its share: whoever waits for that must not be who fills it.
+REQUESTS: Final = 8 * 1024 * 1024
+
+
+class Sessions:
+    """Everybody who is connected, in the order in which they came."""
+
+    def __init__(self, store: Store, places: Places) -> None:
+        self.places = places
+        # Held by whose long request is read and answered: its values take many times its bytes.
+        self._long_ones: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+        # Classes of which an answer was too long, and that was logged.
+        self.too_long: set[str] = set()
+        self._store = store
+        self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+        self._held: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._requests: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._there: dict[Session, None] = {}
+        self._entered = 0
+        # Accounts of sessions that have ended.
+        self._closed_ledger = Ledger()
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._there)
+
+    def long_one(self, asker: Hashable) -> asyncio.Lock:
+        """What whose long request is read and answered holds, over all his connections."""
+        return self._long_ones.setdefault(asker, asyncio.Lock())
+
+    def turn(self, asker: Hashable) -> asyncio.Semaphore:
+        """What is held for each portion that is read for one who asks."""
+        return self._turns.setdefault(asker, asyncio.Semaphore(PORTIONS))
+
+    def shares(self, login: Login) -> tuple[Share, Share]:
+        """What all connections of an account may hold in memory, and of that what their
+        requests that are under way may take. Who may start commands as root needs no other way
+        to take memory."""
+        if login.role is Role.FULL:
+            return Share(None), Share(None)
+        fresh = (Share(), Share(REQUESTS))
+        return (
+            self._held.setdefault(login.account, fresh[0]),
+            self._requests.setdefault(login.account, fresh[1]),
+        )
+
+    def enter(self, session: Session) -> int:
+        """A client has connected; returns its number, higher than any before."""
+        self._there[session] = None
+        self._entered += 1
+        return self._entered
+
+    def leave(self, session: Session) -> None:
+        """Its connection has ended."""
+        del self._there[session]
+        self._closed_ledger.add(session.subscriber.ledger)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of all subscriptions since the start."""
+        total = Ledger()
+        total.add(self._closed_ledger)
+        for session in self._there:
+            total.add(session.subscriber.ledger)
+        return total
+
+    def logins(self) -> list[tuple[Session, Login]]:
+        """Who is connected and logged in."""
+        return [(session, session.login) for session in self._there if session.login]
+
+    async def end_token(self, number: int, why: str, note: Note = no_note) -> None:
+        """Revoke a token, and close the connections that logged in by it.
+
+        note: committed together with that. Raises: StoreFull.
+        """
+        try:
+            await self._store.write(lambda change: tokens.revoke(change, number, note))
+        finally:
+            for session, login in self.logins():
+                if login.token == number:
+                    session.end_login(why)

@@ -1,0 +1,44 @@
+"""Who has to do with a connection: who is at its other end, who uses it, and who keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from websockets.http11 import Request, Response
+
+if TYPE_CHECKING:
+    from server.wire.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who has connected, as far as a socket tells.
+
+    group: what limits by address count by. local: the account of a program of this machine.
+    """
+
+    address: str
+    group: str
+    local: str | None = None
+
+
+class Peer(Protocol):
+    """Who uses a connection: a session."""
+
+    @property
+    def member(self) -> bool: ...
+    def http(self, request: Request, accept: Callable[[], Response]) -> Response: ...
+    def text(self, text: str) -> None: ...
+    def output(self) -> bytes | None: ...
+    def tick(self, now: float) -> None: ...
+    def lost(self) -> None: ...
+
+
+class Owner(Protocol):
+    """Who keeps a connection: a listener."""
+
+    def known(self, connection: Connection) -> None: ...
+    def unknown(self, connection: Connection) -> None: ...
+    def gone(self, connection: Connection) -> None: ...
