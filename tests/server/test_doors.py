@@ -25,7 +25,8 @@ from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
 from sysadmd.settings import ServerSettings
-from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
+from tests.kit import QUIET, Daemon, RawClient, wait_for
+from tests.kit.certificates import make_client_certificates, with_certificate
 from tests.kit.figures import resident
 from tests.kit.raw_client import is_over
 
@@ -629,29 +630,6 @@ def test_the_own_certificate_is_renewed_while_the_daemon_runs(tmp_path: Path) ->
             certificate = sock.getpeercert()
             assert certificate is not None
             assert certificate["subject"] == ((("commonName", "sysadmd"),),)
-
-
-def make_client_certificates(directory: Path, *names: str) -> None:
-    """ca.pem, and NAME.pem and NAME.key that it has signed."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
-
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl("req", "-x509", *curve, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
-    for name in names:
-        key, csr = f"{name}.key", f"{name}.csr"
-        openssl("req", *curve, "-subj", f"/CN={name}", "-keyout", key, "-out", csr)
-        signer = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
-        openssl("x509", "-req", "-in", csr, *signer, "-out", f"{name}.pem")
-
-
-def with_certificate(daemon: Daemon, directory: Path, name: str) -> Client:
-    """A client that shows a certificate, or none."""
-    context = daemon.context
-    if name:
-        context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
-    return Client(daemon.url, context)
 
 
 def test_a_client_certificate_logs_in_by_its_name(tmp_path: Path) -> None:
