@@ -206,7 +206,7 @@ class Daemon:
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()
         pruner = Pruner(store, path, lambda: self.settings.retention)
-        welcome = session_maker(
+        welcome, vigil = session_maker(
             lambda: self.settings,
             path,
             sources,
@@ -223,6 +223,8 @@ class Daemon:
         async def put_in_force(settings: Settings) -> None:
             dispatcher.reconfigure(settings.dispatcher)
             await collectors.reconfigure(settings.collectors)
+            # Who may log in is part of it.
+            vigil.look()
 
         self._signals.act(
             {
@@ -240,6 +242,7 @@ class Daemon:
             collectors.run(),
             pruner.run(),
             clock.run(),
+            vigil.run(),
             listeners.tick(),
             self._keep_certificate(listeners),
             self._reload_when_told(listeners, url, pair, put_in_force),

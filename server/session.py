@@ -20,9 +20,10 @@ from websockets.http11 import Response
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
-from server.login.accounts import UnknownAccount
+from server.login.accounts import Busy
 from server.login.logins import Logins
 from server.login.roles import Login, Role
+from server.login.standing import UnknownAccount
 from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
@@ -204,8 +205,8 @@ class Session:
         # A live subscription renews its token; one that has run out ends the login.
         if self.subscriber.tail is not None and tokens.renewal_due(login):
             self.renew()
-        elif login.expires is not None and login.expires <= time.time() * 1000:
-            self.end_login("the token has expired; log in again")
+        else:
+            self.end_expired()
         self.subscriber.tick(now)
 
     def lost(self) -> None:
@@ -243,9 +244,34 @@ class Session:
 
     def end_login(self, why: str) -> None:
         """What is asked from here on is refused, and the connection closed."""
+        self._own_login = None
         self._forget_login()
         # Behind the reply: it may be the one that asked.
         asyncio.get_running_loop().call_soon(self.connection.close, 4401, why)
+
+    def end_expired(self) -> None:
+        """End the login if its token has run out."""
+        login = self.login
+        if login and login.expires is not None and login.expires <= time.time() * 1000:
+            self.end_login("the token has expired; log in again")
+
+    @property
+    def held(self) -> list[Login]:
+        """Its login, and the one that it falls back to."""
+        return [login for login in (self.login, self._own_login) if login]
+
+    def end_account(self, account: str, most: int, why: str) -> bool:
+        """End what it has of an account of the machine above this role; was there any?"""
+
+        def is_over(login: Login | None) -> bool:
+            return login is not None and login.is_above(account, most)
+
+        over = any(map(is_over, self.held))
+        if is_over(self.login):
+            self.end_login(why)
+        elif over:
+            self._own_login = None
+        return over
 
     def log_out(self) -> None:
         """Back to who it is without a login; a stranger's subscription ends."""
@@ -310,24 +336,24 @@ class Session:
 
     def renew(self) -> None:
         """Use renews the token."""
-        login = self.login
-        if login is not None and tokens.renewal_due(login):
-            self.login = tokens.renewed(login)
-            self.spawn(self._keep_renewal(self.login), "the renewal of its token")
+        login, renewing = self.login, self._sessions.renewing
+        if login is None or login.token in renewing or not tokens.renewal_due(login):
+            return
+        renewing.add(login.token)
+        self.spawn(self._renew(login), "the renewal of its token")
 
-    async def _keep_renewal(self, renewed: Login) -> None:
+    async def _renew(self, login: Login) -> None:
+        """Ask whether the account may still; until it is known the login is what it was."""
+        renewed = None
         try:
-            if not await self._logins.renew(renewed):
-                log.warning("%s: %s has lost its role", self.address, renewed.account)
-                assert renewed.token is not None
-                await self._sessions.end_token(renewed.token, "the account has lost its role")
-        except UnknownAccount as error:
-            # The token stays until it runs out: its directory may be there again by then.
-            log.warning("%s: the token is not renewed: %s", self.address, error)
-            self.end_login("the account is not known now; log in again")
-        except SysadmdError as error:
-            # A full disk ends nobody's login: the next renewal may be written down again.
-            log.warning("%s: the token's renewal was not kept: %s", self.address, error)
+            renewed = await self._logins.renew(login, self.address)
+        except (Busy, UnknownAccount) as error:
+            log.debug("%s: the token is not renewed: %s", self.address, error)
+        finally:
+            self._sessions.renewing.discard(login.token)
+        for session in self._sessions.by_token(login.token):
+            session.login = renewed or session.login
+            session.end_expired()
 
     async def _answer_short(self, request: Request, size: int, requests: Share) -> None:
         try:

@@ -35,6 +35,8 @@ class Sessions:
         self._long_ones: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
         # Classes of which an answer was too long, and that was logged.
         self.too_long: set[str] = set()
+        # Tokens that are being renewed: once, however many connections use them.
+        self.renewing: set[int | None] = set()
         self._store = store
         self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
         self._held: WeakValueDictionary[str, Share] = WeakValueDictionary()
@@ -94,6 +96,18 @@ class Sessions:
         """Who is connected and logged in."""
         return [(session, session.login) for session in self._there if session.login]
 
+    def accounts(self) -> set[str]:
+        """The accounts of the machine that are logged in, or can be by what they have shown."""
+        return {login.account for session in self for login in session.held if login.system}
+
+    def end_account(self, account: str, most: int, why: str) -> bool:
+        """End all logins of an account of the machine above this role; were there any?"""
+        return sum(session.end_account(account, most, why) for session in self) > 0
+
+    def by_token(self, number: int | None) -> list[Session]:
+        """Who has logged in by this token."""
+        return [session for session, login in self.logins() if login.token == number]
+
     async def end_token(self, number: int, why: str, note: Note = no_note) -> None:
         """Revoke a token, and close the connections that logged in by it.
 
@@ -102,6 +116,5 @@ class Sessions:
         try:
             await self._store.write(lambda change: tokens.revoke(change, number, note))
         finally:
-            for session, login in self.logins():
-                if login.token == number:
-                    session.end_login(why)
+            for session in self.by_token(number):
+                session.end_login(why)

@@ -25,6 +25,7 @@ from server.login.audit import Audit
 from server.login.guesses import Guesses
 from server.login.logins import Logins
 from server.login.places import Places
+from server.login.vigil import Vigil
 from server.loop_clock import LoopClock
 from server.metrics import Metrics
 from server.session import RequestClass, Session
@@ -45,8 +46,11 @@ def session_maker(
     admin_token: str,
     spawn: Callable[[Coroutine[Any, Any, None]], object],
     clock: LoopClock,
-) -> Callable[[Connection], Session]:
-    """What makes a connection's session. settings: those in force at the time of the call."""
+) -> tuple[Callable[[Connection], Session], Vigil]:
+    """What makes a connection's session, and what ends those that are no longer right.
+
+    settings: those in force at the time of the call.
+    """
 
     def server() -> ServerSettings:
         return settings().server
@@ -62,11 +66,12 @@ def session_maker(
     places = Places(lambda: server().max_clients)
     sessions = Sessions(store, places)
     trail, accounts = Audit(store), Accounts(auth)
+    logins = Logins(store, accounts, trail, sessions.end_account)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(host_name),
         "rpc/auth": Auth(store, trail, accounts, Guesses(), auth),
-        "rpc/auth_token": AuthToken(store, trail, admin_token),
+        "rpc/auth_token": AuthToken(logins, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
         "rpc/query": Query(),
         "rpc/dispatcher": DispatcherClass(dispatcher, state_dir),
@@ -92,9 +97,9 @@ def session_maker(
             sessions=sessions,
             classes=classes,
             gate=gate,
-            logins=Logins(store, accounts, trail),
+            logins=logins,
             store=store,
             spawn=spawn,
         )
 
-    return welcome
+    return welcome, Vigil(store, logins, sessions.accounts)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from server.login import audit, tokens
-from server.login.accounts import TEXT_LENGTH, Accounts
+from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.guesses import Guesses
+from server.login.logins import Logins
 from server.login.roles import Login, Role
+from server.login.standing import TEXT_LENGTH
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
@@ -135,8 +137,8 @@ class Auth:
 class AuthToken:
     """Login by a token; always served, whatever the address has done before."""
 
-    def __init__(self, store: Store, trail: Audit, admin_token: str) -> None:
-        self._store = store
+    def __init__(self, logins: Logins, trail: Audit, admin_token: str) -> None:
+        self._logins = logins
         self._trail = trail
         self._admin_token = admin_token
 
@@ -153,15 +155,13 @@ class AuthToken:
         if tokens.is_admin(secret, self._admin_token):
             login: Login | None = Login("root", Role.FULL, None, None, None)
         else:
-            login = tokens.find(self._store.reader, secret)
+            login = await self._logins.by_token(secret, session.address)
         if login is None:
             raise request.refuse(401, "the token is unknown or has expired; log in again")
         session.log_in(login)
         how = f"logged in by token as {login.role.word}"
         session.spawn(self._trail.login(login.account, session.address, how), "the login")
-        session.renew()
-        assert session.login is not None
-        return token_reply(secret, session.login)
+        return token_reply(secret, login)
 
 
 class AuthClear:

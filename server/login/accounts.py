@@ -1,26 +1,21 @@
-"""Passwords and roles of Unix accounts: PAM, each call in a thread. No wire, no token.
+"""Passwords and standing of Unix accounts, each question in a thread. No wire, no token.
 
-Only the result "success" counts: the numbers of failures differ between Linux-PAM and OpenPAM.
-A wrong password, an account that is not listed and an expired one are refused alike, and after
-the same time.
+A wrong password, an account that is not listed, a locked and an expired one are refused alike,
+and after the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import grp
 import logging
 import math
-import os
-import pwd
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-import pam
-
 from server.login.roles import Role
+from server.login.standing import UnknownAccount, authenticate, role_of, standing
 from sysadmd.apart import apart
 from sysadmd.errors import SysadmdError
 from sysadmd.settings import AuthSettings
@@ -30,10 +25,7 @@ log = logging.getLogger(__name__)
 # A refusal is told this long after the request, or at a whole second after that; s. PAM's
 # own delay after a wrong password is 2 s, give or take half: less must not be told apart.
 REFUSED_AFTER: Final = 3.0
-# pam_authenticate(3); the same number in Linux-PAM and OpenPAM.
-DISALLOW_NULL_AUTHTOK: Final = 1
-# Longer than any account's name or sane password; PAM modules copy them around.
-TEXT_LENGTH: Final = 512
+LATE: Final = "the login could not be checked in time; try again later"
 
 
 class Busy(SysadmdError):
@@ -42,102 +34,96 @@ class Busy(SysadmdError):
     code = "busy"
 
 
-class UnknownAccount(SysadmdError):
-    """There is no such account; or its directory does not answer, which looks the same."""
-
-    code = "unknown-account"
-
-
-def role_of(name: str, settings: AuthSettings) -> Role | None:
-    """The role that an account has by the configuration; None: it may not log in.
-
-    Raises: UnknownAccount.
-    """
-    try:
-        entry = pwd.getpwnam(name)
-        # A primary group counts, which gr_mem does not show.
-        groups = set(os.getgrouplist(name, entry.pw_gid))
-    except (KeyError, OSError, ValueError) as error:
-        raise UnknownAccount(
-            f"there is no account {name!r}, or its directory is away"
-        ) from error
-    for role, members in ((Role.FULL, settings.full), (Role.LIMITED, settings.limited)):
-        if any(_is_member(name, groups, member) for member in members):
-            return role
-    return None
-
-
-def _is_member(name: str, groups: set[int], member: str) -> bool:
-    if not member.startswith("@"):
-        return name == member
-    try:
-        return grp.getgrnam(member[1:]).gr_gid in groups
-    except KeyError:
-        return False
-
-
 class Accounts:
-    """Asks for passwords and roles, so many at once; who hangs holds nobody else up."""
+    """Asks for passwords and standing, so many at once; who hangs holds nobody else up."""
 
     def __init__(self, settings: Callable[[], AuthSettings]) -> None:
         self._settings = settings
-        self._calls = asyncio.Semaphore(settings().pam_calls)
+        # Strangers can use up the first; who is in is asked about all the same.
+        self._passwords = asyncio.Semaphore(settings().pam_calls)
+        self._standings = asyncio.Semaphore(settings().pam_calls)
+        # An account that PAM hangs for keeps one call, however often it is asked about.
+        self._asked: dict[tuple[str, AuthSettings], asyncio.Future[Role | None]] = {}
+        # Of them, those that did not answer in time, which has been said: nobody else waits.
+        self._hanging: set[tuple[str, AuthSettings]] = set()
 
     async def check(self, name: str, password: str) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy."""
         begun, settings = time.monotonic(), self._settings()
 
         def ask() -> Role | None:
-            if not _authenticate(name, password, settings.pam_service):
+            if not authenticate(name, password, settings.pam_service):
                 return None
             with suppress(UnknownAccount):
                 return role_of(name, settings)
             return None
 
-        role = await self._in_thread(ask)
+        await self._turn(self._passwords)
+        role = await self._in_time(self._begin(self._passwords, ask))
         if role is None:
             await asyncio.sleep(_refusal_time(time.monotonic() - begun))
         return role
 
     async def role(self, name: str) -> Role | None:
-        """As `role_of`: accounts may be in a directory, too. Raises: Busy, UnknownAccount."""
-        settings = self._settings()
-        return await self._in_thread(lambda: role_of(name, settings))
+        """The account's role as of now; None: it may not log in.
 
-    async def _in_thread(self, ask: Callable[[], Role | None]) -> Role | None:
-        patience = self._settings().pam_wait
+        Raises: Busy, UnknownAccount.
+        """
+        settings = self._settings()
+        key = name, settings
+        if key in self._hanging:
+            raise Busy(LATE)
+        if key not in self._asked:
+            await self._turn(self._standings)
+            if key in self._asked:
+                self._standings.release()
+            else:
+                answer = self._begin(self._standings, lambda: standing(name, settings))
+                self._asked[key] = answer
+
+                def answered(_: object) -> None:
+                    del self._asked[key]
+                    self._hanging.discard(key)
+
+                answer.add_done_callback(answered)
+        answer = self._asked[key]
         try:
-            async with asyncio.timeout(patience):
-                await self._calls.acquire()
+            return await self._in_time(answer)
+        except Busy:
+            if key in self._asked and key not in self._hanging:
+                self._hanging.add(key)
+                log.warning(
+                    "PAM (service %s) does not say whether %s may still be logged in; until it"
+                    " does, who is in stays, but tokens run out",
+                    settings.pam_service,
+                    name,
+                )
+            raise
+
+    async def _turn(self, calls: asyncio.Semaphore) -> None:
+        try:
+            async with asyncio.timeout(self._settings().pam_wait):
+                await calls.acquire()
         except TimeoutError:
             raise Busy("too many logins are being checked; try again in a minute") from None
-        answer = apart(ask, "pam")
+
+    def _begin(
+        self, calls: asyncio.Semaphore, ask: Callable[[], Role | None]
+    ) -> asyncio.Future[Role | None]:
+        try:
+            answer = apart(ask, "pam")
+        except RuntimeError as error:
+            calls.release()
+            raise Busy(f"the login can't be checked now: {error}; try again later") from error
         # Only then may another call start: one that hangs keeps its place.
-        answer.add_done_callback(lambda _: self._calls.release())
-        await asyncio.wait({answer}, timeout=patience)
+        answer.add_done_callback(lambda _: calls.release())
+        return answer
+
+    async def _in_time(self, answer: asyncio.Future[Role | None]) -> Role | None:
+        await asyncio.wait({answer}, timeout=self._settings().pam_wait)
         if not answer.done():
-            raise Busy("the login could not be checked in time; try again later")
+            raise Busy(LATE)
         return answer.result()
-
-
-def _authenticate(name: str, password: str, service: str) -> bool:
-    if not name or not password or len(name) > TEXT_LENGTH or len(password) > TEXT_LENGTH:
-        return False
-    try:
-        checker = pam.PamAuthenticator()
-        inner = checker.pam_authenticate
-
-        def authenticate(handle: object, flags: int) -> int:
-            # An account without a password is nobody's; the library has no argument for it.
-            return int(inner(handle, flags | DISALLOW_NULL_AUTHTOK))
-
-        checker.pam_authenticate = authenticate
-        return bool(checker.authenticate(name, password, service, resetcreds=False))
-    except (ValueError, UnicodeError):
-        return False
-    except OSError as error:
-        log.error("PAM can't be used: %s; install it, or log in by token", error)
-        return False
 
 
 def _refusal_time(elapsed: float) -> float:

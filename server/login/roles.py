@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Final
 
 
 class Role(IntEnum):
@@ -16,6 +17,10 @@ class Role(IntEnum):
     @property
     def word(self) -> str:
         return self.name.lower()
+
+
+# Below every role.
+NO_ROLE: Final = 0
 
 
 def parse_role(word: str) -> Role:
@@ -31,7 +36,8 @@ class Login:
     """Who is logged in on a connection, by which token.
 
     token: its row, None for the admin token. expires: ms since 1970, None: never.
-    lifetime: s by which use renews it, None: not renewed.
+    lifetime: s by which use renews it, None: not renewed. system: of an account of the machine,
+    which is asked about again and again; other names are only names.
     """
 
     account: str
@@ -39,11 +45,12 @@ class Login:
     token: int | None
     expires: int | None
     lifetime: int | None
+    system: bool = False
 
     def is_still(self, now: Login | None) -> bool:
         """Is `now` this login, renewed perhaps?"""
-        return now is not None and (now.account, now.role, now.token) == (
-            self.account,
-            self.role,
-            self.token,
-        )
+        return now is not None and replace(now, expires=self.expires) == self
+
+    def is_above(self, account: str, most: int) -> bool:
+        """Is it of this account of the machine, with a higher role than this?"""
+        return self.system and self.account == account and self.role > most

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import Final
 
@@ -92,7 +92,7 @@ def add(
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (_digest(secret), name, account, int(role), now, now, expires, lifetime),
     ).fetchone()
-    return Login(account, role, row[0], expires, lifetime)
+    return _login(account, role, row[0], expires, lifetime)
 
 
 def add_named(
@@ -112,7 +112,7 @@ def find(db: Connection, secret: str) -> Login | None:
         " WHERE hash = ? AND (expires IS NULL OR expires > ?)",
         (_digest(secret), _now()),
     ).fetchone()
-    return Login(row[0], Role(row[1]), *row[2:]) if row else None
+    return _login(row[0], Role(row[1]), *row[2:]) if row else None
 
 
 def is_admin(secret: str, admin: str) -> bool:
@@ -131,17 +131,16 @@ def renewal_due(login: Login) -> bool:
 def renewed(login: Login) -> Login:
     """The login as it will be once `renew` is committed."""
     assert login.lifetime is not None
-    return Login(
-        login.account, login.role, login.token, _now() + login.lifetime * 1000, login.lifetime
-    )
+    return replace(login, expires=_now() + login.lifetime * 1000)
 
 
-def renew(change: Transaction, login: Login) -> None:
-    """Write down a renewed login's new end."""
-    change.db.execute(
+def renew(change: Transaction, login: Login) -> bool:
+    """Write down a renewed login's new end; False: its token is not there any more."""
+    done = change.db.execute(
         "UPDATE tokens SET expires = ?, used = ? WHERE id = ?",
         (login.expires, _now(), login.token),
     )
+    return done.rowcount > 0
 
 
 def listed(db: Connection, limit: int = -1, after: int = 0) -> list[Token]:
@@ -173,6 +172,38 @@ def revoke(change: Transaction, number: int, note: Note = no_note) -> None:
     """Forget a token."""
     note(change)
     change.db.execute("DELETE FROM tokens WHERE id = ?", (number,))
+
+
+def accounts(db: Connection) -> set[str]:
+    """The accounts of the machine that have a token: use renews theirs, and no others."""
+    rows = db.execute(
+        "SELECT account FROM tokens WHERE lifetime NOT NULL AND expires > ?", (_now(),)
+    )
+    return {row[0] for row in rows}
+
+
+def any_above(db: Connection, account: str, most: int) -> bool:
+    """Has an account of the machine a token of a higher role than this?"""
+    found = db.execute(
+        "SELECT 1 FROM tokens"
+        " WHERE lifetime NOT NULL AND expires > ? AND account = ? AND role > ?",
+        (_now(), account, most),
+    )
+    return found.fetchone() is not None
+
+
+def revoke_above(change: Transaction, account: str, most: int) -> None:
+    """Forget these."""
+    change.db.execute(
+        "DELETE FROM tokens WHERE lifetime NOT NULL AND account = ? AND role > ?",
+        (account, most),
+    )
+
+
+def _login(
+    account: str, role: Role, token: int, expires: int | None, lifetime: int | None
+) -> Login:
+    return Login(account, role, token, expires, lifetime, system=lifetime is not None)
 
 
 def _number(db: Connection, name: str) -> int | None:

@@ -1,0 +1,289 @@
+"""Accounts that are expired, locked, deleted, or lose their role while they are logged in."""
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from server.login import standing
+from server.login.logins import AWAY, REFUSED
+from server.login.roles import Role
+from sysadmd.settings import AuthSettings
+from tests.kit import QUIET, Client, Daemon, needs_root, wait_for
+from tests.kit.accounts import PASSWORD, account, delete, pam_service
+from tests.kit.certificates import make_client_certificates, with_certificate
+
+SERVICE = "sysadmd-vigil"
+GROUP = "sysadmd-vigil"
+RULES = "auth required pam_unix.so\naccount required pam_unix.so\n"
+AUTH = f'[auth]\npam_service = "{SERVICE}"\nfull = ["root", "@{GROUP}"]\n'
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Path]:
+    """The file of the service, and its group."""
+    needs_root("groupadd")
+    with pam_service(SERVICE, RULES):
+        subprocess.run(["groupadd", "-f", GROUP], check=True)
+        yield Path("/etc/pam.d") / SERVICE
+        subprocess.run(["groupdel", GROUP], capture_output=True, check=False)
+
+
+@pytest.fixture
+def name(service: Path) -> Iterator[str]:
+    """An account with the role full."""
+    with account("sysadmd-vigil-a", "-G", GROUP) as name:
+        yield name
+
+
+def change(*command: str) -> Callable[[str], object]:
+    return lambda name: subprocess.run([*command, name], check=True, capture_output=True)
+
+
+# How an account ends, and what its connections hear. It may be back by then if it was deleted.
+WAYS = {
+    "expired": (change("usermod", "-e", "1"), REFUSED),
+    "locked": (change("usermod", "-L"), REFUSED),
+    "without its group": (change("usermod", "-G", ""), REFUSED),
+    "deleted": (delete, AWAY),
+}
+ways = pytest.mark.parametrize("way", WAYS)
+
+
+def log_in(client: Client, name: str, /, **more: str) -> str:
+    args = {"username": name, "password": PASSWORD, **more}
+    return str(client.ask("rpc", "auth", args)[0])
+
+
+def by_token(daemon: Daemon, token: str) -> int:
+    """The code of a login by this token; 200: it is one."""
+    with daemon.stranger() as client:
+        frame = client.ask_raw("rpc", "auth_token", {"token": token})
+        return int(frame["args"]["code"]) if frame["name"] == "error" else 200
+
+
+def closed_for(client: Client) -> tuple[int, str]:
+    """How the daemon ended the connection; events before that are read."""
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            client.receive()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def ends(daemon: Daemon, name: str) -> list[str]:
+    """What the trail has of the end of an account's access."""
+    with daemon.client() as admin:
+        return [text for text in admin.trail() if text.startswith(name) and " ended" in text]
+
+
+@contextlib.contextmanager
+def with_authority(tmp_path: Path, name: str, more: str = "") -> Generator[Daemon]:
+    """A daemon that takes a certificate of this account."""
+    make_client_certificates(tmp_path, name)
+    server = f'[server]\nclient_ca = "{tmp_path}/ca.pem"\n'
+    with Daemon(tmp_path / "state", QUIET + AUTH + more + server) as daemon:
+        yield daemon
+
+
+@ways
+def test_every_login_of_an_account_ends_with_it_and_no_other(
+    tmp_path: Path, name: str, way: str
+) -> None:
+    end, why = WAYS[way]
+    with (
+        with_authority(tmp_path, name) as daemon,
+        daemon.client() as admin,
+        daemon.stranger() as named,
+        daemon.stranger() as session,
+        daemon.stranger() as client,
+        with_certificate(daemon, tmp_path, name) as certified,
+    ):
+        # A token that is named like the account is not the account's.
+        add = {"action": "add", "name": name, "role": "full"}
+        named_token = admin.ask("rpc", "tokens", add)["token"]
+        named.ask("rpc", "auth_token", {"token": named_token})
+        tokens = [log_in(session, name), log_in(client, name, lifetime="client", name="laptop")]
+        client.ask("events", "subscribe", "dispatcher")
+        certified.ask("rpc", "query")
+        end(name)
+        daemon.reload()
+        for one in (session, client, certified):
+            assert closed_for(one) == (4401, why)
+        refusal = 503 if way == "deleted" else 401
+        assert [by_token(daemon, token) for token in tokens] == [refusal] * 2
+        with with_certificate(daemon, tmp_path, name) as certified:
+            assert certified.ask_raw("rpc", "query")["args"]["code"] == 401
+        assert named.ask("rpc", "query")
+        assert by_token(daemon, named_token) == 200
+        assert ends(daemon, name) == [f"{name}@local: access ended: {why}"]
+        listed = [t["name"] for t in admin.ask("rpc", "tokens", {"action": "list"})["tokens"]]
+        assert listed == ([name, "laptop"] if way == "deleted" else [name])
+
+
+@ways
+def test_accounts_are_asked_about_without_being_told_to(
+    tmp_path: Path, name: str, way: str
+) -> None:
+    end, why = WAYS[way]
+    often = "import server.login.vigil as vigil; vigil.INTERVAL = 0.05"
+    with (
+        Daemon(tmp_path / "state", QUIET + AUTH, before=often) as daemon,
+        daemon.stranger() as client,
+    ):
+        log_in(client, name)
+        end(name)
+        # Of an account that is just being deleted, PAM says no.
+        assert closed_for(client) in {(4401, why), (4401, REFUSED)}
+
+
+@ways
+def test_an_account_is_asked_about_when_its_token_is_renewed(
+    tmp_path: Path, name: str, way: str
+) -> None:
+    end, why = WAYS[way]
+    auth = AUTH + "token_lifetime = 10\n"
+    with Daemon(tmp_path / "state", QUIET + auth) as daemon, daemon.stranger() as client:
+        token = log_in(client, name)
+        client.ask("events", "subscribe", "dispatcher")
+        end(name)
+        code, heard = closed_for(client)
+        assert code == 4401
+        assert heard in {why, REFUSED}
+        assert by_token(daemon, token) in {401, 503}
+        assert ends(daemon, name) == [f"{name}@127.0.0.1: access ended: {heard}"]
+
+
+@ways
+def test_a_login_by_token_or_certificate_asks_first(
+    tmp_path: Path, name: str, way: str
+) -> None:
+    end, why = WAYS[way]
+    with with_authority(tmp_path, name) as daemon, daemon.stranger() as client:
+        token = log_in(client, name)
+        end(name)
+        with with_certificate(daemon, tmp_path, name) as certified:
+            assert certified.ask_raw("rpc", "query")["args"]["code"] == 401
+        # One question is enough for all that it has.
+        assert closed_for(client) == (4401, why)
+        assert by_token(daemon, token) == (503 if way == "deleted" else 401)
+
+
+def test_a_token_is_renewed_for_all_its_connections(tmp_path: Path, name: str) -> None:
+    auth = AUTH + "token_lifetime = 3\n"
+    with (
+        Daemon(tmp_path / "state", QUIET + auth) as daemon,
+        daemon.stranger() as unused,
+        daemon.stranger() as idle,
+        daemon.stranger() as listening,
+    ):
+        token = log_in(listening, name)
+        idle.ask("rpc", "auth_token", {"token": token})
+        listening.ask("events", "subscribe", "dispatcher")
+        log_in(unused, name)
+        assert closed_for(unused) == (4401, "the token has expired; log in again")
+        assert idle.ask("rpc", "query")
+
+
+def test_a_lower_role_ends_what_has_the_higher_one(tmp_path: Path, name: str) -> None:
+    with Daemon(tmp_path / "state", QUIET + AUTH) as daemon:
+        with daemon.stranger() as client:
+            token = log_in(client, name)
+            lower = AUTH.replace("full", "limited")
+            daemon.config.write_text(QUIET + lower)
+            daemon.reload()
+            assert closed_for(client) == (4401, REFUSED)
+        assert by_token(daemon, token) == 401
+        with daemon.stranger() as client:
+            log_in(client, name)
+            daemon.reload()
+            # The role is the one that it has: nothing of it ends.
+            assert client.ask("rpc", "query")["rpc/dispatcher"] == "read"
+        assert len(ends(daemon, name)) == 1
+
+
+def test_who_logs_out_does_not_fall_back_to_a_certificate_that_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    with (
+        with_authority(tmp_path, name) as daemon,
+        with_certificate(daemon, tmp_path, name) as client,
+    ):
+        client.ask("rpc", "auth_token", {"token": daemon.token})
+        subprocess.run(["usermod", "-e", "1", name], check=True)
+        daemon.reload()
+        wait_for(lambda: ends(daemon, name), "the end of the account")
+        assert client.ask("rpc", "query")
+        request = '{"namespace": "rpc", "name": "auth_clear", "id": "out", "args": {}}'
+        client.socket.send(request)
+        assert client.ask_raw("rpc", "query")["args"]["code"] == 401
+
+
+def test_an_account_that_can_not_be_asked_about_keeps_its_token_alone(
+    tmp_path: Path, service: Path, name: str
+) -> None:
+    with Daemon(tmp_path / "state", QUIET + AUTH) as daemon:
+        with daemon.stranger() as client:
+            token = log_in(client, name)
+            try:
+                service.write_text("account required pam_sysadmd_is_not_there.so\n")
+                daemon.reload()
+                assert closed_for(client) == (4401, AWAY)
+                assert by_token(daemon, token) == 503
+            finally:
+                service.write_text(RULES)
+        assert by_token(daemon, token) == 200
+
+
+def test_pam_that_hangs_holds_up_nobody_and_renews_nothing(
+    tmp_path: Path, service: Path, name: str
+) -> None:
+    auth = AUTH + "pam_calls = 2\npam_wait = 0.5\ntoken_lifetime = 5\n"
+    with (
+        account("sysadmd-vigil-b", "-G", GROUP) as other,
+        Daemon(tmp_path / "state", QUIET + auth) as daemon,
+        daemon.stranger() as client,
+        daemon.stranger() as second,
+    ):
+        log_in(client, name)
+        client.ask("events", "subscribe", "dispatcher")
+        laptop = log_in(second, name, lifetime="client", name="laptop")
+        try:
+            # For this account alone.
+            service.write_text(
+                "auth required pam_unix.so\n"
+                f"account [success=1 default=ignore] pam_succeed_if.so quiet user != {name}\n"
+                "account required pam_exec.so quiet /bin/sleep 25\n"
+                "account required pam_unix.so\n"
+            )
+            assert closed_for(client) == (4401, "the token has expired; log in again")
+            daemon.reload()
+            # One that hangs takes one call, however often it is asked about.
+            with daemon.stranger() as third:
+                log_in(third, other)
+            # What it has is valid until it runs out.
+            assert by_token(daemon, laptop) == 200
+            assert f"whether {name} may still be logged in" in daemon.log.read_text()
+            assert daemon.stop() == 0
+        finally:
+            service.write_text(RULES)
+
+
+@pytest.mark.parametrize(
+    ("password", "locked"),
+    [
+        *(("*", False), ("!", False), ("!!", False), ("!*", False), ("", False)),
+        *(("$6$salt$hash", False), ("!$6$salt$hash", True), ("!!$6$salt$hash", True)),
+        *(("*LOCKED*$6$salt$hash", True), ("*LOCKED**", True)),
+    ],
+)
+def test_a_locked_account_is_told_from_one_without_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str, locked: bool
+) -> None:
+    shadow = tmp_path / "shadow"
+    shadow.write_text(f"rooted:!$6$x$y:1::::::\nroot:{password}:1::::::\n")
+    monkeypatch.setattr(standing, "SHADOW", shadow)
+    assert standing.role_of("root", AuthSettings()) == (None if locked else Role.FULL)
