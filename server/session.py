@@ -124,7 +124,7 @@ class Session:
         if local is not None:
             self._own_login = Login(local, Role.FULL, None, None, None)
             self.log_in(self._own_login)
-            self.spawn(self._logins.note_local(local, self.address), "its login")
+            self.spawn(self._logins.note(self._own_login, self.address, "locally"), "its login")
         name = self.connection.certificate_subject()
         if name is not None:
             self._deciding += 1
@@ -407,6 +407,7 @@ class Session:
             self._own_login = login
             if login is not None:
                 self.log_in(login)
+                await self._logins.note(login, self.address, "by certificate")
         except SysadmdError as error:
             log.debug("%s: no login by certificate: %s", self.address, error)
         finally:

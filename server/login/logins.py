@@ -74,12 +74,14 @@ class Logins:
         if role is None:
             await self._trail.login(name, address, "login by certificate refused")
             return None
-        await self._trail.login(name, address, f"logged in by certificate as {role.word}")
         return Login(name, role, None, None, None, system=True)
 
-    async def note_local(self, account: str, address: str) -> None:
-        """A program of this machine has come in by the local socket."""
-        await self._trail.login(account, address, f"logged in locally as {Role.FULL.word}")
+    async def note(self, login: Login, address: str, how: str) -> None:
+        """Write down that it is logged in: not before, or its end would not find it.
+
+        how: `by certificate`, `locally`.
+        """
+        await self._trail.login(login.account, address, f"logged in {how} as {login.role.word}")
 
     async def by_token(self, secret: str, address: str) -> Login | None:
         """The login that a token stands for, renewed if that is due; None: it is not valid.

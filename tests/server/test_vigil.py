@@ -167,6 +167,9 @@ def test_a_login_by_token_or_certificate_asks_first(
         end(name)
         with with_certificate(daemon, tmp_path, name) as certified:
             assert certified.ask_raw("rpc", "query")["args"]["code"] == 401
+        with daemon.client() as admin:
+            refused = f"{name}@127.0.0.1: login by certificate refused"
+            assert (refused in admin.trail()) == (way != "deleted")
         # One question is enough for all that it has.
         assert closed_for(client) == (4401, why)
         assert by_token(daemon, token) == (503 if way == "deleted" else 401)
