@@ -235,6 +235,8 @@ class Daemon:
         )
         await dispatcher.recover()
         await collectors.begin()
+        # Not before: nobody is answered by a daemon that does not know its jobs yet.
+        listeners.open()
         url = listener.url(sockets[0])
         parts: list[Coroutine[Any, Any, None]] = [
             store.watch(),

@@ -108,7 +108,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     listen: at least one. origins: of web pages that may connect, as browsers send them.
     client_ca: PEM file; empty: no login by certificate. handshake_timeout: s for TLS and the
     HTTP request; login_timeout: s from the connection to the login; both up to a year.
-    max_clients: connections in all; unauthenticated_per_address: of strangers, by address
+    max_clients: that are logged in; unauthenticated_per_address: of strangers, by address
     (IPv6: by /64); requests_in_flight: of one client; 1 to 1,000,000 each.
     """
 

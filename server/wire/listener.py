@@ -107,6 +107,9 @@ class Listeners:
         self._empty = asyncio.Event()
         self._welcome = welcome
         self._clock = clock
+
+    def open(self) -> None:
+        """Let in who waits, and who comes."""
         for sock in self._sockets:
             self._loop.add_reader(sock, self._accept, sock)
 
