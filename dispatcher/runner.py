@@ -101,6 +101,10 @@ class Dispatcher:
         await self._mover.settle()
         self._killer.resume()
 
+    def look_again(self) -> None:
+        """The state directory was away: read what was written into its books meanwhile."""
+        self._mover.wake()
+
     async def run(self) -> None:
         """Keep jobs going until cancelled; running ones are then left alone."""
         parts: tuple[Coroutine[Any, Any, None], ...] = (

@@ -34,6 +34,7 @@ from server.sessions import Sessions
 from server.wire.http import respond
 from server.wire.local import LOCAL
 from sysadmd import __version__, journal
+from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
 from sysadmd.store import Store
 
@@ -65,9 +66,12 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def __call__(self, address: str, request: Request) -> Response:
-        if not self._permitted(address, request):
-            return respond(401, "A token is needed: Authorization: Bearer TOKEN.\n")
-        text = _generate(self._registry)
+        try:
+            if not self._permitted(address, request):
+                return respond(401, "A token is needed: Authorization: Bearer TOKEN.\n")
+            text = _generate(self._registry)
+        except SysadmdError as error:
+            return respond(503, f"{error}\n")
         return respond(200, text.decode(), kind=CONTENT_TYPE_LATEST)
 
     def _permitted(self, address: str, request: Request) -> bool:

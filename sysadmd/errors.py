@@ -34,7 +34,7 @@ class Stopping(SysadmdError):
 
 
 class StoreFull(SysadmdError):
-    """The disk has no room: nothing of the change was kept."""
+    """The disk takes nothing, most often since it is full: nothing of the change was kept."""
 
     code = "no-space"
 
@@ -45,8 +45,20 @@ class StoreLocked(StoreFull):
     code = "locked"
 
 
+class StoreLost(StoreFull):
+    """The files at the daemon's paths are not those that it has open; nothing was kept."""
+
+    code = "store-lost"
+
+
+class StoreDamaged(StoreFull):
+    """`state.db` can't be read where this was to be read, or changed."""
+
+    code = "damaged"
+
+
 class StoreUnusable(SysadmdError):
-    """`state.db` is damaged, newer than this program, or can't be opened; it is unchanged."""
+    """`state.db` is newer than this program, or not of it; it is unchanged."""
 
     code = "store-unusable"
 

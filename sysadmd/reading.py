@@ -32,9 +32,13 @@ class Reading:
     one asker each other one has a turn. Whoever wants much asks for a little at a time.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        """db: a connection that is the thread's from here on, and closed by it."""
+    def __init__(
+        self, db: sqlite3.Connection, translate: Callable[[BaseException], BaseException]
+    ) -> None:
+        """db: a connection that is the thread's from here on, and closed by it.
+        translate: puts what a read raises into words."""
         self._db = db
+        self._translate = translate
         self._loop = asyncio.get_running_loop()
         self._news = threading.Condition()
         # What is to be read, by who asks; the next turn is the first one's.
@@ -100,7 +104,7 @@ class Reading:
             # A row that it had in hand would hold the transaction: all later reads would see
             # what was true now.
             traceback.clear_frames(raised.__traceback__)
-            error = raised
+            error = self._translate(raised)
         # The loop may be closed by now: the daemon has stopped.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_settle, read.done, result, error)

@@ -8,21 +8,29 @@ The rooms above own their tables: they hand in their schema steps when the store
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sysadmd import journal
-from sysadmd.errors import StoreFull, StoreLocked, StoreUnusable
+from sysadmd.errors import StoreDamaged, StoreFull, StoreUnusable
 from sysadmd.journal import Event, Transaction
+from sysadmd.mishaps import COMPLAINTS, WordedConnection, damaged, find_damage, translate
 from sysadmd.reading import Reading
+from sysadmd.whereabouts import Stamp, Whereabouts
 
 T = TypeVar("T")
+Opened = TypeVar("Opened", bound=sqlite3.Connection)
+
+log = logging.getLogger(__name__)
 
 # "SyAd": tells our file from any other SQLite database (file(1), PRAGMA application_id).
 APPLICATION_ID: Final = 0x53794164
@@ -36,11 +44,9 @@ CHECKED_AT_START: Final = 32 * 1024 * 1024
 HANGS: Final = 10.0
 # How long the last read may take at the end; what hangs longer ends with the process, s.
 LAST_READ: Final = 1.0
-
-_NO_ROOM: Final = (
-    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
-    sqlite3.SQLITE_CANTOPEN,
-)
+# How often a writer that has nothing to do looks at its files: what becomes of them is to be
+# known in seconds; s.
+LOOK: Final = 2.0
 
 SCHEMAS: Final[Mapping[str, Sequence[str]]] = {"journal": journal.SCHEMA}
 
@@ -54,18 +60,33 @@ class _Change:
 class Store:
     """The open state file. Made by `open_store`; belongs to the event loop that opened it."""
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, epoch: str) -> None:
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, epoch: str, beside: Sequence[Path]
+    ) -> None:
         self.path = path
         self.epoch = epoch
         # Committed events in order, called on the event loop before the tasks that waited for
         # the commit go on; set by the composition.
         self.publish: Callable[[list[Event]], None] = lambda events: None
+        # The files are at their paths again: called on the event loop, as for `publish`.
+        self.returned: Callable[[], None] = lambda: None
+        contents = (path, path.with_name(path.name + "-wal"))
+        files = (*contents, path.with_name(path.name + "-shm"), *beside)
+        # The writer's, as are the next three: what it and nobody else has written last; what
+        # it has found wrong with that; why it keeps nothing since its files are not as they
+        # were, which others read.
+        self._files = Whereabouts((path.parent, *files), contents)
+        self._stamp = self._files.stamp()
+        self._unsound: tuple[Stamp, str] | None = None
+        self._lost: str | None = None
+        # The first damage that was met: it does not pass by itself.
+        self._damage: str | None = None
         # For the event loop's short reads; never sees what is not committed.
-        self.reader = self.open_reader()
+        self.reader = self._open_reader(partial(WordedConnection, self._translate), 2048)
         # The reading thread's: for what is called there by `read`.
         self.thread_reader = self.open_reader()
-        self._reading = Reading(self.thread_reader)
-        # Why changes can't be kept at the moment; None: they can.
+        self._reading = Reading(self.thread_reader, self._translate)
+        # Why the last changes could not be kept; None: they were.
         self.trouble: str | None = None
         # Changes that are not kept yet, and since when nothing has come of them.
         self._waiting = 0
@@ -84,7 +105,8 @@ class Store:
         """Run `change` in the writer thread; returns its result once it is on disk.
 
         The change must not wait for anything. An exception of it undoes it alone and is raised
-        here. Raises: StoreFull when the disk has no room or the file is locked.
+        here. Raises: StoreFull when the disk takes nothing, the file is locked, damaged, or
+        not the one at its path.
         """
         return await self.begin_write(change)
 
@@ -99,11 +121,12 @@ class Store:
 
     @property
     def health(self) -> str | None:
-        """Why nothing can be kept, be it that the disk does not answer; None: all is well."""
+        """Why not all can be kept, be it that the disk does not answer; None: all is well."""
         silence = time.monotonic() - self._moved if self._waiting else 0.0
-        if self.trouble is None and silence > HANGS:
+        told = self._lost or self.trouble
+        if told is None and silence > HANGS:
             return f"the state directory's disk has not answered for {silence:.0f} s"
-        return self.trouble
+        return told or self._damage
 
     def read(
         self, look: Callable[[sqlite3.Connection], T], asker: Hashable = None
@@ -117,10 +140,20 @@ class Store:
     def open_reader(self, cache: int = 2048) -> sqlite3.Connection:
         """A further connection, which only reads; for one thread at a time.
 
-        cache: KiB of pages that it keeps at hand.
+        cache: KiB of pages that it keeps at hand. Raises: StoreLost; sqlite3.Error, which
+        `read` puts into words.
         """
-        reader = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=5.0
+        return self._open_reader(sqlite3.Connection, cache)
+
+    def _open_reader(self, kind: Callable[..., Opened], cache: int) -> Opened:
+        self._files.check()
+        reader = kind(
+            # It never makes the file.
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5.0,
         )
         _prepare(reader)
         reader.execute("PRAGMA query_only = ON")
@@ -144,7 +177,7 @@ class Store:
     def _write_all(self) -> None:
         group: list[_Change] = []
         try:
-            while (change := self._changes.get()) is not None:
+            while (change := self._next()) is not None:
                 group = [change]
                 while len(group) < GROUP and not self._changes.empty():
                     following = self._changes.get()
@@ -158,6 +191,60 @@ class Store:
         finally:
             self._writer.close()
 
+    def _next(self) -> _Change | None:
+        """The next change; None: it is the end. Looks at the files while there is none."""
+        while True:
+            try:
+                return self._changes.get(timeout=LOOK)
+            except queue.Empty:
+                with suppress(StoreFull):
+                    self._check()
+
+    def _check(self) -> None:
+        """Are the files those that are at their paths, and as we have written them?
+
+        Raises: StoreLost, StoreDamaged; said when it begins and when it is over.
+        """
+        try:
+            self._files.check()
+            self._check_contents()
+        except StoreFull as error:
+            if self._lost is None:
+                log.error("every change is refused: %s", error)
+            self._lost = str(error)
+            raise
+        if self._lost is not None:
+            self._lost = None
+            log.info("the state directory's files are there again; changes are kept again")
+            self._loop.call_soon_threadsafe(lambda: self.returned())
+
+    def _check_contents(self) -> None:
+        """Another program may copy an older file over ours, or change it as SQLite would."""
+        stamp = self._files.stamp()
+        if stamp == self._stamp:
+            return
+        if self._unsound is None or self._unsound[0] != stamp:
+            self._unsound = None
+            found = find_damage(self.path)
+            if isinstance(found, StoreDamaged):
+                self._unsound = stamp, str(found)
+            elif found is not None:
+                raise found
+        if self._unsound is not None:
+            raise StoreDamaged(f"another program has written to {self._unsound[1]}")
+        self._stamp = stamp
+        log.warning(
+            "another program has written to %s while it was in use; it is sound", self.path
+        )
+
+    def _translate(self, error: BaseException) -> BaseException:
+        """In words; damage is said, once. In any thread."""
+        told = translate(error, self.path)
+        if isinstance(told, StoreDamaged) and self._damage is None:
+            self._damage = str(told)
+            log.error("%s", told)
+        return told
+
     def _commit(self, group: list[_Change]) -> None:
         """One transaction for the whole group, then one call into the event loop."""
         results: list[tuple[_Change, Any, BaseException | None]] = []
@@ -165,6 +252,7 @@ class Store:
         trouble: str | None = None
         db = self._writer
         try:
+            self._check()
             db.execute("BEGIN IMMEDIATE")
             for change in group:
                 transaction = Transaction(db)
@@ -177,16 +265,20 @@ class Store:
                         # SQLite has undone all of it: a full disk ends the whole transaction.
                         raise
                     db.execute("ROLLBACK TO change")
-                    results.append((change, None, _translate(error)))
+                    results.append((change, None, self._translate(error)))
                 db.execute("RELEASE change")
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (*COMPLAINTS, StoreFull) as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            failure = _translate(error)
-            trouble = str(failure)
+            failure = self._translate(error)
+            # That it has lost its files is told as long as it has.
+            trouble = str(failure) if self._lost is None else None
             results = [(change, None, failure) for change in group]
             events = []
+        if self._lost is None:
+            with suppress(StoreFull, OSError):
+                self._stamp = self._files.stamp()
         self._loop.call_soon_threadsafe(self._tell, results, events, trouble)
 
     def _tell(
@@ -224,10 +316,13 @@ class Store:
             self._broken.set_exception(error)
 
 
-def open_store(path: Path, schemas: Mapping[str, Sequence[str]]) -> Store:
+def open_store(
+    path: Path, schemas: Mapping[str, Sequence[str]], beside: Sequence[Path] = ()
+) -> Store:
     """Open or make the state file and bring its tables up to date. Needs a running event loop.
 
     schemas: for each room the scripts that made its tables, oldest first.
+    beside: open files that are to stay at their paths, too, or nothing is kept any more.
     Raises: StoreUnusable, StoreFull; the file is then as it was.
     """
     try:
@@ -241,18 +336,12 @@ def open_store(path: Path, schemas: Mapping[str, Sequence[str]]) -> Store:
             db.execute("BEGIN IMMEDIATE")
             epoch = journal.ensure_epoch(db)
             db.execute("COMMIT")
+            return Store(path, db, epoch, beside)
         except BaseException:
             db.close()
             raise
-    except sqlite3.Error as error:
-        passing = _translate(error)
-        if isinstance(passing, StoreFull) and path.exists():
-            raise passing from error
-        raise StoreUnusable(
-            f"{path} can't be used ({error}); it was left as it is. Restore it from a backup,"
-            " or move it away to start with an empty history"
-        ) from error
-    return Store(path, db, epoch)
+    except COMPLAINTS as error:
+        raise translate(error, path) from error
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -272,7 +361,7 @@ def _check(db: sqlite3.Connection, path: Path, rooms: Mapping[str, Sequence[str]
     if path.stat().st_size <= CHECKED_AT_START:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+            raise damaged(path, verdict)
     versions = db.execute("SELECT room, version FROM schema").fetchall()
     for room, version in versions:
         if version > len(rooms.get(room, ())):
@@ -323,23 +412,3 @@ def _statements(script: str) -> list[str]:
             statements.append(pending)
             pending = ""
     return statements[:-1] if statements and not statements[-1].strip(" \n;") else statements
-
-
-def _translate(error: BaseException) -> BaseException:
-    """What passes by itself or can be helped, in words that say how."""
-    if not isinstance(error, sqlite3.OperationalError):
-        return error
-    code = error.sqlite_errorcode & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        passing: StoreFull = StoreLocked(
-            "another process holds state.db locked; end it (fuser, lsof), then try again"
-        )
-    elif code in _NO_ROOM:
-        passing = StoreFull(
-            f"the state directory's disk takes no more ({error}); free some space, then"
-            " try again"
-        )
-    else:
-        return error
-    passing.__cause__ = error
-    return passing

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import SnapshotCut
 from server.delivery.tail import EventsLost, Found, Ledger, Sources, Tail
+from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import format_cursor
 
@@ -160,6 +161,10 @@ class Subscriber:
             outlet.close(4410, str(error))
         except SnapshotCut:
             outlet.close(4408, "the snapshot was taken too slowly, and others waited")
+        except SysadmdError as error:
+            # Damage: what can't be read is not skipped.
+            log.error("%s: what it has missed can't be read: %s", outlet.address, error)
+            outlet.close(1011, "the journal can't be read on; see the server's log")
         except Exception:  # the outer edge: what can't be read for one stops no other
             log.exception("%s: what it has missed can't be read", outlet.address)
             outlet.close(1011, "the journal can't be read on; see the server's log")

@@ -47,6 +47,8 @@ CODES: Final = {
     "crowded": 429,
     "stopping": 503,
     "no-space": 507,
+    "store-lost": 507,
+    "damaged": 507,
 }
 
 

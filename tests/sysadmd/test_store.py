@@ -4,16 +4,17 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 from sysadmd import journal
-from sysadmd.errors import BadRequest, StoreUnusable
+from sysadmd.errors import BadRequest, StoreDamaged, StoreLost, StoreUnusable
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit import wait_for
 
 TABLE = {"test": ("CREATE TABLE t (x INTEGER);",)}
 
@@ -168,7 +169,7 @@ def test_a_foreign_damaged_or_newer_file_is_left_as_it_is(tmp_path: Path) -> Non
                 await store.write(adding(x))
 
     async def try_to_open(path: Path) -> None:
-        with pytest.raises(StoreUnusable, match="move it away"):
+        with pytest.raises((StoreUnusable, StoreDamaged), match="move it away"):
             open_store(path, TABLE)
 
     def refuse(path: Path) -> None:
@@ -236,3 +237,152 @@ def test_a_disk_that_does_not_answer_is_told_until_it_does(
             assert store.health is None
 
     asyncio.run(asyncio.wait_for(body(), 20))
+
+
+MoveBack = Callable[[], object]
+
+
+def move_directory(path: Path) -> MoveBack:
+    aside = path.parent.rename(path.parent.with_name("aside"))
+    return lambda: aside.rename(path.parent)
+
+
+def cover_directory(path: Path) -> MoveBack:
+    move_back = move_directory(path)
+    path.parent.mkdir()
+
+    def uncover() -> None:
+        path.parent.rmdir()
+        move_back()
+
+    return uncover
+
+
+def move_file(path: Path) -> MoveBack:
+    aside = path.rename(path.with_name("aside"))
+    return lambda: aside.rename(path)
+
+
+def replace_file(path: Path) -> MoveBack:
+    move_back = move_file(path)
+    path.write_bytes(path.with_name("aside").read_bytes())
+    return move_back
+
+
+def move_wal(path: Path) -> MoveBack:
+    return move_file(path.with_name(path.name + "-wal"))
+
+
+@pytest.mark.parametrize(
+    "move", [move_directory, cover_directory, move_file, replace_file, move_wal]
+)
+def test_nothing_is_kept_in_a_file_that_is_not_at_its_path(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    move: Callable[[Path], Callable[[], object]],
+) -> None:
+    monkeypatch.setattr("sysadmd.store.LOOK", 0.01)
+    path = tmp_path / "state" / "s.db"
+    path.parent.mkdir()
+
+    async def body() -> None:
+        async with opened(path) as (store, told):
+            assert await store.write(adding(1)) == 1
+            move_back = move(path)
+            with pytest.raises(StoreLost, match="Put back what was there"):
+                await store.write(adding(2))
+            with pytest.raises(StoreLost):
+                await store.read(lambda _: store.open_reader())
+            assert "Put back what was there" in str(store.health)
+            assert not path.exists() or move is not move_file
+            # What is open is read as before.
+            assert await store.read(rows) == [1]
+            move_back()
+            await asyncio.to_thread(wait_for, lambda: store.health is None, "the files")
+            assert await store.write(adding(3)) == 3
+            # It is noticed by who has nothing to do, too.
+            move(path)
+            await asyncio.to_thread(wait_for, lambda: store.health is not None, "a look")
+            assert len(told) == 2
+
+    asyncio.run(asyncio.wait_for(body(), 20))
+
+
+def rows(db: sqlite3.Connection) -> list[int]:
+    return [x for (x,) in db.execute("SELECT x FROM t ORDER BY rowid")]
+
+
+def test_what_another_program_writes_counts_if_it_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sysadmd.store.LOOK", 3600)
+    path = tmp_path / "s.db"
+
+    def checkpoint() -> None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def body() -> None:
+        async with opened(path) as (store, _):
+            for x in range(500):
+                await store.write(adding(x))
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("INSERT INTO t VALUES (77)")
+            assert await store.write(adding(500)) == 500
+            assert await store.read(rows) == [*range(500), 77, 500]
+            assert "another program has written" in caplog.text
+            checkpoint()
+            older = path.read_bytes()
+            for x in range(500):
+                await store.write(adding(x, SYSTEMS[x % 3]))
+            checkpoint()
+            # In place: it is the same file.
+            path.write_bytes(older[: len(older) // 2])
+            for _ in range(3):
+                with pytest.raises(StoreDamaged, match="another program has written to"):
+                    await store.write(adding(1))
+            assert "is damaged" in str(store.health)
+            assert caplog.text.count("every change is refused") == 1
+
+    asyncio.run(body())
+
+
+def test_damage_is_told_in_words_to_who_meets_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+
+    async def body() -> None:
+        async with opened(path) as (store, _):
+            for x in range(2000):
+                await store.write(adding(x))
+        (root,) = root_of("t", path)
+        with path.open("r+b") as file:
+            file.seek(4096 * (root - 1))
+            file.write(b"\xff" * 4096)
+        before = path.stat()
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr("sysadmd.store.CHECKED_AT_START", 0)
+        async with opened(path) as (store, _):
+            monkey.undo()
+            assert store.health is None
+            with pytest.raises(StoreDamaged, match="restore the file from a backup"):
+                await store.write(adding(1))
+            with pytest.raises(StoreDamaged):
+                await store.read(rows)
+            with pytest.raises(StoreDamaged):
+                rows(store.reader)
+            assert "is damaged" in str(store.health)
+            # All else goes on.
+            await store.write(lambda change: journal.prune(change.db, 10))
+            assert journal.pruned(store.reader).seq == 10
+            assert "is damaged" in str(store.health)
+        assert path.stat().st_size == before.st_size
+
+    asyncio.run(body())
+
+
+def root_of(table: str, path: Path) -> tuple[int]:
+    with closing(sqlite3.connect(path)) as db:
+        found: tuple[int] = db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)
+        ).fetchone()
+        return found

@@ -1,0 +1,58 @@
+"""Are the files that were opened still those at their paths? Looks only; opens nothing.
+
+What is written into a file that was deleted, or moved away, or covered by a mount, is gone with
+the process, and nothing else ever says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sysadmd.errors import StoreLost
+
+# Size and time of the last change, of each.
+Stamp = tuple[tuple[int, int], ...]
+
+
+class Whereabouts:
+    """Files that are open, as they were when this was made."""
+
+    def __init__(self, paths: Sequence[Path], contents: Sequence[Path]) -> None:
+        """paths: a directory before what is in it. contents: those nobody else is to write."""
+        self._opened = {path: _identity(path.stat()) for path in paths}
+        self._contents = contents
+
+    def check(self) -> None:
+        """Raises: StoreLost naming the first that is not the one that was opened."""
+        for path, opened in self._opened.items():
+            try:
+                moved = _identity(path.stat()) != opened
+            except FileNotFoundError:
+                raise StoreLost(_lost(path, "is not there any more")) from None
+            except OSError as error:
+                raise StoreLost(_lost(path, f"can't be seen: {error.strerror}")) from error
+            if moved:
+                raise StoreLost(_lost(path, "is another one than at the daemon's start"))
+
+    def stamp(self) -> Stamp:
+        """What changes with every change of contents. Raises: StoreLost."""
+        try:
+            stats = [path.stat() for path in self._contents]
+        except OSError:
+            self.check()
+            raise
+        return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _lost(path: Path, what: str) -> str:
+    return (
+        f"{path} {what} (deleted, moved, or another mounted over it?): nothing can be kept."
+        " Put back what was there, and all goes on; if it is gone, stop the daemon, restore a"
+        " backup, and start it: without one the history begins anew"
+    )
