@@ -40,8 +40,9 @@ from server.wire import listener, local, tls
 from server.wire.listener import Listeners
 from server.wiring import session_maker
 from sysadmd.apart import apart
-from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
+from sysadmd.errors import CannotStart, SettingsInvalid, StoreDamaged, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
+from sysadmd.mishaps import find_damage
 from sysadmd.settings import Address, Settings, read_settings
 from sysadmd.store import Store, open_store
 
@@ -91,7 +92,8 @@ def run(options: Options, settings: Settings) -> int:
     path = Path(options.state_dir or settings.state_dir or default_state_dir()).absolute()
     state = StateDir(path)
     # Unix socket paths are short on FreeBSD: from here on they are relative to the directory.
-    os.chdir(path)
+    with state.in_words():
+        os.chdir(path)
     limits = _raise_file_limit(settings.server.max_clients)
     daemon = Daemon(options, settings, state, limits, signals)
     try:
@@ -103,6 +105,10 @@ def run(options: Options, settings: Settings) -> int:
         expected = _only_expected(error)
         if expected is not None:
             raise expected from error
+        # A page that can be read, but is not what was written, looks like a defect.
+        damage = find_damage(state.database)
+        if isinstance(damage, StoreDamaged):
+            raise damage from error
         log.critical("stopped by a defect", exc_info=error)
         return 1
     return 0
@@ -174,14 +180,15 @@ class Daemon:
     async def main(self) -> None:
         """Everything from the first listener to the last goodbye."""
         self._signals.wake(asyncio.get_running_loop())
-        pair, context = await self._certificate(self.settings)
-        admin_token = self.state.admin_token()
+        with self.state.in_words():
+            pair, context = await self._certificate(self.settings)
+            admin_token = self.state.admin_token()
         sockets = [
             listener.bind(address)
             for address in self.options.listen or self.settings.server.listen
         ]
         here = local.bind()
-        store = open_store(self.state.database, SCHEMAS)
+        store = open_store(self.state.database, SCHEMAS, (self.state.lock,))
         try:
             async with asyncio.TaskGroup() as group:
                 await self._serve(group, store, context, admin_token, sockets, here, pair)
@@ -203,6 +210,7 @@ class Daemon:
         path = self.state.path
         sources = self._sources(store)
         dispatcher = Dispatcher(store, self.settings.dispatcher, path, limits=self.limits)
+        store.returned = dispatcher.look_again
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()
         pruner = Pruner(store, path, lambda: self.settings.retention)
@@ -233,8 +241,9 @@ class Daemon:
                 signal.SIGHUP: self._hang_up.set,
             }
         )
-        await dispatcher.recover()
-        await collectors.begin()
+        with self.state.in_words():
+            await dispatcher.recover()
+            await collectors.begin()
         # Not before: nobody is answered by a daemon that does not know its jobs yet.
         listeners.open()
         url = listener.url(sockets[0])
@@ -297,7 +306,8 @@ class Daemon:
 
     async def _write_endpoint(self, url: str, pair: tls.KeyPair) -> None:
         write = partial(self.state.write_endpoint, url, pair.certificate)
-        await _in_time(write, "endpoint.json")
+        with self.state.in_words():
+            await _in_time(write, "endpoint.json")
 
     async def _reload_when_told(
         self,

@@ -1,7 +1,8 @@
 """The state directory: its lock, the admin token, endpoint.json. No database, no socket.
 
 The lock is a record lock (fcntl): it belongs to the process, so a child between fork and exec
-does not hold it, and it is gone however the process ends.
+does not hold it, and it is gone however the process ends. It goes with its file, which can be
+deleted; so the directory itself is locked, too (flock), where its file system can.
 """
 
 from __future__ import annotations
@@ -9,11 +10,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from server.login import tokens
 from sysadmd.errors import CannotStart
-from sysadmd.machine import write_private
+from sysadmd.machine import reason, write_private
+
+# How long a child of a daemon that was killed may hold the directory on its way to exec; s.
+CHILD: Final = 1.0
 
 
 class StateDir:
@@ -24,26 +33,76 @@ class StateDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        with self.in_words():
+            self._directory = self._open()
+            self._hold()
+            self._lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                raise self._in_use() from error
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _open(self) -> int:
+        """Its descriptor; made if needed, ours, and nobody else's to enter."""
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.stat().st_mode & 0o077:
-                path.chmod(0o700)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise CannotStart(
+                f"the state directory {self.path} is none: a file, or a link to nothing; move"
+                " it away, or name another one with --state-dir"
+            ) from error
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid():
+            raise CannotStart(
+                f"the state directory {self.path} belongs to uid {found.st_uid}, who could"
+                f" change what is in it; give it to uid {os.geteuid()} (chown -R), or name"
+                " another one with --state-dir"
+            )
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            os.fchmod(directory, 0o700)
+        return directory
+
+    def _hold(self) -> None:
+        """Lock the directory, if its file system can."""
+        until = time.monotonic() + CHILD
+        while True:
+            try:
+                fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise self._in_use() from error
+                time.sleep(CHILD / 20)
+            except OSError:
+                return
+            else:
+                return
+
+    def _in_use(self) -> CannotStart:
+        pid = ""
+        with suppress(OSError):
+            pid = self.lock.read_text(encoding="ascii", errors="replace").strip()
+        return CannotStart(
+            f"the state directory {self.path} is in use by the daemon with pid"
+            f" {pid or 'unknown'}; stop it first, or name another directory with --state-dir"
+        )
+
+    @contextmanager
+    def in_words(self) -> Generator[None]:
+        """What it does in here needs files of the directory. Raises: CannotStart."""
+        try:
+            yield
         except OSError as error:
             raise CannotStart(
-                f"the state directory {path} can't be used: {error.strerror}; "
-                "make it writable, or name another one with --state-dir"
+                f"the state directory {self.path} can't be used: {reason(error)}, or name"
+                " another one with --state-dir"
             ) from error
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            pid = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise CannotStart(
-                f"the state directory {path} is in use by the daemon with pid {pid}; "
-                "stop it first, or name another directory with --state-dir"
-            ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
 
     @property
     def database(self) -> Path:
@@ -81,4 +140,6 @@ class StateDir:
         write_private(self.path / "endpoint.json", json.dumps(endpoint) + "\n")
 
     def remove_endpoint(self) -> None:
-        (self.path / "endpoint.json").unlink(missing_ok=True)
+        # Of our directory, whatever is at its path by now; who reads it finds nobody there.
+        with suppress(OSError):
+            os.unlink("endpoint.json", dir_fd=self._directory)

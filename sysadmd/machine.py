@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -13,6 +14,15 @@ SYSTEM_STATE_DIR: Final = "/var/db/sysadmd"
 LOCAL_SOCKET: Final = "sysadmd.sock"
 # Where commands are looked for: those of jobs, and those that the daemon itself runs.
 COMMAND_PATH: Final = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+_SEE: Final = "see that it is there, and that the daemon's account may write in it"
+_HELP: Final = {
+    errno.ENOSPC: "free some space, or inodes, on its disk",
+    errno.EDQUOT: "raise the quota, or free some space",
+    errno.EIO: "its disk fails: the system's log says what it, or its cable, reports",
+    errno.EROFS: "mount its file system writable",
+    errno.EACCES: "make it writable for the daemon's account",
+    errno.EPERM: "give it to the daemon's account, without flags (chflags, chattr)",
+}
 # The portable ways are taken even where there are better ones: for tests, and for trouble.
 FORCED_PORTABLE: Final = os.environ.get("SYSADMD_PORTABLE") == "1"
 
@@ -33,6 +43,12 @@ def default_config() -> Path:
 def host_name() -> str:
     """What gethostname(3) says; it need not be UTF-8, nor anything at all."""
     return os.fsencode(socket.gethostname()).decode("utf-8", "replace")
+
+
+def reason(error: OSError) -> str:
+    """Why a file can't be used, and what to do about it."""
+    which = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+    return f"{error.strerror or error}{which}; {_HELP.get(error.errno or 0, _SEE)}"
 
 
 def write_private(path: Path, text: str) -> None:

@@ -40,6 +40,9 @@ def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
     if settings.tls.certificate:
         return KeyPair(Path(settings.tls.certificate), Path(settings.tls.key))
     directory.mkdir(mode=0o700, exist_ok=True)
+    for left in directory.glob(f"{tempfile.gettempprefix()}*/"):
+        # A start was killed in the middle.
+        shutil.rmtree(left, ignore_errors=True)
     pair = KeyPair(directory / "certificate.pem", directory / "key.pem")
     if not pair.key.exists():
         if pair.certificate.exists():

@@ -179,7 +179,7 @@ def test_more_clients_than_files_can_be_had_for_are_refused_at_a_reload(tmp_path
         daemon.config.write_text(config(QUIET, 5000, "new"))
         daemon.reload()
         log = daemon.log.read_text()
-        assert "server.max_clients = 5000 needs 5512 open files" in log
+        assert "server.max_clients = 5000 needs 5640 open files" in log
         assert "stays 2" in log
         with daemon.client() as client, daemon.client():
             # The number is the old one, all else is new.
