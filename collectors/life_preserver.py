@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from collectors.directory_watch import DirectoryWatch
-from collectors.log_file import CHUNK
+from collectors.log_file import CHUNK, LogFile
+from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_tail import Chunk, LogTail, Position
 from collectors.lp_lines import CUT_MARK, Message, classify
 from collectors.lp_progress import Progress
@@ -74,11 +75,15 @@ class Stored(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What some lines of the log say, and the position behind them. lines: there were any."""
+    """What some lines of the log say, and the position behind them.
+
+    lines: there were any. lost: what was passed over unread, and why; empty: nothing.
+    """
 
     messages: list[Message]
     position: Position
     lines: bool
+    lost: str
 
 
 class LifePreserverCollector:
@@ -111,12 +116,12 @@ class LifePreserverCollector:
             return
 
         def pass_over() -> Chunk | None:
-            with closing(LogTail(path, None, time.monotonic)) as tail:
+            with closing(LogTail(path, None, time.monotonic, settings.writers)) as tail:
                 return tail.read()
 
         chunk = await apart(pass_over, self.name)
         if chunk is not None:
-            await self._commit(path, chunk.position, [], Replication())
+            await self._commit(path, chunk.position, [], Replication(path.parent))
 
     async def run(self) -> None:
         """Follow the log until cancelled; a changed setting is taken at the next look."""
@@ -124,19 +129,19 @@ class LifePreserverCollector:
             settings = self._settings().life_preserver
             self._status.enable(bool(settings.enabled))
             if settings.enabled:
-                await self._follow(Path(settings.log))
+                await self._follow(Path(settings.log), settings.writers)
             else:
                 await self._state.trouble(self.name, None)
                 await asyncio.sleep(ACTIVE)
 
-    async def _follow(self, path: Path) -> None:
-        """Follow one file until the settings name another."""
+    async def _follow(self, path: Path, writers: Collection[str]) -> None:
+        """Follow one file until the settings are others."""
         loop = asyncio.get_running_loop()
         hint = asyncio.Event()
         stored = _load(self._store, path)
-        tail = LogTail(path, stored.position if stored else None, loop.time)
+        tail = LogTail(path, stored.position if stored else None, loop.time, writers)
         watch = DirectoryWatch(path.parent, lambda: _wake(loop, hint))
-        replication = Replication()
+        replication = Replication(path.parent, writers)
         if stored is not None:
             replication.begin(stored.send_log, stored.dataset)
         busy_until = 0.0
@@ -145,10 +150,7 @@ class LifePreserverCollector:
             while self._settings().life_preserver == before:
                 begun = loop.time()
                 hint.clear()
-                # Where a link leads to, the watch does not see.
-                watched = await self._patiently(
-                    path, lambda: watch.check() and not path.is_symlink()
-                )
+                watched = await self._patiently(path, watch.check)
                 try:
                     busy = await self._catch_up(path, tail, replication)
                     await self._tell_progress(path, replication)
@@ -184,6 +186,8 @@ class LifePreserverCollector:
         busy = False
         while (portion := await self._patiently(path, lambda: _read(tail))) is not None:
             busy = busy or portion.lines
+            if portion.lost:
+                await self._state.trouble(self.name, f"{path.parent}: {portion.lost}")
             for message in portion.messages:
                 replication.note(message)
             await self._commit(path, portion.position, portion.messages, replication)
@@ -227,12 +231,15 @@ class LifePreserverCollector:
 class Replication:
     """The replication that is under way, and its send log."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, writers: Collection[str] = ()) -> None:
+        """folder: of the log; writers: whose files there are read, as LogFolder has it."""
+        self._folder = LogFolder(folder, writers)
         self.begin(None, "")
 
     def begin(self, file: str | None, dataset: str) -> None:
         """A replication begins that writes to this file; None: none is under way."""
         self.file = file
+        self._said = False
         self.dataset = dataset
         self._begun = time.time()
         self._head = b""
@@ -253,7 +260,8 @@ class Replication:
         """New progress to be told."""
         if self.file is None:
             return None
-        for line in self._new_lines(Path(self.file)):
+        # Life Preserver has it beside its log: whatever the line names, it is no way to others.
+        for line in self._new_lines(Path(self.file).name):
             self._progress = self._progress.read(line)
         text = self._progress.message(self.dataset)
         if text is None or text == self._told:
@@ -262,32 +270,42 @@ class Replication:
         self.next_look = now + PROGRESS
         return text
 
-    def _new_lines(self, path: Path) -> list[str]:
+    def _new_lines(self, name: str) -> list[str]:
         """Whole lines that are new; it is cut and begun again for each dataset."""
         try:
-            if not path.is_file():
+            file = self._folder.open_new(name)
+            if file is None:
                 return []
-            with path.open("rb") as file:
-                info = os.fstat(file.fileno())
-                size, head = info.st_size, file.read(SEND_HEAD)
-                if info.st_mtime < self._begun - STALE:
-                    return []
-                if size < self._offset or not head.startswith(self._head):
-                    self._offset, self._progress = 0, Progress()
-                self._head = head
-                file.seek(max(self._offset, size - SEND_LOG))
-                data = file.read(SEND_LOG)
-                end = data.rfind(b"\n") + 1
-                self._offset = file.tell() - len(data) + end
-        except OSError as error:
-            log.debug("the send log %s can't be read: %s", path, error)
+            with closing(file):
+                return self._news(file)
+        except FileRefused as error:
+            if not self._said:
+                self._said = True
+                log.warning(
+                    "no progress is told: the send log %s %s", error.filename, error.strerror
+                )
+        except (OSError, ValueError) as error:
+            # ValueError: it is not even a name.
+            log.debug("the send log %r can't be read: %s", name, error)
+        return []
+
+    def _news(self, file: LogFile) -> list[str]:
+        info, head = file.info, file.read(0, SEND_HEAD)
+        if info.st_mtime < self._begun - STALE:
             return []
+        if info.st_size < self._offset or not head.startswith(self._head):
+            self._offset, self._progress = 0, Progress()
+        self._head = head
+        start = max(self._offset, info.st_size - SEND_LOG)
+        data = file.read(start, SEND_LOG)
+        end = data.rfind(b"\n") + 1
+        self._offset = start + end
         return data[:end].decode("utf-8", "replace").splitlines()
 
 
 def _read(tail: LogTail) -> Portion | None:
     """The next lines as messages; None: there are none now. Raises: OSError."""
-    lines, size = False, 0
+    lines, size, lost = False, 0, ""
     messages: list[Message] = []
     position: Position | None = None
     while size < PORTION:
@@ -304,7 +322,11 @@ def _read(tail: LogTail) -> Portion | None:
         lines = lines or bool(chunk.lines)
         size += CHUNK
         messages += _messages(chunk)
-    return Portion(messages, position, lines) if position is not None else None
+        if chunk.lost:
+            # It is told before the lines behind it.
+            lost = chunk.lost
+            break
+    return Portion(messages, position, lines, lost) if position is not None else None
 
 
 def _messages(chunk: Chunk) -> list[Message]:

@@ -3,31 +3,29 @@
 A position is an inode, an offset and a fingerprint of the bytes before it. The fingerprint
 decides: where it does not fit, the file is not the one that was read. What is left of that one
 is looked for under the names that rotation gives (renamed, copied, compressed); then comes what
-was written next: the oldest rotated file that has not been read, else the log. Reads files;
-stores nothing, knows no message.
+was written next: the oldest rotated file that has not been read, else the log. A file that has
+a second name may be another's, linked to here: it is read if it is known, by its content or its
+inode. Reads files; stores nothing, knows no message.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import stat
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from collectors.log_file import (
-    CHUNK,
-    FINGERPRINT,
-    LogFile,
-    is_packed,
-    open_plain,
-    packs,
-    unpack,
-)
+from collectors.log_file import CHUNK, FINGERPRINT, LogFile
+from collectors.log_folder import FileRefused, LogFolder
+from collectors.packed_log import is_packed
+from sysadmd.text import printable
+
+log = logging.getLogger(__name__)
 
 # Bytes of the beginning, which has to fit, too; and by which a file that lost its end is told
 # from one with other content: a line of a log has its moment in it.
@@ -70,26 +68,42 @@ class Position(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole lines without their ends; the position behind them. cut: the last one was cut."""
+    """Whole lines without their ends; the position behind them. cut: the last one was cut.
+
+    lost: what was passed over unread before them, and why; empty: nothing.
+    """
 
     lines: list[bytes]
     position: Position
     cut: bool = False
+    lost: str = ""
 
 
 class LogTail:
     """One log file by its name. Used by one thread at a time."""
 
     def __init__(
-        self, path: Path, position: Position | None, clock: Callable[[], float]
+        self,
+        path: Path,
+        position: Position | None,
+        clock: Callable[[], float],
+        writers: Collection[str] = (),
     ) -> None:
-        """position: None: never read before; what stands in the file now is passed over."""
+        """position: None: never read before; what stands in the file now is passed over.
+
+        writers: whose files are read, as LogFolder has it.
+        """
         self.path = path
+        self._folder = LogFolder(path.parent, writers)
         self._clock = clock
         self._first = position is None
         self._position = position or Position()
         self._file: LogFile | None = None
         self._quiet_since: float | None = None
+        # Rotated files that are passed over, by what `_name` says, and what is still to be told
+        # of them.
+        self._refused: set[tuple[int, int]] = set()
+        self._lost: list[str] = []
 
     def close(self) -> None:
         """Let go of the file."""
@@ -106,6 +120,15 @@ class LogTail:
         A change of place is a chunk of no lines: it has to be kept, too, or a restart would
         judge anew.
         """
+        chunk = self._next()
+        if self._lost:
+            chunk = replace(chunk or Chunk([], self._position), lost="; ".join(self._lost))
+            self._lost.clear()
+        return chunk
+
+    # Reading.
+
+    def _next(self) -> Chunk | None:
         if self._first:
             return self._pass_over()
         if self._file is None:
@@ -130,11 +153,9 @@ class LogTail:
             return None
         return Chunk([] if rest is None else [rest], self._position)
 
-    # Reading.
-
     def _pass_over(self) -> Chunk:
         """The very first look: begin behind what is there."""
-        current = open_plain(self.path)
+        current = self._open_new(self.path)
         rotated = [info for info, _ in self._rotated_files()]
         if current is None:
             modified = max((info.st_mtime_ns for info in rotated), default=0)
@@ -213,9 +234,10 @@ class LogTail:
 
     def _fits(self, file: LogFile, position: Position) -> bool:
         head = position.head
+        # Of what is compressed the head costs least.
         return (
-            file.fingerprint(position.offset) == position.fingerprint
-            and file.read(0, len(head)) == head
+            file.read(0, len(head)) == head
+            and file.fingerprint(position.offset) == position.fingerprint
         )
 
     # Which file.
@@ -239,7 +261,7 @@ class LogTail:
                 return oldest
             oldest.close()
             return None
-        file = open_plain(self.path)
+        file = self._open_log()
         if file is not None and self._holds(file, at):
             return file
         if file is not None:
@@ -295,21 +317,23 @@ class LogTail:
 
     def _read_so_far(self, file: LogFile, at: Position) -> int | None:
         """How much of a file, whose end is missing or rewritten, is what was read before."""
-        for offset, fingerprint in reversed(at.marks):
+        found: int | None = None
+        # In this order what is compressed is unpacked once.
+        for offset, fingerprint in at.marks:
             # A few equal lines may as well begin another file.
             likely = file.info.st_ino == at.inode or offset >= FINGERPRINT
             if (
                 likely
-                and offset <= file.size
+                and file.begins(at.head[:offset])
                 and file.fingerprint(offset)[:SHORT] == fingerprint
             ):
-                return offset if file.begins(at.head[:offset]) else None
-        return None
+                found = offset
+        return found
 
     def _is_over(self, file: LogFile) -> bool:
         """Has the log gone on in another file, and this one been quiet for long enough?"""
         try:
-            named = self.path.stat()
+            named = self._folder.stat(self._folder.target(self.path.name))
         except FileNotFoundError:
             # Renamed or deleted, and not there again yet.
             return False
@@ -322,15 +346,24 @@ class LogTail:
 
     def _go_on(self, file: LogFile) -> bool:
         """This one is finished: go on with what was written next."""
-        modified = file.info.st_mtime_ns
-        return self._begin(modified, _since(modified, (*self._position.done, _name(file.info))))
+        modified, damage = file.info.st_mtime_ns, file.damage
+        done = _since(modified, (*self._position.done, _name(file.info)))
+        if not self._begin(modified, done):
+            return False
+        if damage:
+            self._lose(damage)
+        return True
+
+    def _lose(self, what: str) -> None:
+        log.warning("in %s: %s", self.path.parent, what)
+        self._lost.append(what)
 
     def _begin(self, modified: int, done: tuple[tuple[int, int], ...]) -> bool:
         """Open what was written next; False: there is nothing yet. Raises: OSError.
 
         Until it is open nothing changes: who fails looks again from the same place.
         """
-        file = self._oldest_since(modified, done) or open_plain(self.path)
+        file = self._oldest_since(modified, done) or self._open_new(self.path)
         if file is None:
             return False
         self._take(file)
@@ -339,23 +372,45 @@ class LogTail:
 
     def _oldest_since(self, modified: int, done: tuple[tuple[int, int], ...]) -> LogFile | None:
         """The first of the rotated files that have not been read."""
-        for path in self._unread(modified, done):
-            file = unpack(path) if is_packed(path) else open_plain(path)
+        for info, path in self._unread(modified, done):
+            try:
+                file = self._open_new(path)
+            except FileRefused as error:
+                self._refused.add(_name(info))
+                self._lose(f"{printable(path.name)} {error.strerror}; its lines are not told")
+                continue
             if file is not None:
                 return file
         return None
 
-    def _unread(self, modified: int, done: tuple[tuple[int, int], ...]) -> list[Path]:
+    def _open_log(self) -> LogFile | None:
+        return self._folder.open(self._folder.target(self.path.name))
+
+    def _open_new(self, path: Path) -> LogFile | None:
+        """A file whose content is not known; None: there is none. Raises: FileRefused."""
+        known = self._position.inode
+        if path == self.path:
+            return self._folder.open_new(self._folder.target(path.name), known=known)
+        return self._folder.open_new(path.name, packed=is_packed(path), known=known)
+
+    def _unread(
+        self, modified: int, done: tuple[tuple[int, int], ...]
+    ) -> list[tuple[os.stat_result, Path]]:
         """The rotated files that have not been read, the oldest first."""
+        rotated = self._rotated_files()
+        self._refused &= {_name(info) for info, _ in rotated}
         found = [
-            (info.st_mtime_ns, info.st_ctime_ns, -_number(path), path)
-            for info, path in self._rotated_files()
+            (info, path)
+            for info, path in rotated
             # Who compresses keeps the time but not the inode: at the same moment it is read.
             if info.st_mtime_ns >= modified + (is_packed(path))
             and _name(info) not in done
+            and _name(info) not in self._refused
             and _ROTATED.search(path.name, len(self.path.name))
         ]
-        return [path for *_, path in sorted(found)]
+        return sorted(
+            found, key=lambda f: (f[0].st_mtime_ns, f[0].st_ctime_ns, -_number(f[1]), f[1])
+        )
 
     def _find(self, at: Position) -> LogFile | None:
         """What holds the position under another name: renamed, copied or compressed."""
@@ -366,11 +421,14 @@ class LogTail:
             if info.st_ino == at.inode or info.st_mtime_ns > at.modified - ROUNDING
         )
         for *_, path in found[:CANDIDATES]:
-            if is_packed(path):
-                holds = at.offset and packs(path, at.head, at.offset, at.fingerprint)
-                file = unpack(path) if holds else None
-            else:
-                file = open_plain(path)
+            packed = is_packed(path)
+            if packed and not at.offset:
+                continue
+            try:
+                file = self._folder.open(path.name, packed=packed)
+            except FileRefused:
+                # If it holds what was not read, its turn comes to be told of.
+                continue
             if file is not None and self._holds(file, at):
                 return file
             if file is not None:
@@ -378,26 +436,15 @@ class LogTail:
         return None
 
     def _rotated_files(self) -> list[tuple[os.stat_result, Path]]:
-        name = self.path.name
-        try:
-            with os.scandir(self.path.parent) as entries:
-                rotated = {e.name: e for e in entries if e.name.startswith(name)}
-        except FileNotFoundError:
-            return []
-        rotated.pop(name, None)
-        found: list[tuple[os.stat_result, Path]] = []
-        for entry in rotated.values():
-            path = Path(entry.path)
-            # Beside what it is made from it is being written still.
-            unfinished = is_packed(path) and path.stem in rotated
-            try:
-                info = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                # Rotated on in this moment.
-                continue
-            if stat.S_ISREG(info.st_mode) and not unfinished:
-                found.append((info, path))
-        return found
+        rotated = self._folder.files(self.path.name)
+        rotated.pop(self.path.name, None)
+        paths = {self.path.with_name(name): info for name, info in rotated.items()}
+        # Beside what it is made from it is being written still.
+        return [
+            (info, path)
+            for path, info in paths.items()
+            if not (is_packed(path) and path.stem in rotated)
+        ]
 
 
 def _name(info: os.stat_result) -> tuple[int, int]:

@@ -167,10 +167,15 @@ class ZpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LifePreserverSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """enabled "auto": on; a log that is not there is waited for."""
+    """enabled "auto": on; a log that is not there is waited for.
+
+    writers: accounts, and groups as `@wheel`, that may own files of the log's folder or write
+    to them, beside root and the daemon's account. Of others none is read.
+    """
 
     enabled: Switch = "auto"
     log: Annotated[str, Meta(min_length=1)] = "/var/log/lpreserver/lpreserver.log"
+    writers: tuple[str, ...] = ()
 
 
 class CollectorSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ def test_progress_is_that_of_the_replication_that_runs(tmp_path: Path) -> None:
     estimate = "{} total estimated size is {}\n12:00:00   {}   tank/usr@a\n"
     send.write_text(estimate.format("first", "280M", "280M"))
     os.utime(send, (0, 0))
-    replication = Replication()
+    replication = Replication(tmp_path)
     replication.begin(str(send), "tank/usr")
     # That of yesterday's.
     assert replication.look(10.0) is None

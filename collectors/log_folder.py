@@ -1,0 +1,170 @@
+"""The folder that a log is in: who may place files there makes us read no others.
+
+A file is read if it is regular, stands in the folder itself, belongs to root, to the daemon's
+account or to one that the settings name, and can be written by nobody else. The folder is
+opened, then the file by its name there, and that is judged: what is judged is what is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from collectors.log_file import LogFile
+from collectors.packed_log import PackedLog
+
+# What is no file must neither hold us up nor become our terminal.
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# What open(2) says of a link: on Linux, on FreeBSD.
+_IS_LINK: Final = (errno.ELOOP, errno.EMLINK)
+_KEY: Final = "collectors.life_preserver.writers"
+
+
+class FileRefused(OSError):
+    """A file is not read. `filename`: its path; `strerror`: the reason, and the remedy."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(errno.EPERM, reason, os.fspath(path))
+
+
+@dataclass(frozen=True, slots=True)
+class LogFolder:
+    """A folder, which may itself be a link. writers: accounts, and groups as `@wheel`."""
+
+    path: Path
+    writers: Collection[str] = ()
+
+    def open(self, name: str, *, packed: bool = False) -> LogFile | None:
+        """None: there is no such file. packed: it is compressed as its name says.
+
+        Raises: FileRefused, OSError.
+        """
+        path = self.path / name
+        try:
+            with self._opened() as folder:
+                file = os.open(name, _FLAGS, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in _IS_LINK:
+                raise
+            raise FileRefused(path, "is a link") from error
+        try:
+            self._judge(path, os.fstat(file))
+        except BaseException:
+            os.close(file)
+            raise
+        return PackedLog(file, name) if packed else LogFile(file)
+
+    def open_new(self, name: str, *, packed: bool = False, known: int = 0) -> LogFile | None:
+        """As `open`, but a file with a second name is refused, too: it may be another's.
+
+        known: the inode of one that is not.
+        """
+        file = self.open(name, packed=packed)
+        if file is not None:
+            info = file.info
+            if info.st_nlink > 1 and info.st_ino != known:
+                file.close()
+                raise FileRefused(
+                    self.path / name,
+                    "has a second name (a hard link), so it may be another's: put a copy there",
+                )
+        return file
+
+    def target(self, name: str) -> str:
+        """The name that this one leads to, if it is a link within the folder; else itself.
+
+        Raises: FileRefused: it leads out of it; OSError.
+        """
+        try:
+            with self._opened() as folder:
+                to = os.readlink(name, dir_fd=folder)
+        except OSError as error:
+            # EINVAL: it is no link.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+            return name
+        if "/" in to:
+            raise FileRefused(
+                self.path / name,
+                "is a link out of its folder: let the settings name the file it leads to",
+            )
+        return to
+
+    def stat(self, name: str) -> os.stat_result:
+        """Of what has this name, be it a link. Raises: FileNotFoundError, OSError."""
+        with self._opened() as folder:
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+    def files(self, beginning: str) -> dict[str, os.stat_result]:
+        """The regular files whose names begin so. Raises: OSError."""
+        found: dict[str, os.stat_result] = {}
+        try:
+            with self._opened() as folder, os.scandir(folder) as entries:
+                for entry in entries:
+                    if not entry.name.startswith(beginning):
+                        continue
+                    try:
+                        info = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        # Rotated on in this moment.
+                        continue
+                    if stat.S_ISREG(info.st_mode):
+                        found[entry.name] = info
+        except FileNotFoundError:
+            return {}
+        return found
+
+    @contextmanager
+    def _opened(self) -> Generator[int]:
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _judge(self, path: Path, info: os.stat_result) -> None:
+        """Raises: FileRefused."""
+        if not stat.S_ISREG(info.st_mode):
+            raise FileRefused(path, "is not a regular file")
+        if info.st_uid not in (0, os.geteuid()):
+            owner = _account(info.st_uid)
+            if owner not in self.writers:
+                raise FileRefused(
+                    path, f"belongs to {owner}: give it to root, or name {owner} in {_KEY}"
+                )
+        if info.st_mode & stat.S_IWOTH:
+            raise FileRefused(path, "can be written by everybody: change that (chmod o-w)")
+        # Many systems give each account a group of its own, and that the right to write.
+        own = os.geteuid() != 0 and info.st_gid == os.getegid()
+        if info.st_mode & stat.S_IWGRP and not own:
+            group = _group(info.st_gid)
+            if group not in self.writers:
+                raise FileRefused(
+                    path,
+                    f"can be written by the group {group[1:]}: change that (chmod g-w),"
+                    f" or name {group} in {_KEY}",
+                )
+
+
+def _account(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return f"@{grp.getgrgid(number).gr_name}"
+    except KeyError:
+        return f"@{number}"
