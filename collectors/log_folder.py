@@ -56,7 +56,7 @@ class LogFolder:
         except OSError as error:
             if error.errno not in _IS_LINK:
                 raise
-            raise FileRefused(path, "is a link") from error
+            raise FileRefused(path, "is a link, which is not followed") from error
         try:
             self._judge(path, os.fstat(file))
         except BaseException:

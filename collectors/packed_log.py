@@ -216,7 +216,7 @@ class PackedLog(LogFile):
         return True
 
     def _give_up(self, why: str) -> None:
-        self.damage = f"{printable(self._name)} {why}; its rest is lost"
+        self.damage = printable(f"{self._name} {why}; its rest is lost")
         self._end()
 
     def _begin(self) -> Pieces:
