@@ -30,7 +30,7 @@ TIME: Final = 300.0
 MEMORY: Final = 80 * 2**20
 ZSTD_MEMORY: Final = 128 * 2**20
 # Zeros passed over at a time; bytes.
-STRIDE: Final = 16 * 2**20
+STRIDE: Final = 4 * 2**20
 # What a compressed file raises that is damaged.
 _DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
 # A shell's exit status for a command that is not there.
