@@ -184,3 +184,23 @@ def test_nothing_of_a_revoked_token_begins_however_long_it_waited(daemon: Daemon
         with pytest.raises(AssertionError, match="no job"):
             admin.ask("rpc", "dispatcher", {"action": "show", "job_id": "late"})
         client.close()
+
+
+def test_subscribing_again_and_again_costs_no_more_than_once(
+    daemon: Daemon, reader: str
+) -> None:
+    with daemon.client() as admin:
+        add_big_jobs(admin)
+        client = with_token(daemon, reader)
+        size = resident(daemon.pid)
+        asked = json.dumps({**SNAPSHOT, "id": "again"}).encode()
+        sent = told = 0
+        # Some are always under way, and of the snapshots nearly none is taken to its end.
+        while told < 300:
+            while sent < told + 40:
+                client.send_text(asked)
+                sent += 1
+            told += json.loads(client.frame())["id"] == "again"
+        assert resident(daemon.pid) - size < 20
+        client.close()
+        assert admin.ask("rpc", "identify")
