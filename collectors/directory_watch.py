@@ -78,7 +78,8 @@ class DirectoryWatch:
 
     def close(self) -> None:
         """Watch no more. Does not wait for the watcher's thread."""
-        if self._observer is not None and self._observer.is_alive():
+        if self._observer is not None:
+            # Also one that has no thread of its own: its emitters have.
             self._observer.stop()
         self._observer = None
 

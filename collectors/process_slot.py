@@ -75,11 +75,24 @@ def signing(lock: int) -> Callable[[], None]:
     return sign
 
 
+def end_signed(lock: int) -> None:
+    """Kill who signed, a child of ours, and reap it."""
+    if _kill_group(lock):
+        with suppress(ChildProcessError):
+            os.waitpid(_signed(lock), 0)
+
+
 def _kill_group(lock: int) -> bool:
     """Kill who signed; False: nobody has yet."""
-    text = os.pread(lock, _NUMBER_SIZE, 0)
-    if not text.isdigit() or int(text) <= 1:
+    group = _signed(lock)
+    if group <= 1:
         return False
     with suppress(ProcessLookupError):
-        os.killpg(int(text), signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     return True
+
+
+def _signed(lock: int) -> int:
+    """0: nobody has signed yet."""
+    text = os.pread(lock, _NUMBER_SIZE, 0)
+    return int(text) if text.isdigit() else 0

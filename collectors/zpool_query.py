@@ -8,6 +8,7 @@ one's, nobody starts another.
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import re
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import sh
 
-from collectors.process_slot import Outstanding, ProcessSlot, signing
+from collectors.process_slot import Outstanding, ProcessSlot, end_signed, signing
 from sysadmd.apart import apart
 from sysadmd.machine import COMMAND_PATH
 
@@ -135,9 +136,11 @@ def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: floa
     stdout.stop = stderr.stop = stop
     clock = threading.Timer(timeout, expire)
     clock.daemon = True
-    clock.start()
     try:
+        clock.start()
         running.wait()
+    except RuntimeError as error:
+        raise _abandoned(lock) from error
     except sh.SignalException as error:
         name = type(error).__name__.removeprefix("SignalException_")
         if late.is_set():
@@ -165,17 +168,29 @@ def find(command: str) -> sh.Command:
 def start(
     program: sh.Command, arguments: Sequence[str], lock: int, **options: Any
 ) -> sh.RunningCommand:
-    """Start it in the background, in the slot that is locked. options: of `sh`, beside ours."""
+    """Start it in the background, in the slot that is locked. options: of `sh`, beside ours.
+
+    Raises: OSError.
+    """
     call = cast("Callable[..., sh.RunningCommand]", program)
-    return call(
-        *arguments,
-        _env=ENVIRONMENT,
-        _bg=True,
-        _bg_exc=False,
-        _no_out=True,
-        # Whatever it starts is killed with it.
-        _new_group=True,
-        _pass_fds={lock},
-        _preexec_fn=signing(lock),
-        **options,
-    )
+    try:
+        return call(
+            *arguments,
+            _env=ENVIRONMENT,
+            _bg=True,
+            _bg_exc=False,
+            _no_out=True,
+            # Whatever it starts is killed with it.
+            _new_group=True,
+            _pass_fds={lock},
+            _preexec_fn=signing(lock),
+            **options,
+        )
+    except RuntimeError as error:
+        raise _abandoned(lock) from error
+
+
+def _abandoned(lock: int) -> OSError:
+    """`sh` had no thread for a process that runs by now, and that nobody would listen to."""
+    end_signed(lock)
+    return OSError(errno.EAGAIN, "the system has no thread for it just now")

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from dispatcher.fate import Pair
 from dispatcher.processes import command_line
 from dispatcher.trouble import LOG_SIZE
 from sysadmd import unix_socket
+from sysadmd.apart import apart
 
 # A keeper that does not answer within this is stopped or swapped out; it is called again, s.
 PATIENCE: Final = 5.0
@@ -104,7 +106,7 @@ async def start(state_dir: Path, limits: Limits) -> str:
         json.dumps({str(kind): pair for kind, pair in limits.items()}),
     ]
     # In a thread: the spawn holds its caller until the exec.
-    status = await asyncio.to_thread(_spawn, argv, state_dir)
+    status = await apart(partial(_spawn, argv, state_dir), "keeper")
     if status:
         raise OSError(f"the keeper could not be started; {state_dir}/keeper.log says why")
     return id

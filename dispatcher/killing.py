@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from dispatcher import dye, keepers, logs
 from dispatcher.advance import Mover
@@ -22,9 +23,12 @@ from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.transitions import Finding
 from dispatcher.writers import Writers
+from sysadmd.apart import Reserve, apart
 from sysadmd.backoff import backoff
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Between two looks for the process that is to end, and whether it has, s: short at first.
 FIRST_LOOK: Final = 0.02
@@ -45,6 +49,8 @@ class Killer:
         self._doomed: dict[int, asyncio.Future[None]] = {}
         self._todo: list[tuple[int, int]] = []
         self._wake = asyncio.Event()
+        # What is to be killed may be what has used up all threads.
+        self._reserve = Reserve()
         # Tells our jobs' marks from those of another daemon.
         self._place = site.state_dir.stat().st_ino
         # If a job has started this daemon, what the daemon starts is not that job's.
@@ -75,13 +81,20 @@ class Killer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                # At most one for each running job, of which the queues' limits are the bound.
-                while self._todo:
-                    group.create_task(self._end(*self._todo.pop()))
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    # At most one for each running job, of which the queues' limits are the
+                    # bound.
+                    while self._todo:
+                        group.create_task(self._end(*self._todo.pop()))
+        finally:
+            self._reserve.close()
+
+    def _apart(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return apart(work, "kill", self._reserve)
 
     async def _end(self, uid: int, n: int) -> None:
         try:
@@ -97,7 +110,7 @@ class Killer:
     async def _bar(self, uid: int, n: int) -> bool:
         """Keep a command from beginning. False: it has begun."""
         try:
-            barred = await asyncio.to_thread(logs.bar, self._site.log(uid, n))
+            barred = await self._apart(partial(logs.bar, self._site.log(uid, n)))
         except OSError:
             # The disk is full. What becomes of it is seen when it has begun.
             barred = False
@@ -110,14 +123,14 @@ class Killer:
     async def _end_family(self, family: Family) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._site.settings.kill_grace
-        left = await asyncio.to_thread(self._ask, family)
+        left = await self._apart(partial(self._ask, family))
         waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while left and (rest := until - loop.time()) > 0:
             await asyncio.sleep(min(next(waits), rest))
-            left = await asyncio.to_thread(family.look)
+            left = await self._apart(family.look)
         waits = backoff(FIRST_LOOK, LONGEST_LOOK)
         while left:
-            left = await asyncio.to_thread(family.kill)
+            left = await self._apart(family.kill)
             if left:
                 # Killed, but not gone: caught in the kernel, or forking against us.
                 await asyncio.sleep(next(waits))
@@ -171,7 +184,8 @@ class Killer:
                     # It only takes long until that is committed.
                     return identity
                 starter = self._starter(uid, running.n)
-                if not await asyncio.to_thread(self._end_start, uid, running.n, starter):
+                end_start = partial(self._end_start, uid, running.n, starter)
+                if not await self._apart(end_start):
                     # Nobody knows who it is; who has its output is known all the same.
                     await self._end_family(self._family(uid, None))
                 until = loop.time() + LONGEST_LOOK

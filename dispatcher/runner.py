@@ -36,6 +36,7 @@ from dispatcher.records import JobRow
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.watching import Watcher
+from sysadmd.apart import apart
 from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
 from sysadmd.journal import Note, Transaction, no_note
 from sysadmd.settings import NO_QUEUE, DispatcherSettings
@@ -285,9 +286,9 @@ class Dispatcher:
     async def _remove_orphaned_logs(self) -> None:
         """Delete what an earlier daemon had no time to: logs of jobs whose records are gone."""
         state_dir = self._site.state_dir
-        there = await asyncio.to_thread(logs.uids, state_dir)
+        there = await apart(partial(logs.uids, state_dir), "old logs")
         gone = records.unknown(self._site.store.reader, there)
-        await asyncio.to_thread(logs.remove, state_dir, gone)
+        await apart(partial(logs.remove, state_dir, gone), "old logs")
 
 
 def _of_one(

@@ -22,6 +22,7 @@ from dispatcher.fate import Pair
 from dispatcher.keepers import KeeperPair, Link, NoAnswer
 from dispatcher.site import Site
 from dispatcher.transitions import Facts
+from sysadmd.apart import apart
 from sysadmd.backoff import backoff
 from sysadmd.text import printable
 
@@ -151,7 +152,7 @@ class Tender:
                 continue
             break
         # What an earlier one and its starters leave, it goes on with.
-        left = await asyncio.to_thread(list, logs.pipes(site.state_dir))
+        left = await apart(lambda: list(logs.pipes(site.state_dir)), "pipes")
         link.send({"serve": left, "limit": site.settings.command_log_limit})
         pair = KeeperPair(id, book.BookReader(site.room, id, 1, 0), link, takes=True)
         self.pairs[id] = pair

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from typing import Any, Final
 
+from sysadmd.apart import lasting
 from sysadmd.text import printable
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -73,7 +74,7 @@ class Unhurried(logging.Handler):
         self._try = False
         # The last line was cut short.
         self._torn = False
-        threading.Thread(target=self._write_all, name="own log", daemon=True).start()
+        lasting(self._write_all, "own log")
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from dispatcher import records
 from server.login import audit
 from sysadmd import journal
+from sysadmd.apart import apart
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction
 from sysadmd.settings import RetentionSettings
@@ -93,5 +95,5 @@ class Pruner:
             return records.prune_finished(change, settings, gone, time.time())
 
         while uids := await self._store.write(change):
-            await asyncio.to_thread(records.remove_logs, self._state_dir, uids)
+            await apart(partial(records.remove_logs, self._state_dir, uids), "retention")
             log.info("retention took the records and logs of %d finished jobs", len(uids))

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from sysadmd import countdown
+from sysadmd.apart import lasting
 from sysadmd.countdown import CHUNK, ENDING, SHOW_STACKS
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Signals:
         # kernel. Threads begin with the mask of who starts them; so does what they start.
         signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
         for work in (self._hear, self._keep_watchdog):
-            threading.Thread(target=work, name=f"signals {work.__name__}", daemon=True).start()
+            lasting(work, f"signals {work.__name__}")
 
     def wake(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the handlers run when signals come, though this loop, which runs, may sleep."""

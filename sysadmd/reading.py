@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sysadmd.apart import lasting
+
 T = TypeVar("T")
 
 
@@ -44,10 +46,7 @@ class Reading:
         # What is to be read, by who asks; the next turn is the first one's.
         self._reads: OrderedDict[Hashable, deque[_Read]] = OrderedDict()
         self._closed = False
-        self._thread = threading.Thread(
-            target=self._read_all, name="store reading", daemon=True
-        )
-        self._thread.start()
+        self._thread = lasting(self._read_all, "store reading")
 
     def begin(
         self, look: Callable[[sqlite3.Connection], T], asker: Hashable

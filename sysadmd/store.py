@@ -11,7 +11,6 @@ import asyncio
 import logging
 import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sysadmd import journal
+from sysadmd.apart import lasting
 from sysadmd.errors import StoreDamaged, StoreFull, StoreUnusable
 from sysadmd.journal import Event, Transaction
 from sysadmd.mishaps import COMPLAINTS, WordedConnection, damaged, find_damage, translate
@@ -96,10 +96,7 @@ class Store:
         self._writer = writer
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(
-            target=self._write_all, name="store writer", daemon=True
-        )
-        self._thread.start()
+        self._thread = lasting(self._write_all, "store writer")
 
     async def write(self, change: Callable[[Transaction], T]) -> T:
         """Run `change` in the writer thread; returns its result once it is on disk.

@@ -102,3 +102,17 @@ def test_what_tests_and_benches_share_lies_in_the_kit(room: str, own: str) -> No
             if name.partition(".")[0] in ("tests", "bench", ""):
                 fits = name.startswith((own, "tests.kit."))
                 assert fits, f"{file.relative_to(ROOT)} imports {name}"
+
+
+# Threads of a pool are joined at the end, and may not be had at all.
+POOLS = {"to_thread", "run_in_executor", "ThreadPoolExecutor", "ProcessPoolExecutor"}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_threads_are_begun_where_there_may_be_none_to_be_had(room: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {name.rpartition(".")[2] for name in imported(tree)}
+        forbidden = POOLS if file.name == "apart.py" else POOLS | {"Thread"}
+        assert not names & forbidden, f"{file.relative_to(ROOT)} uses {names & forbidden}"
