@@ -24,7 +24,7 @@ from typing import Final
 
 from dispatcher import adoption, book, dye, locks
 from dispatcher.fdstore import FdStore, Kept
-from dispatcher.relay import Relays
+from dispatcher.relays import Relays
 from sysadmd.machine import FORCED_PORTABLE
 
 # Signals that guard and keeper do not take.

@@ -30,7 +30,7 @@ from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
-from dispatcher.relay import Relays
+from dispatcher.relays import Relays
 from dispatcher.starter import Fittings
 from dispatcher.starter_line import HandedOver, StarterLine
 from dispatcher.trouble import complain

@@ -11,16 +11,20 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from dispatcher import relay
+from dispatcher import job_files, relay
+from dispatcher.job_files import Replaced
 from dispatcher.relay import BARRED
 from sysadmd import text
 
 # Bytes of the longest UTF-8 character.
-_LONGEST = 4
+_LONGEST: Final = 4
+# No log has more bytes than can be counted in a table, whatever a job has made of its files.
+_FARTHEST: Final = 2**62
 
 
 def directory(state_dir: Path, uid: int) -> Path:
@@ -38,33 +42,42 @@ def pipe(state_dir: Path, uid: int, n: int) -> Path:
     return state_dir / relay.pipe_path(uid, n)
 
 
-def size(path: Path) -> int:
-    """Bytes of a log, with those that are missing before its last; 0 if there is none."""
-    parts = _parts(path)
-    return parts[-1][1] if parts else 0
+def size(path: Path) -> int | None:
+    """Bytes of a log, with those that are missing before its last; None: it was never made, or
+    somebody deleted it."""
+    with _parts(path) as parts:
+        return parts[-1].end if parts else None
 
 
-def is_there(path: Path) -> bool:
-    """False: it was never made, or somebody deleted it."""
-    return path.exists()
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An open file of a log: of what places it has the bytes."""
+
+    start: int
+    end: int
+    file: int
 
 
-def _parts(path: Path) -> list[tuple[int, int, Path]]:
-    """Of what places there are bytes: start, end, and in which file."""
-    files = [(0, path)]
+@contextlib.contextmanager
+def _parts(path: Path) -> Generator[list[_Part]]:
+    """The files of a log, in order. What a job has put in their place is not there."""
+    found: list[_Part] = []
     more = path.with_suffix(".more")
+    starts: list[int] = []
     # Not there, if it was never so long.
-    with contextlib.suppress(OSError):
-        names = [file.name for file in more.iterdir()]
-        files += sorted((int(name), more / name) for name in names if name.isdigit())
-    found: list[tuple[int, int, Path]] = []
-    for start, file in files:
-        try:
-            found.append((start, start + file.stat().st_size, file))
-        except OSError:
+    with contextlib.suppress(OSError), job_files.directory(more, depth=2) as opened:
+        starts = job_files.numbers(opened)[-relay.MOST_FILES :]
+    try:
+        for start, file, depth in ((0, path, 2), *((at, more / str(at), 3) for at in starts)):
             # Just dropped, or deleted by somebody.
-            continue
-    return found
+            with contextlib.suppress(OSError):
+                opened = job_files.open_file(file, depth=depth)
+                end = min(start + os.fstat(opened).st_size, _FARTHEST)
+                found.append(_Part(start, end, opened))
+        yield found
+    finally:
+        for part in found:
+            os.close(part.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +88,7 @@ class LogFiles:
 
     def size(self, uid: int, n: int) -> int | None:
         """Bytes in a log; None: there is none."""
-        file = path(self.state_dir, uid, n)
-        return size(file) if is_there(file) else None
+        return size(path(self.state_dir, uid, n))
 
     def may_have_begun(self, uid: int, n: int) -> bool:
         """Of a command whose starter is dead. False: it was not even about to, for sure."""
@@ -84,8 +96,10 @@ class LogFiles:
 
     def forget(self, uid: int, n: int) -> None:
         """Remove the log of a command that did not begin."""
-        path(self.state_dir, uid, n).unlink(missing_ok=True)
-        pipe(self.state_dir, uid, n).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            job_files.unlink(path(self.state_dir, uid, n))
+        with contextlib.suppress(OSError):
+            pipe(self.state_dir, uid, n).unlink()
 
 
 def read(path: Path, offset: int, limit: int) -> tuple[int, bytes]:
@@ -94,18 +108,28 @@ def read(path: Path, offset: int, limit: int) -> tuple[int, bytes]:
     Fewer where some are missing or the log ends; none, and `offset`, if nothing follows.
     """
     at, data = offset, b""
-    for start, end, file in _parts(path):
-        here = at + len(data)
-        if data and start > here:
-            break
-        if end > here:
-            here = max(start, here)
-            more = _read(file, here - start, min(limit - len(data), end - here))
-            at = at if data else here
-            data += more
-            if len(data) == limit or len(more) < end - here:
+    with _parts(path) as parts:
+        for part in parts:
+            here = at + len(data)
+            if data and part.start > here:
                 break
+            if part.end > here:
+                here = max(part.start, here)
+                wanted = min(limit - len(data), part.end - here)
+                more = _read(part.file, wanted, here - part.start)
+                at = at if data else here
+                data += more
+                if len(data) == limit or len(more) < part.end - here:
+                    break
     return (at, data) if data else (offset, b"")
+
+
+def _read(file: int, limit: int, offset: int) -> bytes:
+    try:
+        return os.pread(file, limit, offset)
+    except OSError:
+        # As much as the disk gives.
+        return b""
 
 
 def ends(path: Path, start: int, end: int, limit: int) -> tuple[bytes, bytes]:
@@ -129,25 +153,10 @@ def ends(path: Path, start: int, end: int, limit: int) -> tuple[bytes, bytes]:
     return head, tail
 
 
-def _read(file: Path, offset: int, limit: int) -> bytes:
-    # What a job has put in its log's place is not followed, and not waited for.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        opened = os.open(file, flags)
-    except OSError:
-        return b""
-    try:
-        return os.pread(opened, limit, offset)
-    except OSError:
-        return b""
-    finally:
-        os.close(opened)
-
-
 def unread(pipe: Path) -> int:
     """Bytes that a command has written and that are not in its log yet."""
     try:
-        file = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = job_files.open_pipe(pipe)
     except OSError:
         return 0
     try:
@@ -161,7 +170,7 @@ def pipes(state_dir: Path) -> Iterator[tuple[int, int]]:
     loop."""
     for pipe in (state_dir / relay.PIPES).glob("*.pipe"):
         uid, _, n = pipe.stem.partition(".")
-        if uid.isdigit() and n.isdigit():
+        if job_files.is_number(uid) and job_files.is_number(n):
             yield int(uid), int(n)
 
 
@@ -179,13 +188,15 @@ def bar(path: Path) -> bool:
 
     Raises: OSError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     while True:
         try:
-            os.close(os.open(path, flags, BARRED))
+            os.close(job_files.open_file(path, flags, mode=BARRED))
         except FileExistsError:
             # An earlier daemon may have done it, and have had no time to say so.
-            return stat.S_IMODE(path.lstat().st_mode) == BARRED
+            return path.lstat().st_mode == stat.S_IFREG | BARRED
+        except Replaced:
+            raise
         except FileNotFoundError:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
@@ -200,11 +211,14 @@ def whole_characters(path: Path, start: int, end: int) -> int:
 
 def uids(state_dir: Path) -> list[int]:
     """Of which jobs there are logs."""
-    names = (entry.name for entry in (state_dir / "jobs").glob("*"))
-    return [int(name) for name in names if name.isascii() and name.isdigit()]
+    return job_files.numbers(state_dir / "jobs")
 
 
 def remove(state_dir: Path, uids: Iterable[int]) -> None:
     """Delete the logs of these jobs. Slow on some file systems: not for the event loop."""
     for uid in uids:
-        shutil.rmtree(directory(state_dir, uid), ignore_errors=True)
+        there = directory(state_dir, uid)
+        if there.is_symlink() or not there.is_dir():
+            there.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(there, ignore_errors=True)

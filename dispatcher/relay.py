@@ -22,15 +22,14 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import shutil
 import stat
 import struct
 import termios
-import time
-from dataclasses import dataclass
 from typing import Final, Self
 
+from dispatcher import job_files
+from dispatcher.job_files import Replaced
 from dispatcher.trouble import complain
 from sysadmd.machine import FORCED_PORTABLE
 
@@ -54,9 +53,8 @@ PIPES: Final = "pipes"
 _SPARE: Final = "spare."
 # Of the files behind the first one there are at most these.
 _TAIL: Final = 2
-# Between two looks whether an output can be taken over, s: at first, and when it takes long.
-_RETRY: Final = 0.5
-_LONGEST: Final = 10.0
+# And for a moment one that is about to go.
+MOST_FILES: Final = _TAIL + 1
 
 
 def log_path(uid: int, n: int) -> str:
@@ -96,7 +94,7 @@ def make_pipe(uid: int, n: int) -> int:
 
 def open_pipe(uid: int, n: int) -> int:
     """An end of it to read from, which never waits. Raises: OSError."""
-    return os.open(pipe_path(uid, n), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    return job_files.open_pipe(pipe_path(uid, n))
 
 
 def make_log(uid: int, n: int, spare: Spare | None = None) -> int | None:
@@ -112,12 +110,14 @@ def make_log(uid: int, n: int, spare: Spare | None = None) -> int | None:
             return _new_log(log_path(uid, n))
         except FileExistsError:
             return None
+        except Replaced:
+            raise
         except FileNotFoundError:
             os.makedirs(f"jobs/{uid}", 0o700, exist_ok=True)
 
 
 def _new_log(path: str) -> int:
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, UNBEGUN)
+    log = job_files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=UNBEGUN)
     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return log
 
@@ -168,9 +168,11 @@ def remove_spares() -> None:
 def may_have_begun(log: str | os.PathLike[str]) -> bool:
     """By its log: of a command whose starter is dead. False: it was not even about to."""
     try:
-        return stat.S_IMODE(os.lstat(log).st_mode) == BEGUN
+        found = os.lstat(log).st_mode
     except OSError:
         return False
+    # Only what has begun puts something else there.
+    return not stat.S_ISREG(found) or stat.S_IMODE(found) not in (UNBEGUN, BARRED)
 
 
 def unread(pipe: int) -> int:
@@ -219,8 +221,9 @@ class Relay:
         lost: also if its log is gone: the command is not to wait for ever. Raises: OSError.
         """
         try:
-            log = os.open(log_path(uid, n), os.O_WRONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
+            log = job_files.open_file(log_path(uid, n), os.O_WRONLY)
+        except FileNotFoundError as error:
+            lost |= isinstance(error, Replaced)
             if not lost:
                 return None
             log = os.open(os.devnull, os.O_WRONLY)
@@ -244,7 +247,14 @@ class Relay:
     def open(self) -> int:
         """What the command is given for its output. Raises: OSError."""
         # Both ends: it is not broken, and keeps what is in it, when all others are dead.
-        return os.open(pipe_path(*self.job), os.O_RDWR | os.O_NOFOLLOW)
+        path = pipe_path(*self.job)
+        pipe = job_files.open_pipe(path, os.O_RDWR)
+        if not os.path.sameopenfile(pipe, self.source):
+            # Nobody would read it.
+            os.close(pipe)
+            raise Replaced(path)
+        os.set_blocking(pipe, True)
+        return pipe
 
     def take(self) -> int:
         """Move one portion into the log; how much it was, 0 if there is nothing just now."""
@@ -292,14 +302,14 @@ class Relay:
 
     def _go_on(self) -> None:
         """Behind what is there."""
-        with contextlib.suppress(OSError):
-            names = os.listdir(more_path(*self.job))
-            self._files = sorted(int(name) for name in names if name.isdigit())
-        if self._files:
-            self._start = self._files[-1]
-            path = f"{more_path(*self.job)}/{self._start}"
-            self._file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-            self._room = self._limit // 4
+        more = more_path(*self.job)
+        with contextlib.suppress(OSError), job_files.directory(more, depth=2) as opened:
+            self._files = job_files.numbers(opened)
+        for start in reversed(self._files):
+            with contextlib.suppress(OSError):
+                self._file = job_files.open_file(f"{more}/{start}", os.O_WRONLY, depth=3)
+                self._start, self._room = start, self._limit // 4
+                break
         length = os.fstat(self._file).st_size
         self._room -= length
         self.size = self._start + length
@@ -315,10 +325,11 @@ class Relay:
         """Begin another file. False: the disk does not take it."""
         more = more_path(*self.job)
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(more, 0o700)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            file = os.open(f"{more}/{self.size}", flags, 0o600)
+            parent, _, name = more.rpartition("/")
+            with contextlib.suppress(FileExistsError), job_files.directory(parent) as opened:
+                os.mkdir(name, 0o700, dir_fd=opened)
+            path, flags = f"{more}/{self.size}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            file = job_files.open_file(path, flags, depth=3, mode=0o600)
         except OSError as error:
             self._complain(error)
             return False
@@ -328,8 +339,9 @@ class Relay:
         if self._files[-1:] != [self.size]:
             self._files.append(self.size)
         while len(self._files) > _TAIL:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{more}/{self._files.pop(0)}")
+            oldest = str(self._files.pop(0))
+            with contextlib.suppress(OSError), job_files.directory(more, depth=2) as opened:
+                os.unlink(oldest, dir_fd=opened)
         return True
 
     def _move(self, count: int) -> int:
@@ -377,120 +389,6 @@ class Relay:
             complain(f"job {uid}, command {n}: its output is not kept: {error.strerror}")
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """An output to be taken over. pipe: an end, lest what is in it be lost meanwhile; -1."""
-
-    limit: int
-    pipe: int
-    begun: bool
-    looks: int = 0
-
-
 def _close(file: int) -> None:
     if file >= 0:
         os.close(file)
-
-
-class Relays:
-    """Those that a process has taken over from dead ones, or is to."""
-
-    def __init__(self, poll: select.poll) -> None:
-        """poll: what the process waits with; all that is served is registered there."""
-        self._poll = poll
-        self._served: dict[int, Relay] = {}
-        self._wanted: dict[tuple[int, int], _Wanted] = {}
-        # When they are looked at next, by the monotonic clock.
-        self._due = 0.0
-
-    @property
-    def serves(self) -> bool:
-        """Would the output of any command be stuck without us?"""
-        return bool(self._served)
-
-    @property
-    def patience(self) -> float | None:
-        """How long to wait at most until `look` is to be called, ms; None: for ever."""
-        return max(0.0, self._due - time.monotonic()) * 1000 + 1 if self._wanted else None
-
-    def want(self, job: list[int], limit: int, pipe: int = -1, *, begun: bool = True) -> None:
-        """Take this command's output over, as soon as nobody else has it.
-
-        pipe: an end of it, which then is ours. begun: it has, for sure: if its log is not there
-        that is gone, and not about to be made by who begins it.
-        """
-        uid, n = job
-        if (uid, n) in self._wanted or any(relay.job == job for relay in self._served.values()):
-            _close(pipe)
-            return
-        if pipe < 0:
-            try:
-                pipe = open_pipe(uid, n)
-            except FileNotFoundError:
-                return
-            except OSError:
-                # Taken over without it, then.
-                pass
-        self._wanted[uid, n] = _Wanted(limit, pipe, begun)
-        self._due = 0.0
-
-    def forget(self, job: list[int]) -> None:
-        """It is begun anew: what was wanted of an earlier attempt, which was none, is not."""
-        uid, n = job
-        wanted = self._wanted.pop((uid, n), None)
-        if wanted is not None:
-            _close(wanted.pipe)
-
-    def waits_for(self, job: list[int]) -> bool:
-        """May there still be output of it?"""
-        served = any(relay.job == job for relay in self._served.values())
-        return served or tuple(job) in self._wanted
-
-    def look(self) -> None:
-        """See which of them can be taken over by now."""
-        now = time.monotonic()
-        if not self._wanted or now < self._due:
-            return
-        # What a service has that a job has started may be served for months by another one.
-        looks = 1 + min(wanted.looks for wanted in self._wanted.values())
-        self._due = now + min(_RETRY * looks, _LONGEST)
-        for (uid, n), wanted in list(self._wanted.items()):
-            wanted.looks += 1
-            try:
-                # A starter that is about to make the log does so before the second look.
-                lost = wanted.begun and wanted.looks > 1
-                relay = Relay.take_over(uid, n, wanted.limit, lost=lost)
-            except OSError:
-                continue
-            if relay is not None:
-                self._served[relay.source] = relay
-                self._poll.register(relay.source, select.POLLIN)
-                # That nobody else had it by now, no poll would ever tell.
-                self.take(relay.source)
-            elif os.path.exists(pipe_path(uid, n)):  # noqa: PTH110
-                # Somebody who is about to end, or to become the command, has it still.
-                continue
-            del self._wanted[uid, n]
-            _close(wanted.pipe)
-
-    def take(self, source: int) -> bool:
-        """Move a portion, if this is one of ours."""
-        relay = self._served.get(source)
-        if relay is None:
-            return False
-        relay.take()
-        if relay.through:
-            self._poll.unregister(source)
-            del self._served[source]
-            relay.close()
-        return True
-
-    def size(self, job: list[int]) -> int | None:
-        """Of the log, with all that is in the pipe by now. None: nobody served it."""
-        self._due = 0.0
-        self.look()
-        for relay in self._served.values():
-            if relay.job == job:
-                relay.drain()
-                return relay.size
-        return None

@@ -36,6 +36,7 @@ from typing import Any, Final, NoReturn
 from dispatcher import book, dye, relay
 from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
+from dispatcher.job_files import Replaced
 from dispatcher.relay import Relay
 from dispatcher.trouble import complain
 
@@ -184,6 +185,9 @@ class Starter:
             served.begin()
             since = boot_clock()
             pid = self._find_and_spawn(argv, env, pipe)
+        except Replaced as error:
+            # Not looked into: whoever did that may have put anything there.
+            code, reason = CANNOT_RUN, f"{error.filename}: {error.strerror}"
         except OSError as error:
             code, reason = _explain(error, argv[0], cwd)
         except ValueError as error:

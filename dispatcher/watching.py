@@ -114,7 +114,7 @@ class Watcher:
             return None
         path = self._site.log(job.uid, job.n)
         size = logs.size(path)
-        if size <= job.size:
+        if size is None or size <= job.size:
             return None
         end = logs.whole_characters(path, job.size, size)
         return (job, job.n, end) if end > job.size else None

@@ -98,12 +98,17 @@ class Writers:
 
 
 def _find(file: Path) -> _File | None:
+    """None: it is not there, or a job has put something else in its place, which is to be
+    nobody's mark."""
     path = os.path.realpath(file)
     try:
-        found = os.stat(path)  # noqa: PTH116 - a text, as the system tells paths
+        found = file.lstat()
     except OSError:
         return None
-    return _File(path, found.st_dev, found.st_ino, stat.S_ISFIFO(found.st_mode))
+    is_pipe = stat.S_ISFIFO(found.st_mode)
+    if file.parent.is_symlink() or not (is_pipe or stat.S_ISREG(found.st_mode)):
+        return None
+    return _File(path, found.st_dev, found.st_ino, is_pipe)
 
 
 def _users(paths: list[str]) -> set[int]:

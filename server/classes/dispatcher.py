@@ -215,10 +215,8 @@ def _find(db: Connection, request: Request, id: str) -> JobRow:
 def _portion(path: Path, command: Command, offset: int, limit: int) -> dict[str, Any]:
     """What `log` answers: at most `limit` bytes of a log from `offset` on."""
     ended = command.state in ("finished", "skipped")
-    size = command.log_size or 0 if ended else logs.size(path)
-    if ended:
-        # What it has left behind may have written more.
-        size = max(size, logs.size(path))
+    # What it has left behind may have written more.
+    size = max(command.log_size or 0 if ended else 0, logs.size(path) or 0)
     start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
     if not data and ended:
         # Whoever reads on would never come to an end.

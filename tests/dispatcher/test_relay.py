@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher import logs, relay
-from dispatcher.relay import Relay, Relays
+from dispatcher.relay import Relay
+from dispatcher.relays import Relays
 from tests.kit import wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.driver import Driver

@@ -164,3 +164,27 @@ def takes(pid: int, number: signal.Signals) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    "put", ["mkfifo $f", "ln -s /etc/passwd $f", "ln -s /dev/tty $f", "mkdir $f", ": > $f"]
+)
+def test_a_job_that_replaces_its_log_holds_nobody_up(tmp_path: Path, put: str) -> None:
+    with Daemon(tmp_path / "state", QUIET) as daemon:
+        with daemon.client() as client:
+            client.ask("events", "subscribe", {"systems": ["dispatcher"]})
+            # Its log is read while it runs, too: for its progress.
+            script = f"f=jobs/1/0.log; echo before; rm $f; {put}; sleep 1.5; echo after"
+            commands = [["sh", "-c", script], ["true"]]
+            order = {"id": "one", "commands": commands, "cwd": str(daemon.state_dir)}
+            client.ask("rpc", "dispatcher", {"action": "submit", "job": order})
+            client.until(lambda frame: frame["args"]["state"] == "finished")
+            assert result(client, "one") == "succeeded"
+        with daemon.client() as client:
+            log = client.ask("rpc", "dispatcher", {"action": "log", "job_id": "one"})
+            assert "root" not in log["text"]
+            client.ask("rpc", "logs", {"action": "read_logs", "logs": ["dispatcher"]})
+            asked = {"systems": ["dispatcher"], "after": "", "snapshot": True}
+            client.ask_raw("events", "subscribe", asked)
+            assert result(client, "one") == "succeeded"
+        assert daemon.stop() == 0
