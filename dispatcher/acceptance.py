@@ -102,7 +102,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
             PENDING,
             now.ms,
             order.timeout,
-            _json(order.env) if order.env else None,
+            _json(dict.fromkeys(order.env)) if order.env else None,
             order.cwd,
             order.key,
             order.event_system,
@@ -111,6 +111,8 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
     )
     uid = cursor.lastrowid
     assert uid is not None
+    if order.env:
+        records.keep_environment(db, uid, order.env)
     db.executemany(
         "INSERT INTO commands (job, n, argv, text, state) VALUES (?, ?, ?, ?, ?)",
         [

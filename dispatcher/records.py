@@ -41,7 +41,7 @@ SCHEMA: Final = (
         timeout REAL,                   -- s
         deadline REAL,                  -- by the boot clock
         boot TEXT,                      -- the boot that it was started in
-        env TEXT,                       -- JSON object
+        env TEXT,                       -- JSON object; all values are null
         cwd TEXT,
         key TEXT,
         event_system TEXT,
@@ -101,6 +101,19 @@ SCHEMA: Final = (
         UPDATE results SET jobs = jobs - 1 WHERE result = old.result;
     END;
     """,
+    # As long as a command is to begin. The padding has each value in pages of its own: what
+    # shares a page with others leaves copies there when these move.
+    """
+    CREATE TABLE secrets (
+        job INTEGER PRIMARY KEY,
+        padding BLOB NOT NULL,
+        env TEXT NOT NULL               -- JSON object
+    );
+    INSERT INTO secrets SELECT uid, zeroblob(page_size), env FROM jobs, pragma_page_size
+    WHERE env IS NOT NULL AND state < 2;
+    UPDATE jobs SET env = (SELECT json_group_object(key, NULL) FROM json_each(jobs.env))
+    WHERE env IS NOT NULL;
+    """,
 )
 
 
@@ -157,6 +170,25 @@ def is_announced(db: Connection, uid: int, n: int) -> bool:
     """Has a keeper taken this command?"""
     query = "SELECT 1 FROM commands WHERE job = ? AND n = ? AND next_at IS NOT NULL"
     return db.execute(query, (uid, n)).fetchone() is not None
+
+
+def keep_environment(db: Connection, uid: int, env: Mapping[str, str]) -> None:
+    """Remember what a job adds to the environment of its commands; none has yet begun."""
+    db.execute(
+        "INSERT INTO secrets SELECT ?, zeroblob(page_size), ? FROM pragma_page_size",
+        (uid, json.dumps(dict(env))),
+    )
+
+
+def environment(db: Connection, uid: int) -> dict[str, str]:
+    """What the job adds to the environment of its commands, until it is forgotten."""
+    found = db.execute("SELECT env FROM secrets WHERE job = ?", (uid,)).fetchone()
+    return {} if found is None else dict(json.loads(found[0]))
+
+
+def forget_environment(change: Transaction, uid: int) -> None:
+    """Nothing of the job begins any more: what it brought as a secret is wiped."""
+    change.wiped |= change.db.execute("DELETE FROM secrets WHERE job = ?", (uid,)).rowcount > 0
 
 
 def row(db: Connection, uid: int) -> JobRow | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from dispatcher import records
 from dispatcher.book import Line
 from dispatcher.events import tell
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
@@ -114,6 +115,7 @@ def finish_job(
         "UPDATE jobs SET state = ?, result = ?, finished = ?, last_seq = ? WHERE uid = ?",
         (FINISHED, result, finished or now.ms, seq, uid),
     )
+    records.forget_environment(change, uid)
 
 
 def mark(change: Transaction, uid: int, ending: str) -> int | None:
@@ -340,6 +342,8 @@ class Advance:
         )
         if row.identity is not None:
             self.outcome.began.append((row.uid, row.n, row.identity))
+            if row.last:
+                records.forget_environment(self._change, row.uid)
 
     def _again(self, row: _Row) -> None:
         """Start it once more: nothing of it has begun."""
@@ -399,8 +403,8 @@ class Advance:
         if self._keeper is None:
             self.outcome.unsent.append((uid, n))
             return
-        argv, env, cwd, queue, deadline = self._db.execute(
-            "SELECT argv, env, cwd, queue, deadline FROM jobs JOIN commands ON job = uid"
+        argv, cwd, queue, deadline = self._db.execute(
+            "SELECT argv, cwd, queue, deadline FROM jobs JOIN commands ON job = uid"
             " WHERE uid = ? AND n = ?",
             (uid, n),
         ).fetchone()
@@ -410,7 +414,7 @@ class Advance:
                 n,
                 queue,
                 json.loads(argv),
-                json.loads(env) if env else {},
+                records.environment(self._db, uid),
                 cwd or "/",
                 deadline,
             )

@@ -83,10 +83,14 @@ class Event(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Transaction:
-    """One change under way: the connection, and the events that become true when it commits."""
+    """One change under way: the connection, and the events that become true when it commits.
+
+    wiped: it has taken a secret out of the tables, which is to be nowhere in the files either.
+    """
 
     db: Connection
     events: list[Event] = field(default_factory=list[Event])
+    wiped: bool = False
 
 
 # What is to be committed together with a change, or not at all.

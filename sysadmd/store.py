@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import sqlite3
 import time
@@ -21,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 from sysadmd import journal
 from sysadmd.apart import lasting
+from sysadmd.backoff import backoff
 from sysadmd.errors import StoreDamaged, StoreFull, StoreUnusable
 from sysadmd.journal import Event, Transaction
 from sysadmd.mishaps import COMPLAINTS, WordedConnection, damaged, find_damage, translate
@@ -42,11 +44,18 @@ CHECKED_AT_START: Final = 32 * 1024 * 1024
 
 # A change that is not kept for so long hangs: the disk does not answer; s.
 HANGS: Final = 10.0
+# How long another process may hold the file locked until that is said, s.
+BUSY: Final = 5.0
 # How long the last read may take at the end; what hangs longer ends with the process, s.
 LAST_READ: Final = 1.0
 # How often a writer that has nothing to do looks at its files: what becomes of them is to be
 # known in seconds; s.
 LOOK: Final = 2.0
+
+# How long after it was wiped a secret may still stand in the WAL, s; and how often it is tried
+# to empty that while somebody reads what was true before.
+SCRUB_AFTER: Final = 1.0
+LONGEST_SCRUB: Final = 10.0
 
 SCHEMAS: Final[Mapping[str, Sequence[str]]] = {"journal": journal.SCHEMA}
 
@@ -94,6 +103,9 @@ class Store:
         # The defect that ends it.
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer = writer
+        # When the WAL is to be emptied: also of what an earlier daemon had no time for.
+        self._scrub_at = time.monotonic() + SCRUB_AFTER
+        self._scrubs = backoff(SCRUB_AFTER, LONGEST_SCRUB)
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = lasting(self._write_all, "store writer")
@@ -150,7 +162,7 @@ class Store:
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=5.0,
+            timeout=BUSY,
         )
         _prepare(reader)
         reader.execute("PRAGMA query_only = ON")
@@ -189,13 +201,30 @@ class Store:
             self._writer.close()
 
     def _next(self) -> _Change | None:
-        """The next change; None: it is the end. Looks at the files while there is none."""
+    def _next(self) -> _Change | None:
+        """The next change; None: it is the end. While there is none it looks at the files, and
+        what was wiped leaves them."""
         while True:
+            if self._scrub_at <= time.monotonic():
+                self._scrub()
+            wait = min(LOOK, max(0.0, self._scrub_at - time.monotonic()))
             try:
-                return self._changes.get(timeout=LOOK)
+                return self._changes.get(timeout=wait)
             except queue.Empty:
                 with suppress(StoreFull):
                     self._check()
+
+    def _scrub(self) -> None:
+        """Empty the WAL, if nobody reads there; else it is tried again. Waits for nobody."""
+        db = self._writer
+        try:
+            db.execute("PRAGMA busy_timeout = 0")
+            is_held = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
+        except sqlite3.Error:
+            # The next commit says what is wrong.
+            is_held = True
+        self._scrub_at = time.monotonic() + next(self._scrubs) if is_held else math.inf
 
     def _check(self) -> None:
         """Are the files those that are at their paths, and as we have written them?
@@ -247,6 +276,7 @@ class Store:
         results: list[tuple[_Change, Any, BaseException | None]] = []
         events: list[Event] = []
         trouble: str | None = None
+        wiped = False
         db = self._writer
         try:
             self._check()
@@ -257,6 +287,7 @@ class Store:
                 try:
                     results.append((change, change.run(transaction), None))
                     events += transaction.events
+                    wiped |= transaction.wiped
                 except BaseException as error:
                     if not db.in_transaction:
                         # SQLite has undone all of it: a full disk ends the whole transaction.
@@ -265,6 +296,9 @@ class Store:
                     results.append((change, None, self._translate(error)))
                 db.execute("RELEASE change")
             db.execute("COMMIT")
+            if wiped and math.isinf(self._scrub_at):
+                self._scrubs = backoff(SCRUB_AFTER, LONGEST_SCRUB)
+                self._scrub_at = time.monotonic() + next(self._scrubs)
         except (*COMPLAINTS, StoreFull) as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -324,7 +358,7 @@ def open_store(
     """
     try:
         rooms = {**SCHEMAS, **schemas}
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY)
         try:
             # Only looks: the next lines are the first that write.
             _check(db, path, rooms)
@@ -346,6 +380,8 @@ def _prepare(db: sqlite3.Connection) -> None:
     # FULL: an acknowledged change survives a power cut, not only a kill.
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
+    # What is deleted is overwritten.
+    db.execute("PRAGMA secure_delete = ON")
 
 
 def _check(db: sqlite3.Connection, path: Path, rooms: Mapping[str, Sequence[str]]) -> None:

@@ -49,7 +49,9 @@ def test_finished_jobs_of_an_older_state_file_are_counted(tmp_path: Path) -> Non
     async def body() -> None:
         older = {"dispatcher": records.SCHEMA[:2]}
         with closing(open_store(tmp_path / "s.db", older)) as store:
-            await store.write(lambda change: finish(change, ["succeeded", "lost"], waiting=1))
+            row = "INSERT INTO jobs (id, created, state, result) VALUES ('x', 0, ?, ?)"
+            rows = [(2, "succeeded"), (2, "lost"), (0, None)]
+            await store.write(lambda change: change.db.executemany(row, rows) and None)
         with closing(open_store(tmp_path / "s.db", {"dispatcher": records.SCHEMA})) as store:
             check(store, {"succeeded": 1, "lost": 1})
             await store.write(lambda change: finish(change, ["lost"]))
