@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import logs, records
-from dispatcher.book import Line
 from dispatcher.fate import Pair
 from dispatcher.identity import Identity
 from dispatcher.keepers import KeeperPair, Link
@@ -27,6 +26,7 @@ from dispatcher.records import PENDING, RUNNING
 from dispatcher.site import Site, environment
 from dispatcher.tending import Tender
 from dispatcher.transitions import Advance, Facts, Finding, Outcome, Start, mark
+from dispatcher.words import Began, Dead, Fact, Next
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Note, Transaction, no_note
 
@@ -261,12 +261,14 @@ class Mover:
         # In this order: what is true of the writers now is so of all that is read after it.
         state = pair.state
         lines, generation, position = pair.book.read()
+        if pair.book.strange:
+            self._tender.mistrust(pair)
         if (generation, position) != (pair.book.generation, pair.book.position):
             if state is Pair.STARTS and self._put_off(lines):
                 return None
             # The end is known when nothing more is read.
             self.wake()
-            if any("dead" in line for line in lines):
+            if any(isinstance(line, Dead) for line in lines):
                 # It is known by the book before its silence is.
                 pair.takes = False
             return Facts(pair.id, lines, generation, position, alive=not pair.over)
@@ -276,10 +278,10 @@ class Mover:
         pair.settle = pair.dead = False
         return Facts(pair.id, (), generation, position, state, alive=not pair.over)
 
-    def _put_off(self, lines: Sequence[Line]) -> bool:
+    def _put_off(self, lines: Sequence[Fact]) -> bool:
         """Can this wait? What has begun is written down with its end, if that comes soon: a
         commit for each would take as long as a short command."""
-        if self._hurries or not all("next" in line or "began" in line for line in lines):
+        if self._hurries or not all(isinstance(line, Next | Began) for line in lines):
             return False
         if self._latest is None:
             self._latest = asyncio.get_running_loop().call_later(PUT_OFF, self.hurry)

@@ -25,9 +25,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from dispatcher import words
 from dispatcher.identity import boot_clock
+from dispatcher.words import Fact
 
 # Read at once; a longer book takes more turns.
 _PORTION: Final = 256 * 1024
@@ -97,10 +99,10 @@ class BookWriter:
         """Returns when the line is in the file; waits while the disk is full."""
         write(self.file, encode(line))
 
-    def lines(self) -> list[Line]:
+    def facts(self) -> list[Fact]:
         """All that stands in the present generation."""
         text = self.path.read_bytes()
-        return [line for part in text.splitlines() if (line := _decode(part)) is not None]
+        return [one for line in text.splitlines() if (one := words.fact(line)) is not None]
 
     def turn(self, lines: list[Line]) -> None:
         """Begin a new generation with these lines. Raises: OSError; the old one goes on."""
@@ -122,13 +124,18 @@ class BookReader:
         self.keeper = keeper
         self.generation = generation
         self.position = position
+        # The first line that was passed over, of those that are not torn.
+        self.strange = b""
 
-    def read(self) -> tuple[list[Line], int, int]:
-        """Lines behind the present position, and the generation and position behind them.
+    def read(self) -> tuple[list[Fact], int, int]:
+        """Facts behind the present position, and the generation and position behind them.
 
         A line without its end is left for later. Does not move: `move` does, after the commit.
         """
         generation, position = self.generation, self.position
+        if not 0 <= position <= self.size():
+            # It was cut, or is another one: what is said twice is said once.
+            position = 0
         while True:
             # In this order: nothing is added to a generation when there is a newer one.
             turned = path(self._room, self.keeper, generation + 1).exists()
@@ -136,8 +143,14 @@ class BookReader:
             if complete or not turned:
                 break
             generation, position = generation + 1, 0
-        lines = [line for text in complete.splitlines() if (line := _decode(text)) is not None]
-        return lines, generation, position + len(complete)
+        facts: list[Fact] = []
+        for line in complete.splitlines():
+            one = words.fact(line)
+            if one is not None:
+                facts.append(one)
+            elif not self.strange and words.read(line):
+                self.strange = line
+        return facts, generation, position + len(complete)
 
     def move(self, generation: int, position: int) -> None:
         """What lies before is worked in; older generations may go."""
@@ -169,12 +182,3 @@ class BookReader:
 
 def _open(path: Path) -> int:
     return os.open(path, APPEND, 0o600)
-
-
-def _decode(text: bytes) -> Line | None:
-    """None: blank, or torn by a death in the middle of a write."""
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    return cast("Line", line) if isinstance(line, dict) else None

@@ -25,6 +25,7 @@ from typing import Final
 from dispatcher import adoption, book, dye, locks
 from dispatcher.fdstore import FdStore, Kept
 from dispatcher.relays import Relays
+from dispatcher.words import Began, Dead, Fact, Next
 from sysadmd.machine import FORCED_PORTABLE
 
 # Signals that guard and keeper do not take.
@@ -112,27 +113,23 @@ class _Open:
 
     job: list[int]
     since: float
-    starter: int
+    starter: int | None
     limit: int
     pid: int | None = None
 
 
-def _open(lines: list[book.Line]) -> list[_Open]:
+def _open(facts: list[Fact]) -> list[_Open]:
     """The commands that have neither ended nor were barred, by the book."""
-    left: dict[tuple[int, ...], _Open] = {}
-    for line in lines:
-        if "next" in line:
-            left[tuple(line["next"])] = _Open(
-                line["next"], line["at"], line["pid"], line["limit"]
-            )
-        elif "began" in line:
-            known = left.get(tuple(line["began"]))
+    left: dict[tuple[int, int], _Open] = {}
+    for fact in facts:
+        if isinstance(fact, Next):
+            left[fact.job] = _Open(list(fact.job), fact.at, fact.pid, fact.limit)
+        elif isinstance(fact, Began):
+            known = left.get(fact.job)
             if known is not None:
-                known.pid = line["pid"]
-        else:
-            for word in ("end", "barred", "left"):
-                if word in line:
-                    left.pop(tuple(line[word]), None)
+                known.pid = fact.pid
+        elif not isinstance(fact, Dead):
+            left.pop(fact.job, None)
     return list(left.values())
 
 
@@ -141,7 +138,7 @@ def _look_for_begun(id: str, writer: book.BookWriter) -> list[_Open]:
 
     Returns those that go on, and whose ends nobody will see.
     """
-    there, left = _open(writer.lines()), list[_Open]()
+    there, left = _open(writer.facts()), list[_Open]()
     known = {pid for one in there for pid in (one.starter, one.pid) if pid is not None}
     for one in there:
         if one.pid is not None:
@@ -150,8 +147,8 @@ def _look_for_begun(id: str, writer: book.BookWriter) -> list[_Open]:
                 left.append(one)
             continue
         # It has hung up, but only when it is gone its command has fallen to us.
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, one.starter, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(OSError):
+            os.waitid(os.P_PID, one.starter or 0, os.WEXITED | os.WNOWAIT)
         try:
             pid = adoption.find(one.job, one.since, _place(), known)
         except adoption.Doubt:
@@ -179,7 +176,7 @@ def _reap(
     for one in left:
         relays.want(one.job, one.limit)
     while True:
-        there = _open(writer.lines())
+        there = _open(writer.facts())
         # What has not by now never does; its pipe may be that of another attempt soon.
         begun = [one for one in there if one.pid is not None]
         for one in begun:
@@ -198,7 +195,7 @@ def _reap(
         if ended is None:
             continue
         # A starter that lived when we looked may have told what has now fallen to us.
-        for one in _open(writer.lines()):
+        for one in _open(writer.facts()):
             if one.pid == ended.si_pid:
                 size = relays.size(one.job)
                 writer.write(book.end(one.job, return_code(ended), size))
@@ -238,8 +235,10 @@ def _next_end(poll: select.poll, wake: int, relays: Relays) -> os.waitid_result 
                 os.read(wake, 4096)
 
 
-def _serves(id: str, starter: int) -> bool:
+def _serves(id: str, starter: int | None) -> bool:
     """Does this starter of the pair live? Where we are the reaper, it is ours by now."""
+    if starter is None:
+        return False
     if not FORCED_PORTABLE:
         return adoption.is_ours(starter)
     try:

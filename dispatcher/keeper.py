@@ -23,9 +23,9 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from dispatcher import adoption, book, guard, relay, starter
+from dispatcher import adoption, book, guard, relay, starter, words
 from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
@@ -34,6 +34,7 @@ from dispatcher.relays import Relays
 from dispatcher.starter import Fittings
 from dispatcher.starter_line import HandedOver, StarterLine
 from dispatcher.trouble import complain
+from dispatcher.words import Commanded
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0
@@ -98,7 +99,7 @@ class Keeper:
         self._doubtful: list[HandedOver] = []
         # Of those handed over, not seen to have begun: until when, by the monotonic clock.
         self._fresh: deque[tuple[float, StarterLine, HandedOver]] = deque()
-        self._orders: deque[tuple[bytes, dict[str, Any]]] = deque()
+        self._orders: deque[tuple[bytes, Commanded]] = deque()
         self._news = False
         # When the daemon is to hear at the latest that there is something in the book.
         self._news_due: float | None = None
@@ -185,10 +186,12 @@ class Keeper:
         return min(waits, default=None)
 
     def _obey(self, line: bytes) -> None:
-        order: dict[str, Any] = json.loads(line)
-        if "start" in order:
+        """Do what the daemon says; what is not understood is passed over, and complained of."""
+        order = words.read(line)
+        command = words.commanded(order)
+        if command is not None:
             if not self._draining:
-                self._orders.append((line, order))
+                self._orders.append((line, command))
         elif "hello" in order:
             answer = {
                 "hello": self._setup.id,
@@ -202,8 +205,11 @@ class Keeper:
         elif "turn" in order:
             self._turn = True
         elif "serve" in order:
-            for job in order["serve"]:
-                self._relays.want(job, order["limit"])
+            for job in words.jobs(order["serve"]):
+                self._relays.want(list(job), words.limit(order))
+        else:
+            # Not what it says: there may be a secret in it.
+            complain(f"a word of the daemon is not known here, and passed over: {[*order]}")
 
     def _turn_book(self) -> None:
         """Begin a new generation with what still runs: nobody else writes while we live."""
@@ -229,9 +235,12 @@ class Keeper:
             self._news_due = None
         self._daemon.tell(data)
 
-    def _hand_over(self, line: bytes, order: dict[str, Any]) -> None:
+    def _hand_over(self, line: bytes, order: Commanded) -> None:
         """Give it to an idle starter: the newest one, whose memory is at hand."""
-        job: list[int] = order["start"]
+        job = list(order.job)
+        if order.argv is None:
+            self._refuse(job, "it: the daemon is of another version, and does not say what")
+            return
         try:
             pipe = relay.make_pipe(*job)
         except OSError as error:
@@ -244,11 +253,11 @@ class Keeper:
             self._refuse(job, f"it: no process can be made: {error.strerror}")
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
-        command = HandedOver(job, {**following, "limit": order["limit"]}, pipe)
+        command = HandedOver(job, {**following, "limit": order.limit}, pipe)
         # What an earlier attempt has left is this one's now.
         self._relays.forget(job)
         self._book.write(command.following)
-        self._store.keep(job, order["limit"], pipe)
+        self._store.keep(job, order.limit, pipe)
         serving.command = command
         serving.send(line + b"\n")
         if serving.unsent:

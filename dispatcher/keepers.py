@@ -12,16 +12,18 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import sysadmd
-from dispatcher import book
+from dispatcher import book, words
 from dispatcher.fate import Pair
 from dispatcher.processes import command_line
 from dispatcher.trouble import LOG_SIZE
+from dispatcher.words import Said
 from sysadmd import unix_socket
 from sysadmd.apart import apart
 
@@ -50,15 +52,14 @@ class Link:
         if not self.writer.is_closing():
             self.writer.write(book.encode(dict(request)))
 
-    async def hear(self) -> Mapping[str, Any] | None:
-        """What the keeper says next; empty: its book has grown. None: it has hung up."""
+    async def hear(self) -> Said | None:
+        """What the keeper says next; nothing: its book has grown. None: it has hung up."""
         try:
             line = await self.reader.readline()
-        except OSError:
+        except (OSError, ValueError):
+            # Or it says more than any keeper.
             line = b""
-        if not line:
-            return None
-        return json.loads(line) if line.strip() else {}
+        return words.said(line) if line else None
 
     def close(self) -> None:
         """The keeper goes when it has no children, else it goes on without us."""
@@ -72,7 +73,8 @@ class KeeperPair:
     takes: it may be asked to start commands. settle: what it was asked for and has not written
     `next` for by now, it will not start. dead: nothing begins any more, though starters may
     still tell ends. over: guard, keeper and starters are dead. turning: it was asked for a new
-    generation of its book. hanging: commands (job, number) whose start takes long.
+    generation of its book. strange: it writes what is not known here, and that was told.
+    hanging: commands (job, number) whose start takes long.
     """
 
     id: str
@@ -83,6 +85,7 @@ class KeeperPair:
     dead: bool = False
     over: bool = False
     turning: bool = False
+    strange: bool = False
     hanging: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
 
     @property
@@ -145,13 +148,17 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
                 reader, writer = await asyncio.open_unix_connection(path)
             try:
                 writer.write(book.encode({"hello": 1}))
-                answer = json.loads(await reader.readline())
+                answer = await reader.readline()
             except BaseException:
                 writer.close()
                 raise
     except (OSError, ValueError, TimeoutError) as error:
         raise NoAnswer(str(error) or type(error).__name__) from error
-    return Link(id, answer["version"], answer["draining"], reader, writer)
+    if not answer:
+        writer.close()
+        raise NoAnswer("it has hung up")
+    heard = words.said(answer)
+    return Link(id, heard.version, heard.draining, reader, writer)
 
 
 def ids(room: Path) -> list[str]:
@@ -169,4 +176,5 @@ def remove(room: Path, ids: Iterable[str]) -> None:
     """Delete what dead pairs have left."""
     for id in ids:
         for file in room.glob(f"{id}.*"):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()

@@ -22,6 +22,7 @@ from dispatcher.processes import Family, look_at
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.transitions import Finding
+from dispatcher.words import Began, End, Next
 from dispatcher.writers import Writers
 from sysadmd.apart import Reserve, apart
 from sysadmd.backoff import backoff
@@ -195,9 +196,9 @@ class Killer:
     def _starter(self, uid: int, n: int) -> int | None:
         """The pid of who was told to begin the job's present command."""
         for pair in self._tender.pairs.values():
-            for line in pair.book.read()[0]:
-                if line.get("next") == [uid, n] and "pid" in line:
-                    return int(line["pid"])
+            for fact in pair.book.read()[0]:
+                if isinstance(fact, Next) and fact.job == (uid, n) and fact.pid is not None:
+                    return fact.pid
         row = self._site.store.reader.execute(
             "SELECT pid FROM commands WHERE job = ? AND state = 1 AND began_at IS NULL", (uid,)
         ).fetchone()
@@ -228,11 +229,11 @@ class Killer:
         """The process of a command that has written down that it begins, and has not ended."""
         began = None
         for pair in self._tender.pairs.values():
-            for line in pair.book.read()[0]:
-                if line.get("began") == [uid, n]:
-                    began = line
-                elif line.get("end") == [uid, n]:
+            for fact in pair.book.read()[0]:
+                if isinstance(fact, Began) and fact.job == (uid, n):
+                    began = fact
+                elif isinstance(fact, End) and fact.job == (uid, n):
                     return None
         if began is None:
             return None
-        return Identity(began["pid"], began["since"], began["at"])
+        return Identity(began.pid, began.since, began.at)

@@ -21,7 +21,6 @@ Standard library only, all imported before the fork.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import select
@@ -31,14 +30,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from dispatcher import book, dye, relay
+from dispatcher import book, dye, relay, words
 from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
 from dispatcher.job_files import Replaced
 from dispatcher.relay import Relay
 from dispatcher.trouble import complain
+from dispatcher.words import Commanded
 
 # As a shell has it: not found, and found but not to be run.
 NOT_FOUND: Final = 127
@@ -120,15 +120,17 @@ class Starter:
     def run(self) -> int:
         """Until the keeper hangs up, and what was begun has ended."""
         while not self._alone and (line := self._next_line()) is not None:
-            self._serve(json.loads(line))
+            order = words.commanded(words.read(line))
+            if order is not None:
+                self._serve(order)
             if not self._alone:
                 self._spare.make()
         return 0
 
-    def _serve(self, order: dict[str, Any]) -> None:
-        job: list[int] = order["start"]
+    def _serve(self, order: Commanded) -> None:
+        job = list(order.job)
         try:
-            served = self._make_output(job, order["limit"])
+            served = self._make_output(job, order.limit)
         except OSError as error:
             reason = f"its log can't be written: {error.strerror}"
             complain(f"job {job[0]}, command {job[1]}: {reason}")
@@ -140,7 +142,7 @@ class Starter:
         # The command inherits it.
         dye.dye(job[0], self._fittings.mark)
         try:
-            pid, code = self._begin(served, order["argv"], order["env"], order["cwd"])
+            pid, code = self._begin(served, order.argv or [""], order.env, order.cwd)
         finally:
             dye.wash()
         if not pid:

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import sysadmd
@@ -24,7 +23,7 @@ from dispatcher.site import Site
 from dispatcher.transitions import Facts
 from sysadmd.apart import apart
 from sysadmd.backoff import backoff
-from sysadmd.text import printable
+from sysadmd.text import printable, quoted
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +105,21 @@ class Tender:
             pair.turning = True
             pair.link.send({"turn": 1})
 
+    def mistrust(self, pair: KeeperPair) -> None:
+        """It writes what is not known here. It may not be heard of again how a command of it
+        ends, so it is to go as soon as it has none: then that is known to be lost."""
+        if pair.strange:
+            return
+        pair.strange = True
+        log.warning(
+            "keeper %s is of another version of this program: what it writes, %s, is passed"
+            " over. It takes no more commands; one of which the end is not known ends as lost",
+            pair.id,
+            quoted(pair.book.strange.decode(errors="replace")),
+        )
+        if pair.link is not None:
+            pair.link.send({"drain": 1})
+
     def _employ(self, pair: KeeperPair) -> None:
         """Let it start commands, if nobody else does."""
         link, taker = pair.link, self.taker()
@@ -170,7 +184,7 @@ class Tender:
                 # Just gone, or stopped: to be looked at again.
                 self.news.set()
                 return
-            if link.version != sysadmd.__version__:
+            if link.version != sysadmd.__version__ or pair.strange:
                 link.send({"drain": 1})
                 link.draining = True
             pair.link = link
@@ -215,18 +229,17 @@ class Tender:
     async def _listen(self, pair: KeeperPair, link: Link) -> None:
         """Until the connection is over."""
         while (word := await link.hear()) is not None:
-            if word.get("draining") and not link.draining:
+            if word.draining and not link.draining:
                 log.info("keeper %s takes no more commands", pair.id)
                 link.draining = True
                 pair.takes = False
                 pair.settle = True
                 self._needed.set()
-            if "hanging" in word:
-                self._say_what_hangs(pair, word["hanging"])
+            if word.hanging is not None:
+                self._say_what_hangs(pair, word.hanging)
             self.news.set()
 
-    def _say_what_hangs(self, pair: KeeperPair, jobs: Sequence[Sequence[int]]) -> None:
-        hanging = {(uid, n) for uid, n in jobs}
+    def _say_what_hangs(self, pair: KeeperPair, hanging: frozenset[tuple[int, int]]) -> None:
         for uid, n in sorted(hanging - pair.hanging):
             db = self._site.store.reader
             job, commands = records.row(db, uid), records.commands(db, uid, n, n)
@@ -238,4 +251,4 @@ class Tender:
                     n,
                     printable(commands[0].text),
                 )
-        pair.hanging = hanging
+        pair.hanging = set(hanging)

@@ -14,17 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dispatcher import records
-from dispatcher.book import Line
 from dispatcher.events import tell
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
 from dispatcher.identity import Identity
 from dispatcher.logs import LogFiles
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
+from dispatcher.words import Barred, Began, Dead, End, Fact, Next
 from sysadmd.journal import Transaction
 
-# The words of a book that speak of one command.
-_OF_COMMANDS: Final = ("end", "next", "began", "barred", "left")
 # Who keeps a command whose end nobody will tell, though its keeper may live.
 NOBODY: Final = "nobody"
 
@@ -51,7 +49,7 @@ class Facts:
     """
 
     keeper: str
-    lines: Sequence[Line]
+    lines: Sequence[Fact]
     generation: int
     position: int
     pair: Pair = Pair.STARTS
@@ -151,9 +149,9 @@ def progress(change: Transaction, now: Now, uid: int, n: int, end: int) -> bool:
 class _Said:
     """What new lines of a book say of one command."""
 
-    following: Line | None = None
-    began: Line | None = None
-    end: Line | None = None
+    following: Next | None = None
+    began: Began | None = None
+    end: End | None = None
     barred: bool = False
     left: bool = False
 
@@ -187,16 +185,15 @@ class _Row:
         """As it is with what the book says."""
         row, following = self, said.following
         if following is not None and self.began_at is None:
-            # Without a pid in books of earlier versions.
-            row = replace(self, next_at=following["at"], pid=following.get("pid"))
+            row = replace(self, next_at=following.at, pid=following.pid)
         began = said.began
         if began is None:
             return row
         return replace(
             row,
-            next_at=began["since"],
-            began_at=began["at"],
-            pid=began["pid"],
+            next_at=began.since,
+            began_at=began.at,
+            pid=began.pid,
         )
 
 
@@ -297,14 +294,14 @@ class Advance:
         told, row = row, row.with_lines(said)
         begun = row.identity is not None
         end = said.end
-        has_ended = end is not None and (begun or bool(end["begun"]))
+        has_ended = end is not None and (begun or end.begun)
         fate = judge(
             Known(
                 pair=pair,
                 announced=row.next_at is not None,
                 begun=begun,
-                code=end["code"] if end is not None and has_ended else None,
-                unknown=end is not None and has_ended and end["code"] is None,
+                code=end.code if end is not None and has_ended else None,
+                unknown=end is not None and has_ended and end.code is None,
                 unbegun=end is not None and not has_ended,
                 barred=said.barred,
                 left=said.left,
@@ -357,9 +354,9 @@ class Advance:
         )
         self._hand_over(row.uid, row.n)
 
-    def _end(self, row: _Row, fate: Ended, end: Line | None) -> None:
-        at = self._now.ms if end is None else round(end["time"] * 1000)
-        size = None if end is None else end["size"]
+    def _end(self, row: _Row, fate: Ended, end: End | None) -> None:
+        at = self._now.ms if end is None or end.time is None else round(end.time * 1000)
+        size = None if end is None else end.size
         if size is None:
             size = self._logs.size(row.uid, row.n)
         self._db.execute(
@@ -425,25 +422,21 @@ def _sort(facts: Facts) -> tuple[dict[tuple[int, int], _Said], Pair]:
     """What the lines say of each command, in the order of their last words; and of the pair."""
     said: dict[tuple[int, int], _Said] = {}
     pair = facts.pair
-    for line in facts.lines:
-        if "dead" in line:
+    for fact in facts.lines:
+        if isinstance(fact, Dead):
             pair = pair if pair is Pair.OVER else Pair.DEAD
             continue
-        job = next((line[word] for word in _OF_COMMANDS if word in line), None)
-        if job is None:
-            continue
-        uid, n = job
-        known = said.pop((uid, n), _Said())
-        if "next" in line:
+        known = said.pop(fact.job, _Said())
+        if isinstance(fact, Next):
             # What was said before is of an earlier attempt, which was none.
-            known = _Said(following=line)
-        elif "began" in line:
-            known = replace(known, began=line)
-        elif "end" in line:
-            known = replace(known, end=line)
-        elif "left" in line:
-            known = replace(known, left=True)
-        else:
+            known = _Said(following=fact)
+        elif isinstance(fact, Began):
+            known = replace(known, began=fact)
+        elif isinstance(fact, End):
+            known = replace(known, end=fact)
+        elif isinstance(fact, Barred):
             known = replace(known, barred=True)
-        said[uid, n] = known
+        else:
+            known = replace(known, left=True)
+        said[fact.job] = known
     return said, pair

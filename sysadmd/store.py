@@ -216,14 +216,14 @@ class Store:
 
     def _scrub(self) -> None:
         """Empty the WAL, if nobody reads there; else it is tried again. Waits for nobody."""
-        db = self._writer
-        try:
+        db, is_held = self._writer, True
+        # What is wrong the next commit says.
+        with suppress(StoreFull, sqlite3.Error):
+            self._check()
             db.execute("PRAGMA busy_timeout = 0")
             is_held = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-            db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
-        except sqlite3.Error:
-            # The next commit says what is wrong.
-            is_held = True
+            self._remember()
+        db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
         self._scrub_at = time.monotonic() + next(self._scrubs) if is_held else math.inf
 
     def _check(self) -> None:
@@ -243,6 +243,12 @@ class Store:
             self._lost = None
             log.info("the state directory's files are there again; changes are kept again")
             self._loop.call_soon_threadsafe(lambda: self.returned())
+
+    def _remember(self) -> None:
+        """The files are as we have left them."""
+        if self._lost is None:
+            with suppress(StoreFull, OSError):
+                self._stamp = self._files.stamp()
 
     def _check_contents(self) -> None:
         """Another program may copy an older file over ours, or change it as SQLite would."""
@@ -307,9 +313,7 @@ class Store:
             trouble = str(failure) if self._lost is None else None
             results = [(change, None, failure) for change in group]
             events = []
-        if self._lost is None:
-            with suppress(StoreFull, OSError):
-                self._stamp = self._files.stamp()
+        self._remember()
         self._loop.call_soon_threadsafe(self._tell, results, events, trouble)
 
     def _tell(

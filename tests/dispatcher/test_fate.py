@@ -29,13 +29,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dispatcher import acceptance, book, records, transitions
+from dispatcher import acceptance, book, records, transitions, words
 from dispatcher.commandline import Spec
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
 from dispatcher.logs import LogFiles
 from dispatcher.orders import Order
 from dispatcher.queue import Queues
 from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome
+from dispatcher.words import Dead, Fact
 from sysadmd import journal
 from sysadmd.journal import Transaction
 
@@ -289,6 +290,13 @@ NUMBER = st.integers(0, 14)
 EVENT = st.sampled_from(EVENTS)
 
 
+def facts_of(lines: Sequence[bytes]) -> list[Fact]:
+    """All of them are facts."""
+    facts = [fact for line in lines if (fact := words.fact(line)) is not None]
+    assert len(facts) == len(lines)
+    return facts
+
+
 def pick(among: Sequence[T], number: int) -> T | None:
     return among[number % len(among)] if among else None
 
@@ -470,9 +478,9 @@ class World(RuleBasedStateMachine):
             state = Pair.DEAD
         if not duo.linked and not duo.tells:
             state = Pair.OVER
-        lines = [json.loads(line) for line in duo.lines[duo.read :][:portion]]
+        lines = facts_of(duo.lines[duo.read :][:portion])
         if lines:
-            if any("dead" in line for line in lines):
+            if Dead() in lines:
                 duo.takes = False
             alive = state is not Pair.OVER
             return Facts(duo.id, lines, 1, duo.read + len(lines), alive=alive)
@@ -517,7 +525,7 @@ class World(RuleBasedStateMachine):
         before = self.dump()
         for facts in [one for one in turn.facts if one.pair is Pair.OVER]:
             # As when the daemon dies before it has removed the book.
-            lines = [json.loads(line) for line in self.duos[facts.keeper].lines]
+            lines = facts_of(self.duos[facts.keeper].lines)
             turn.facts.insert(0, Facts(facts.keeper, lines, 1, len(lines), alive=False))
         self.db.execute("BEGIN")
         again = self.work_in(turn).outcome
