@@ -108,9 +108,16 @@ class BookWriter:
         """Begin a new generation with these lines. Raises: OSError; the old one goes on."""
         fresh = path(self._room, self._keeper, self.generation + 1)
         made = fresh.with_suffix(".new")
-        made.write_bytes(b"".join(map(encode, lines)))
+        made.unlink(missing_ok=True)
         file = _open(made)
-        made.rename(fresh)
+        try:
+            text = memoryview(b"".join(map(encode, lines)))
+            while text:
+                text = text[os.write(file, text) :]
+            made.rename(fresh)
+        except OSError:
+            os.close(file)
+            raise
         os.close(self.file)
         self.file = file
         self.generation += 1

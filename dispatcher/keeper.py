@@ -61,7 +61,8 @@ def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> 
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, guard.noticed)
     os.setsid()
-    os.umask(0o022)
+    # Its socket's mode, too; who starts commands has theirs.
+    os.umask(0o077)
     adoption.become_reaper()
     relay.remove_spares()
     keeper = Keeper(setup, guard_end, store)

@@ -74,9 +74,12 @@ def become(fittings: Fittings) -> NoReturn:
     try:
         _close_others({0, 1, 2, fittings.home, fittings.line, fittings.ends, *fittings.ties})
         os.setsid()
+        # What commands begin with; all of ours has its mode from us.
+        os.umask(0o022)
         status = Starter(fittings).run()
     except Exception:  # noqa: BLE001 - the process ends, and would say nothing
-        complain(traceback.format_exc())
+        for line in traceback.format_exc().splitlines():
+            complain(line)
     finally:
         # Nothing of the keeper's own goes on here.
         os._exit(status)
