@@ -9,7 +9,9 @@ starters write it. What is said twice is said once. Standard library only.
     {"began": [uid, n], "pid": P,
      "since": T, "at": T}                        it has begun: its process was made in between
     {"end": [uid, n], "code": C, "time": W,
-     "size": B, "begun": true}                   it has ended; begun false: it never began
+     "size": B, "begun": true}                   it has ended; begun false: it never began;
+                                                 with "reason": what its log would say, if there
+                                                 was no room for that
     {"barred": [uid, n]}                         its log was there before: it did not begin
     {"left": [uid, n]}                           it goes on, and nobody will know how it ends
     {"dead": true}                               the guard: the keeper is dead, nothing begins
@@ -65,6 +67,14 @@ def began(job: list[int], pid: int, since: float) -> Line:
 def end(job: list[int], code: int | None, size: int | None, *, begun: bool = True) -> Line:
     """The line of a command's end, which is now. size: of its log."""
     return {"end": job, "code": code, "time": time.time(), "size": size, "begun": begun}
+
+
+def refusal(job: list[int], code: int, text: str, written: int) -> Line:
+    """The line of a command that could not be started. text: what its log says; as much of it
+    as was written may be none, and then the book has it."""
+    size = len(text.encode(errors="replace"))
+    reason = {"reason": text} if written < size else {}
+    return {**end(job, code, size), **reason}
 
 
 def write(file: int, line: bytes) -> None:

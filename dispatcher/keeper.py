@@ -240,7 +240,7 @@ class Keeper:
         """Give it to an idle starter: the newest one, whose memory is at hand."""
         job = list(order.job)
         if order.argv is None:
-            self._refuse(job, "it: the daemon is of another version, and does not say what")
+            self._refuse(job, "the daemon is of another version, and does not say what")
             return
         try:
             pipe = relay.make_pipe(*job)
@@ -251,7 +251,7 @@ class Keeper:
             serving = self._idle.pop() if self._idle else self._hire()
         except OSError as error:
             self._forget_pipe(job, pipe)
-            self._refuse(job, f"it: no process can be made: {error.strerror}")
+            self._refuse(job, f"no process can be made: {error.strerror}")
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
         command = HandedOver(job, {**following, "limit": order.limit}, pipe)
@@ -304,15 +304,15 @@ class Keeper:
     def _refuse(self, job: list[int], reason: str) -> None:
         """Answer for a command that no starter can be made for."""
         complain(f"job {job[0]}, command {job[1]}: {reason}")
-        size = 0
+        text, written = f"sysadmd: cannot start it: {reason}\n", 0
         with suppress(OSError):
             log = relay.make_log(job[0], job[1])
             if log is None:
                 self._write({"barred": job})
                 return
-            size = relay.say(log, f"sysadmd: cannot start {reason}\n")
+            written = relay.say(log, text)
             os.close(log)
-        self._write(book.end(job, starter.CANNOT_RUN, size))
+        self._write(book.refusal(job, starter.CANNOT_RUN, text, written))
 
     def _forget_pipe(self, job: list[int], pipe: int) -> None:
         """There will be nothing in it."""

@@ -114,6 +114,9 @@ SCHEMA: Final = (
     UPDATE jobs SET env = (SELECT json_group_object(key, NULL) FROM json_each(jobs.env))
     WHERE env IS NOT NULL;
     """,
+    """
+    ALTER TABLE commands ADD COLUMN reason TEXT;
+    """,
 )
 
 
@@ -121,6 +124,7 @@ class Command(msgspec.Struct, frozen=True):
     """One command of a job. argv: a JSON list. state: pending, running, finished, skipped.
 
     return_code: 0..255, or minus the signal; None: not ended, never started, or not known.
+    reason: what its log would say, if the disk had had room for that.
     """
 
     n: int
@@ -131,6 +135,7 @@ class Command(msgspec.Struct, frozen=True):
     started: int | None
     finished: int | None
     log_size: int | None
+    reason: str | None = None
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -158,7 +163,8 @@ _ROW: Final = (
     " event_system, fields FROM jobs"
 )
 _COMMAND: Final = (
-    "SELECT n, argv, text, state, return_code, started, finished, log_size FROM commands"
+    "SELECT n, argv, text, state, return_code, started, finished, log_size, reason"
+    " FROM commands"
 )
 # Above any uid, seq and number.
 _NO_END: Final = 2**62

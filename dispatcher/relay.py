@@ -287,9 +287,9 @@ class Relay:
         """From here on the command may have begun."""
         os.fchmod(self._log, BEGUN)
 
-    def say(self, text: str) -> None:
-        """Write this into the log, in the command's place."""
-        self._count(say(self._log, text))
+    def say(self, text: str) -> int:
+        """Write this into the log, in the command's place; as many bytes of it as fit."""
+        return self._count(say(self._log, text))
 
     def close(self) -> None:
         """There is nothing to come any more."""

@@ -137,7 +137,8 @@ class Starter:
         except OSError as error:
             reason = f"its log can't be written: {error.strerror}"
             complain(f"job {job[0]}, command {job[1]}: {reason}")
-            self._finish(book.end(job, CANNOT_RUN, 0))
+            text = f"sysadmd: cannot start it: {reason}\n"
+            self._finish(book.refusal(job, CANNOT_RUN, text, 0))
             return
         if served is None:
             self._finish({"barred": job})
@@ -145,11 +146,11 @@ class Starter:
         # The command inherits it.
         dye.dye(job[0], self._fittings.mark)
         try:
-            pid, code = self._begin(served, order.argv or [""], order.env, order.cwd)
+            pid, code, text = self._begin(served, order.argv or [""], order.env, order.cwd)
         finally:
             dye.wash()
         if not pid:
-            self._finish(book.end(job, code, served.size))
+            self._finish(book.refusal(job, code, text, served.say(text)))
             served.close()
             return
         ended = self._see_end(pid, served)
@@ -177,8 +178,9 @@ class Starter:
 
     def _begin(
         self, served: Relay, argv: list[str], env: Mapping[str, str], cwd: str
-    ) -> tuple[int, int]:
-        """The command's pid; 0: it can't be started, with this code, and its log says why."""
+    ) -> tuple[int, int, str]:
+        """The command's pid; 0: it can't be started, with this code, and its log is to say this
+        of it."""
         pid = code = 0
         pipe, reason = -1, ""
         since = 0.0
@@ -205,11 +207,9 @@ class Starter:
                 b'{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}\n'
                 % (*served.job, pid, since, boot_clock())
             )
-        else:
-            served.say(f"sysadmd: cannot start {reason}\n")
         if pipe >= 0:
             os.close(pipe)
-        return pid, code
+        return pid, code, f"sysadmd: cannot start {reason}\n"
 
     def _find_and_spawn(self, argv: list[str], env: Mapping[str, str], pipe: int) -> int:
         """Spawn the program, sought in the PATH that the command has. Raises: OSError."""

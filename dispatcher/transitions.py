@@ -359,10 +359,12 @@ class Advance:
         size = None if end is None else end.size
         if size is None:
             size = self._logs.size(row.uid, row.n)
+        if size is None:
+            size = row.told
         self._db.execute(
-            "UPDATE commands SET state = ?, return_code = ?, finished = ?, log_size = ?"
-            " WHERE job = ? AND n = ?",
-            (FINISHED, fate.code, at, row.told if size is None else size, row.uid, row.n),
+            "UPDATE commands SET state = ?, return_code = ?, finished = ?, log_size = ?,"
+            " reason = ? WHERE job = ? AND n = ?",
+            (FINISHED, fate.code, at, size, end and end.reason, row.uid, row.n),
         )
         if fate.result is None:
             self._start_command(row.uid, row.n + 1)

@@ -217,7 +217,11 @@ def _portion(path: Path, command: Command, offset: int, limit: int) -> dict[str,
     ended = command.state in ("finished", "skipped")
     # What it has left behind may have written more.
     size = max(command.log_size or 0 if ended else 0, logs.size(path) or 0)
-    start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
+    if command.reason is None:
+        start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
+    else:
+        # Its log could not be written.
+        start, data = offset, command.reason.encode()[offset : offset + limit]
     if not data and ended:
         # Whoever reads on would never come to an end.
         start = max(offset, size)

@@ -19,6 +19,7 @@ import msgspec
 
 from dispatcher import events, logs, records
 from dispatcher.events import Told
+from dispatcher.records import Command
 from server.delivery.byte_cache import ByteCache
 from server.delivery.clipping import Piece, clip, marker
 from server.delivery.job_sheet import Sheet, was_started
@@ -158,15 +159,20 @@ class JobEvents:
             log = None
             # As JSON no text is shorter; and what is cut to `limit` fits into no less.
             if size <= room or room == limit:
-                log = self._whole(uid, command.n, size, limit)
+                log = self._whole(uid, command, size, limit)
             if log is None or log.json_size > room:
                 log = _shown(marker(size), size)
             shown[command.n] = log
             budget -= copies * log.json_size
         return shown
 
-    def _whole(self, uid: int, n: int, size: int, limit: int) -> Shown:
+    def _whole(self, uid: int, command: Command, size: int, limit: int) -> Shown:
         """The log of a command that has ended."""
+        n = command.n
+        if command.reason is not None:
+            # It could not be written.
+            piece = Piece(command.reason.encode(), b"", size)
+            return _shown(clip(piece, limit), size)
         log = self._texts.get((uid, n, limit))
         if log is None:
             log = self._read(uid, n, 0, size, limit)

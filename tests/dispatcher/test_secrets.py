@@ -81,6 +81,7 @@ def test_an_older_state_file_is_rid_of_them(room: Driver) -> None:
         db.execute("UPDATE jobs SET env = ? WHERE uid = ?", (text, uid))
         # As it was before.
         db.execute("DROP TABLE secrets")
+        db.execute("ALTER TABLE commands DROP COLUMN reason")
         db.execute("UPDATE schema SET version = 3 WHERE room = 'dispatcher'")
         db.execute(
             "INSERT INTO jobs (id, state, created, env) VALUES ('waits', 0, 0, ?)", (text,)

@@ -11,12 +11,12 @@ from tests.kit.needs import needs_root
 
 
 @contextlib.contextmanager
-def small_disk(where: Path, mebibytes: int) -> Generator[Path]:
-    """One of that size at `where`, which is made."""
+def small_disk(where: Path, mebibytes: int, *options: str) -> Generator[Path]:
+    """One of that size at `where`, which is made. options: more of them. Source: tmpfs(5)."""
     needs_root("mount")
     where.mkdir()
-    size = f"size={mebibytes}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", where], check=True)
+    given = ",".join((f"size={mebibytes}m", *options))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", given, "tmpfs", where], check=True)
     try:
         yield where
     finally:
