@@ -1,10 +1,11 @@
 """The guard: the keeper's parent, and the net under it. Starts no command, talks to nobody.
 
-Does nothing until the keeper dies. Then the keeper's children, ended ones included, fall to the
-guard, since it is the reaper of its descendants where the system has such a thing. Those that
-are starters go on by themselves, and tell the ends of their commands. What falls to the guard
-when a starter dies, too, it knows by the book: it empties its pipe and writes down its end; it
-stays as long as there is any of that. Standard library only.
+Until the keeper dies it does nothing but continue it when somebody has stopped it. Then the
+keeper's children, ended ones included, fall to the guard, since it is the reaper of its
+descendants where the system has such a thing. Those that are starters go on by themselves, and
+tell the ends of their commands. What falls to the guard when a starter dies, too, it knows by
+the book: it empties its pipe and writes down its end; it stays as long as there is any of that.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from typing import Final
 from dispatcher import adoption, book, dye, locks
 from dispatcher.fdstore import FdStore, Kept
 from dispatcher.relays import Relays
+from dispatcher.stopped import Stopped
 from dispatcher.words import Began, Dead, Fact, Next
 from sysadmd.machine import FORCED_PORTABLE
 
 # Signals that guard and keeper do not take.
 QUIET: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-# How often a guard that is no reaper looks if starters still live, ms.
+# How often to look where nothing is told: if starters of a guard that is no reaper still live,
+# if a guard that begins was stopped; ms.
 _LOOK: Final = 500
 
 
@@ -63,9 +66,13 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
     # A job may have started the daemon.
     dye.wash()
     ready, ready_end = os.pipe()
-    if os.fork():
+    guard = os.fork()
+    if guard:
         # The daemon waits for this process alone: it is parent of neither guard nor keeper.
         os.close(ready_end)
+        stopped = Stopped("guard")
+        while not select.select([ready], [], [], _LOOK / 1000)[0]:
+            stopped.go_on({guard})
         return 0 if os.read(ready, 1) else 1
     os.close(ready)
     os.setsid()
@@ -89,9 +96,7 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
 def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> int:
     """Until there is nothing left to tell."""
     # Nobody else falls to us before: as long as it lives, all below it fall to the keeper.
-    ended = os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT)
-    assert ended is not None
-    if return_code(ended) == 0:
+    if return_code(_end_of(keeper)) == 0:
         # It went by itself and owed nothing.
         return 0
     newest = book.generations(Path("keeper"), setup.id)
@@ -105,6 +110,17 @@ def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> in
     writer.write({"dead": True})
     os.waitpid(keeper, 0)
     return _reap(setup.id, writer, left, pipes)
+
+
+def _end_of(keeper: int) -> os.waitid_result:
+    """Wait for it, and continue it until then when it is stopped; it is not reaped."""
+    stopped = Stopped("keeper")
+    while True:
+        seen = os.waitid(os.P_PID, keeper, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+        assert seen is not None
+        if seen.si_code != os.CLD_STOPPED:
+            return seen
+        stopped.go_on({keeper})
 
 
 @dataclass(slots=True)

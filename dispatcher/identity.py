@@ -39,7 +39,10 @@ def boot_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What the system says of a process. start: seconds since boot; zombie: it has ended."""
+    """What the system says of a process.
+
+    start: seconds since boot; zombie: it has ended; stopped: by a signal or a debugger.
+    """
 
     pid: int
     parent: int
@@ -47,6 +50,7 @@ class Stat:
     session: int
     start: float
     zombie: bool
+    stopped: bool
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -65,6 +69,7 @@ def read_stat(pid: int) -> Stat | None:
         session=int(fields[3]),
         start=int(fields[19]) * TICK,
         zombie=fields[0] in (b"Z", b"X"),
+        stopped=fields[0] in (b"T", b"t"),
     )
 
 

@@ -33,6 +33,7 @@ from dispatcher.identity import boot_clock
 from dispatcher.relays import Relays
 from dispatcher.starter import Fittings
 from dispatcher.starter_line import HandedOver, StarterLine
+from dispatcher.stopped import Stopped
 from dispatcher.trouble import complain
 from dispatcher.words import Commanded
 
@@ -89,6 +90,9 @@ class Keeper:
         # Shows that an end may still be told: held by starters, too, as long as they live.
         self._ends = os.open(room / f"{setup.id}.ends", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._ends, fcntl.LOCK_EX)
+        # Shows who is a starter: each locks the byte of its pid.
+        self._roll = os.open(room / f"{setup.id}.starters", os.O_RDWR | os.O_CREAT, 0o600)
+        self._stopped = Stopped("starter")
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self._mark = os.stat(self._home).st_ino  # noqa: PTH116 - a descriptor
         # By pid, and of these the idle ones, newest last; by descriptor.
@@ -284,6 +288,7 @@ class Keeper:
                         line=line_end.fileno(),
                         ties=ties,
                         ends=self._ends,
+                        roll=self._roll,
                         limits=self._setup.limits,
                     )
                 )
@@ -398,7 +403,8 @@ class Keeper:
 
     def _reap(self) -> None:
         """See to those that have ended; what there is to say of one is said before it is
-        reaped: until then the guard could do it."""
+        reaped: until then the guard could do it. Starters that were stopped go on."""
+        self._stopped.go_on(self._starters)
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -74,7 +74,8 @@ class KeeperPair:
     `next` for by now, it will not start. dead: nothing begins any more, though starters may
     still tell ends. over: guard, keeper and starters are dead. turning: it was asked for a new
     generation of its book. strange: it writes what is not known here, and that was told.
-    hanging: commands (job, number) whose start takes long.
+    hanging: commands (job, number) whose start takes long. silent: in how many looks
+    (dispatcher/vigil.py) nothing was heard of the keeper.
     """
 
     id: str
@@ -87,6 +88,7 @@ class KeeperPair:
     turning: bool = False
     strange: bool = False
     hanging: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    silent: int = 0
 
     @property
     def state(self) -> Pair:
@@ -133,7 +135,11 @@ def _spawn(argv: list[str], state_dir: Path) -> int:
         setsigmask=(),
         setsigdef=tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
     )
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    while True:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return os.waitstatus_to_exitcode(status)
+        os.kill(pid, signal.SIGCONT)
 
 
 async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
 from dispatcher import dye, keepers, logs
 from dispatcher.advance import Mover
 from dispatcher.identity import Identity
-from dispatcher.processes import Family, look_at
+from dispatcher.processes import Family, is_it, look_at
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.transitions import Finding
@@ -101,9 +104,12 @@ class Killer:
         try:
             barred = await self._bar(uid, n)
             leader = None if barred else await self._leader(uid)
+            starter = None if leader is None else self._parent(leader)
             if leader is not None or n > 0:
                 # Commands before this one may have left somebody.
                 await self._end_family(self._family(uid, leader))
+            if starter is not None:
+                await self._free(uid, starter)
         finally:
             # Who waits for the bar waits no longer, if we are cancelled before it.
             self._doomed.pop(uid).cancel()
@@ -135,6 +141,27 @@ class Killer:
             if left:
                 # Killed, but not gone: caught in the kernel, or forking against us.
                 await asyncio.sleep(next(waits))
+
+    def _parent(self, leader: Identity) -> int | None:
+        """The starter that is to tell the command's end; None: it is dead."""
+        stat = look_at(leader.pid)
+        if stat is None or not is_it(leader, stat):
+            return None
+        return stat.parent if keepers.is_of_pair(self._site.state_dir, stat.parent) else None
+
+    async def _free(self, uid: int, starter: int) -> None:
+        """Let the end be told, also if the starter is stopped: if it can't be continued, by who
+        takes over from a dead one."""
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            stat = look_at(starter)
+            ours = uid in self._mover.running and keepers.is_of_pair(
+                self._site.state_dir, starter
+            )
+            if stat is None or not stat.stopped or not ours:
+                return
+            with suppress(OSError):
+                os.kill(starter, number)
+            await asyncio.sleep(STUCK)
 
     def _family(self, uid: int, leader: Identity | None) -> Family:
         db, state_dir = self._site.store.reader, self._site.state_dir

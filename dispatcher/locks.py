@@ -4,6 +4,7 @@
     keeper/ID.keeper   the keeper, alone
     keeper/ID.starts   keeper and starters, as long as anything may still begin
     keeper/ID.ends     keeper and starters, as long as any end may still be told
+    keeper/ID.starters each starter, the byte at its pid (record locks)
 
 Standard library only.
 """
@@ -11,7 +12,15 @@ Standard library only.
 from __future__ import annotations
 
 import fcntl
+import os
+import struct
+import sys
 from pathlib import Path
+from typing import Final
+
+# Fields of struct flock. Source: fcntl(2) of Linux; of FreeBSD, <sys/fcntl.h>.
+_LINUX: Final = sys.platform.startswith("linux")
+_FLOCK: Final = struct.Struct("@hhqqi0q" if _LINUX else "@qqihhi")
 
 
 def lives(room: Path, id: str, role: str) -> bool:
@@ -25,6 +34,61 @@ def lives(room: Path, id: str, role: str) -> bool:
         # Held; or there is no descriptor to look with, and it is asked again.
         return True
     return False
+
+
+def holder(room: Path, id: str, role: str) -> int | None:
+    """The pid of the living `guard` or `keeper` of this pair; None: there is none, or it
+    can't be told."""
+    pids = _holders(room / f"{id}.{role}")
+    return pids[0] if pids else None
+
+
+def starters(room: Path, id: str) -> list[int]:
+    """The pids of the living starters of this pair, as far as they can be told."""
+    return _holders(room / f"{id}.starters")
+
+
+def _holders(path: Path) -> list[int]:
+    found: list[int] = []
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return found
+    try:
+        # First byte, and how many; 0: all that follow. The system tells one lock at once.
+        parts = [(0, 0)]
+        while parts:
+            start, length = parts.pop()
+            seen = _lock(file, start, length)
+            if seen is None:
+                continue
+            first, number, pid = seen
+            # Of another machine, or of another room of processes, it has no pid here.
+            found += [pid] if pid > 0 else []
+            if first > start:
+                parts.append((start, first - start))
+            after, end = first + number, start + length
+            if number and (not length or after < end):
+                parts.append((after, end - after if length else 0))
+    except OSError:
+        pass
+    finally:
+        os.close(file)
+    return found
+
+
+def _lock(file: int, start: int, length: int) -> tuple[int, int, int] | None:
+    """One lock in this part of the file: first byte, how many, and whose. Raises: OSError."""
+    if _LINUX:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    else:
+        asked = _FLOCK.pack(start, length, 0, fcntl.F_WRLCK, os.SEEK_SET, 0)
+    told = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    if _LINUX:
+        kind, _, first, number, pid = told
+    else:
+        first, number, pid, kind, _, _ = told
+    return None if kind == fcntl.F_UNLCK else (first, number, pid)
 
 
 def begins(room: Path, id: str) -> bool:

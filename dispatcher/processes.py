@@ -50,13 +50,15 @@ def look_at(pid: int) -> Stat | None:
         start = process.create_time() - booted
         if psutil.boot_time() != booted:
             start = process.create_time() - psutil.boot_time()
+        status = process.status()
         return Stat(
             pid=pid,
             parent=process.ppid(),
             group=_of(os.getpgid, pid),
             session=_of(os.getsid, pid),
             start=start,
-            zombie=process.status() == psutil.STATUS_ZOMBIE,
+            zombie=status == psutil.STATUS_ZOMBIE,
+            stopped=status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP),
         )
     except psutil.Error:
         return None

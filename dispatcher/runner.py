@@ -12,9 +12,10 @@ event, in one transaction. What happens if a process dies:
     guard             the keeper takes nothing new and drains; the daemon starts a new pair
     all but daemon    what ran is watched until it is gone, and ends as `lost` (watching.py)
 
-What that means for each command is decided in one place (dispatcher/fate.py). There are four
+What that means for each command is decided in one place (dispatcher/fate.py). There are five
 loops, each with what it alone changes: the mover has the jobs in memory (advance), the tender
-the keepers (tending), the killer the jobs that are being ended (killing), the watcher nothing.
+the keepers (tending), the killer the jobs that are being ended (killing), the watcher nothing;
+the vigil continues or ends guards and keepers that do not answer (vigil).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from dispatcher.processes import boot_mark
 from dispatcher.records import JobRow
 from dispatcher.site import Site
 from dispatcher.tending import Tender
+from dispatcher.vigil import Vigil
 from dispatcher.watching import Watcher
 from sysadmd.apart import apart
 from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
@@ -83,6 +85,7 @@ class Dispatcher:
         self.stopping = False
         self._site = Site(store, settings, state_dir, limits, boot_mark())
         self._tender = Tender(self._site)
+        self._vigil = Vigil(self._site, self._tender.pairs)
         self._mover = Mover(self._site, self._tender)
         self._killer = Killer(self._site, self._mover, self._tender)
         self._watcher = Watcher(self._site, self._mover, self._killer)
@@ -110,6 +113,7 @@ class Dispatcher:
         """Keep jobs going until cancelled; running ones are then left alone."""
         parts: tuple[Coroutine[Any, Any, None], ...] = (
             self._tender.run(),
+            self._vigil.run(),
             self._mover.run(),
             self._killer.run(),
             self._watcher.run(),
@@ -210,16 +214,23 @@ class Dispatcher:
         await self._set_paused(queue, False, note)
 
     @property
-    def trouble(self) -> str | None:
-        """Why accepted jobs can't be started at the moment; None: they can."""
+    def troubles(self) -> list[str]:
+        """What keeps jobs from going on as they should, a line each."""
+        found = self._vigil.troubles
         if self._tender.is_without:
-            return "accepted jobs can't be started: there is no keeper; the log says why"
+            found.append("accepted jobs can't be started: there is no keeper; the log says why")
+        elif self._is_waited_for():
+            found.append("accepted jobs can't be started: the keeper does not take them")
+        return found
+
+    def _is_waited_for(self) -> bool:
+        """Are there commands that the keeper was given long ago, and does not start?"""
         late = asyncio.get_running_loop().time() - UNANSWERED
         for job in self._mover.running.values():
             given = job.identity is None and job.heard < late
             if given and not records.is_announced(self._site.store.reader, job.uid, job.n):
-                return "accepted jobs can't be started: the keeper does not take them"
-        return None
+                return True
+        return False
 
     def queues(self) -> list[QueueState]:
         """All queues, that of the jobs without one first."""

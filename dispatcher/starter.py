@@ -21,6 +21,7 @@ Standard library only, all imported before the fork.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import select
@@ -56,7 +57,8 @@ class Fittings:
     """What a starter works with, in descriptors. home: the state directory.
 
     line: to the keeper. ties: what says that something may still begin. ends: what says that
-    an end may still be told. id: the keeper's. mark: tells the daemon's dyes from others'.
+    an end may still be told. roll: who is a starter. id: the keeper's. mark: tells the daemon's
+    dyes from others'.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Fittings:
     line: int
     ties: Sequence[int]
     ends: int
+    roll: int
     limits: Limits
 
 
@@ -72,7 +75,9 @@ def become(fittings: Fittings) -> NoReturn:
     """The life of a process that the keeper has just forked."""
     status = 1
     try:
-        _close_others({0, 1, 2, fittings.home, fittings.line, fittings.ends, *fittings.ties})
+        kept = {fittings.home, fittings.line, fittings.ends, fittings.roll, *fittings.ties}
+        _close_others({0, 1, 2, *kept})
+        fcntl.lockf(fittings.roll, fcntl.LOCK_EX, 1, os.getpid())
         os.setsid()
         # What commands begin with; all of ours has its mode from us.
         os.umask(0o022)

@@ -155,21 +155,28 @@ class Tender:
     async def _start(self, group: asyncio.TaskGroup) -> None:
         site = self._site
         self._starting = time.monotonic()
-        while True:
+        pair = link = None
+        while pair is None or link is None:
             try:
                 id = await keepers.start(site.state_dir, site.limits)
+                # From here on it is looked after: it may be stopped before it answers.
+                pair = self.pairs[id] = KeeperPair(id, book.BookReader(site.room, id, 1, 0))
                 link = await keepers.call(site.state_dir, id)
             except (OSError, NoAnswer) as error:
+                if pair is not None:
+                    group.create_task(self._tend(pair))
+                    pair = None
                 self._starting = -math.inf
                 log.error("no keeper, so nothing starts: %s", error)
                 await asyncio.sleep(RETRY)
-                continue
-            break
+                if self.taker() is not None:
+                    # An earlier one answered late.
+                    self._starting = math.inf
+                    return
         # What an earlier one and its starters leave, it goes on with.
         left = await apart(lambda: list(logs.pipes(site.state_dir)), "pipes")
         link.send({"serve": left, "limit": site.settings.command_log_limit})
-        pair = KeeperPair(id, book.BookReader(site.room, id, 1, 0), link, takes=True)
-        self.pairs[id] = pair
+        pair.link, pair.silent, pair.takes = link, 0, True
         self._starting = math.inf
         self.news.set()
         group.create_task(self._tend(pair))
@@ -188,6 +195,7 @@ class Tender:
                 link.send({"drain": 1})
                 link.draining = True
             pair.link = link
+            pair.silent = 0
             pair.settle = True
         elif not locks.tells(site.room, pair.id):
             pair.settle = pair.over = True
@@ -229,6 +237,7 @@ class Tender:
     async def _listen(self, pair: KeeperPair, link: Link) -> None:
         """Until the connection is over."""
         while (word := await link.hear()) is not None:
+            pair.silent = 0
             if word.draining and not link.draining:
                 log.info("keeper %s takes no more commands", pair.id)
                 link.draining = True
@@ -237,7 +246,9 @@ class Tender:
                 self._needed.set()
             if word.hanging is not None:
                 self._say_what_hangs(pair, word.hanging)
-            self.news.set()
+            if not word.hello and word.hanging != frozenset():
+                # That is what is said when nothing happens.
+                self.news.set()
 
     def _say_what_hangs(self, pair: KeeperPair, hanging: frozenset[tuple[int, int]]) -> None:
         for uid, n in sorted(hanging - pair.hanging):

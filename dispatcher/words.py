@@ -92,8 +92,10 @@ Fact = Next | Began | End | Barred | Left | Dead
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a keeper says. version: "": none that is known. hanging: None: nothing of it."""
+    """What a keeper says. hello: it answers. version: "": none that is known. hanging: None:
+    nothing of it."""
 
+    hello: bool
     version: str
     draining: bool
     hanging: frozenset[Job] | None
@@ -151,6 +153,7 @@ def said(text: bytes) -> Said:
     line = read(text)
     version, hanging = line.get("version"), line.get("hanging")
     return Said(
+        "hello" in line,
         version if isinstance(version, str) else "",
         line.get("draining") is True,
         None if hanging is None else frozenset(jobs(hanging)),

@@ -59,8 +59,8 @@ def session_maker(
         return settings().auth
 
     def health() -> list[str]:
-        ours = (store.health, dispatcher.trouble, clock.trouble)
-        return [*filter(None, ours), *collectors.troubles()]
+        ours = (store.health, clock.trouble)
+        return [*filter(None, ours), *dispatcher.troubles, *collectors.troubles()]
 
     store = sources.store
     places = Places(lambda: server().max_clients)

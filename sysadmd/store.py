@@ -201,7 +201,6 @@ class Store:
             self._writer.close()
 
     def _next(self) -> _Change | None:
-    def _next(self) -> _Change | None:
         """The next change; None: it is the end. While there is none it looks at the files, and
         what was wiped leaves them."""
         while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 from pathlib import Path
 
 import psutil
@@ -14,7 +13,8 @@ from dispatcher import relay
 from dispatcher.fdstore import FdStore
 from tests.kit import wait_for
 from tests.kit.driver import Driver
-from tests.kit.processes import end, holders, runs, starters
+from tests.kit.frozen import end_frozen, freeze
+from tests.kit.processes import holders, runs, starters
 
 LIMIT = 4096
 
@@ -131,10 +131,10 @@ def test_output_is_kept_when_starter_and_keeper_die_before_they_see_it(
         daemon.finished(uid)
     victims = [*starters(daemon.state_dir), *holders(daemon.state_dir, "keeper")]
     for victim in victims:
-        end(victim, signal.SIGSTOP)
+        freeze(victim)
     (daemon.state_dir / "go").touch()
     wait_for(lambda: not runs(writer))
     for victim in victims:
-        end(victim)
+        end_frozen(victim)
     expected = b"early\nlate\n" if end_of_script else b"late\n"
     wait_for(lambda: daemon.output(uid) == expected)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit import ROOT, wait_for
 from tests.kit.driver import PROGRAM, Driver
+from tests.kit.frozen import end_frozen, freeze, thaw
 from tests.kit.processes import books, end, end_pairs, holders, starters
 from tests.kit.state_file import state_file
 
@@ -251,11 +252,11 @@ def test_a_keeper_that_does_not_answer_does_not_hold_up_the_start(room: Driver) 
     uid = start_slow(room)
     (keeper,) = holders(room.state_dir, "keeper")
     room.kill()
-    end(keeper, signal.SIGSTOP)
+    freeze(keeper)
     room.start()
     assert room.finished(room.submit("true")).result == "succeeded"
     let_go(room)
-    end(keeper, signal.SIGCONT)
+    thaw(keeper)
     check_slow(room, uid)
 
 
@@ -285,10 +286,10 @@ def test_a_torn_line_spoils_no_other(room: Driver) -> None:
     room.kill()
     (file,) = (room.state_dir / "keeper").glob("*.1.book")
     (keeper,) = holders(room.state_dir, "keeper")
-    end(keeper, signal.SIGSTOP)
+    freeze(keeper)
     with file.open("a") as book:
         book.write('{"next":[99')
-    end(keeper)
+    end_frozen(keeper)
     let_go(room)
     wait_for(lambda: not holders(room.state_dir))
     room.start()

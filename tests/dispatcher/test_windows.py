@@ -1,7 +1,7 @@
 """Deaths exactly between two steps, where a moment earlier or later would prove nothing.
 
 A process whose files must not grow waits before its next line of the book: from outside it can
-be held, for as long as it takes: the keeper before each of its lines. A starter is stopped.
+be held, for as long as it takes: the keeper before each of its lines. A starter is frozen.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from tests.kit import needs, wait_for
 from tests.kit.driver import Driver
+from tests.kit.frozen import end_frozen, freeze, thaw
 from tests.kit.hung import hung_file_system
 from tests.kit.processes import books, end, family, held, holders, starters
 from tests.kit.state_file import state_file
@@ -40,10 +41,10 @@ def keeper_of(daemon: Driver) -> int:
 
 
 def held_before_it_begins(daemon: Driver, script: str) -> tuple[int, int]:
-    """A job whose command was handed over, and its starter, which is stopped."""
+    """A job whose command was handed over, and its starter, which is frozen."""
     warm(daemon)
     (process,) = starters(daemon.state_dir)
-    end(process, signal.SIGSTOP)
+    freeze(process)
     uid = submit(daemon, script, id="a")
     wait_for(lambda: '{"next":[4' in books(daemon.state_dir))
     assert not ledger(daemon)
@@ -131,13 +132,13 @@ def test_the_keeper_killed_before_a_command_begins_it_begins_and_keeps_its_code(
     strike(room, keeper_of(room), with_daemon)
     # A new pair starts others, but never this one.
     assert room.finished(room.submit("true")).result == "succeeded"
-    end(process, signal.SIGCONT)
+    thaw(process)
     check(room, uid)
 
 
 def test_killed_itself_before_it_begins_a_command_is_started_once(daemon: Driver) -> None:
     uid, process = held_before_it_begins(daemon, "exit 3")
-    end(process)
+    end_frozen(process)
     check(daemon, uid)
 
 
@@ -146,7 +147,7 @@ def test_killed_with_its_keeper_before_it_begins_a_command_is_started_once(
 ) -> None:
     uid, process = held_before_it_begins(room, "exit 3")
     strike(room, keeper_of(room), with_daemon)
-    end(process)
+    end_frozen(process)
     check(room, uid)
 
 
@@ -161,7 +162,7 @@ def test_with_guard_and_keeper_killed_what_may_still_begin_is_waited_for(
     if with_daemon:
         daemon.start()
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
-    end(process, signal.SIGCONT)
+    thaw(process)
     wait_for(lambda: ledger(daemon))
     # It runs, so it is waited for.
     assert daemon.finished(daemon.submit("sleep 1")).result == "succeeded"
@@ -179,8 +180,9 @@ def test_with_all_killed_before_it_begins_a_command_is_started_once(
     uid, process = held_before_it_begins(daemon, "exit 3")
     if with_daemon:
         daemon.kill()
-    for pid in (*reversed(holders(daemon.state_dir)), process):
+    for pid in reversed(holders(daemon.state_dir)):
         end(pid)
+    end_frozen(process)
     if with_daemon:
         daemon.start()
     check(daemon, uid)
@@ -219,6 +221,7 @@ def test_killed_with_the_keeper_before_it_wrote_that_a_command_has_begun(
     room: Driver, with_daemon: bool, script: str
 ) -> None:
     uid, process = held_when_it_has_begun(room, script)
+    # The keeper, which would continue it, is held.
     end(process, signal.SIGSTOP)
     if script != WAITS:
         (command,) = psutil.Process(process).children()
@@ -343,8 +346,8 @@ def test_what_had_not_begun_when_it_was_killed_never_begins(
     daemon: Driver, with_daemon: bool
 ) -> None:
     warm(daemon)
-    end(keeper_of(daemon), signal.SIGSTOP)
-    (keeper,) = holders(daemon.state_dir, "keeper")
+    keeper = keeper_of(daemon)
+    freeze(keeper)
     try:
         uid = daemon.submit(
             ["sh", "-c", "echo ran >>ledger"], "true", id="a", cwd=str(daemon.state_dir)
@@ -357,7 +360,7 @@ def test_what_had_not_begun_when_it_was_killed_never_begins(
         # Nobody has to wait for the keeper.
         job = daemon.finished(uid)
     finally:
-        end(keeper, signal.SIGCONT)
+        thaw(keeper)
     assert job.result == "killed"
     assert [command.state for command in job.commands] == ["skipped", "skipped"]
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
@@ -368,12 +371,12 @@ def test_what_had_not_begun_when_it_was_killed_never_begins(
 def test_what_had_not_begun_when_its_time_was_up_never_begins(daemon: Driver) -> None:
     warm(daemon)
     keeper = keeper_of(daemon)
-    end(keeper, signal.SIGSTOP)
+    freeze(keeper)
     try:
         uid = submit(daemon, "exit 3", timeout=0.5)
         assert daemon.finished(uid).result == "timed-out"
     finally:
-        end(keeper, signal.SIGCONT)
+        thaw(keeper)
     assert daemon.finished(daemon.submit("true")).result == "succeeded"
     assert not ledger(daemon)
 
@@ -381,11 +384,11 @@ def test_what_had_not_begun_when_its_time_was_up_never_begins(daemon: Driver) ->
 def test_what_had_not_begun_when_the_daemon_stopped_begins_under_the_next(room: Driver) -> None:
     warm(room)
     keeper = keeper_of(room)
-    end(keeper, signal.SIGSTOP)
+    freeze(keeper)
     uid = submit(room, "exit 3")
     wait_for(lambda: room.job(uid).state == "running")
     room.stop()
-    end(keeper, signal.SIGCONT)
+    thaw(keeper)
     wait_for(lambda: not holders(room.state_dir))
     assert not ledger(room)
     room.start()

@@ -69,7 +69,8 @@ def machine_crash(
 def cut_power(daemon: Machine) -> None:
     """End the daemon, its guards and keepers, and all processes of its jobs, at one instant.
 
-    Stopped first: nobody sees another end, and writes that down.
+    Stopped first: nobody sees another end, and writes that down. Before them who would continue
+    them: the daemon, then the guard.
     """
     frozen: dict[int, psutil.Process] = {}
     while fresh := [process for process in _everyone(daemon) if process.pid not in frozen]:
@@ -83,17 +84,15 @@ def cut_power(daemon: Machine) -> None:
 
 
 def _everyone(daemon: Machine) -> list[psutil.Process]:
-    pids = remains(daemon.state_dir)
+    # Below the daemon is the pair that it may be starting.
+    pids = [*([daemon.pid] if daemon.is_up else []), *remains(daemon.state_dir)]
     for pid in holders(daemon.state_dir, "keeper"):
         # A guard that has just been started takes its lock later than its keeper does.
         with contextlib.suppress(psutil.NoSuchProcess):
             keeper = psutil.Process(pid)
             parent = keeper.parent()
             if parent is not None and command_line(parent) == command_line(keeper):
-                pids.append(parent.pid)
-    if daemon.is_up:
-        # Below it is the pair that it may be starting.
-        pids.append(daemon.pid)
+                pids.insert(0, parent.pid)
     return family(pids)
 
 

@@ -2,7 +2,7 @@
 
 driver_program.py STATE_DIR DOOR VERSION [SETTING=VALUE…]: prints `ready`, then answers JSON
 lines on the socket DOOR:
-{"submit": [order, …]}, {"kill": [id, …]}, {"pause": queue}, {"resume": queue}.
+{"submit": [order, …]}, {"kill": [id, …]}, {"pause": queue}, {"resume": queue}, {"troubles": 1}.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import sysadmd
-from dispatcher import records
+from dispatcher import records, vigil
 from dispatcher.commandline import parse_command
 from dispatcher.runner import Dispatcher, Order
 from sysadmd.errors import SysadmdError
@@ -67,6 +67,8 @@ async def obey(dispatcher: Dispatcher, request: dict[str, Any]) -> dict[str, Any
         return {"jobs": [[job.uid, job.id] for job in jobs]}
     if "kill" in request:
         return {"killed": await dispatcher.kill(request["kill"])}
+    if "troubles" in request:
+        return {"troubles": dispatcher.troubles}
     if "pause" in request:
         await dispatcher.pause(request["pause"])
         return {}
@@ -86,4 +88,6 @@ if __name__ == "__main__":
     sysadmd.__version__ = version or sysadmd.__version__
     values = dict(argument.split("=", 1) for argument in given)
     settings = {name: json.loads(value) for name, value in values.items()}
+    # Tests of what comes after so many rounds need not take that long.
+    vigil.__dict__["ROUND"] = settings.pop("vigil_round", vigil.ROUND)
     asyncio.run(serve(Path(place), door, settings))
