@@ -23,9 +23,10 @@ from msgspec.structs import replace
 
 from collectors import system_state
 from collectors.supervisor import Collectors
+from collectors.system_state import SystemState
 from dispatcher import records
 from dispatcher.runner import Dispatcher
-from server import own_log
+from server import job_troubles, own_log
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
 from server.delivery.job_events import JobEvents
@@ -252,6 +253,7 @@ class Daemon:
             dispatcher.run(),
             collectors.run(),
             pruner.run(),
+            job_troubles.tell(SystemState(store), lambda: dispatcher.troubles),
             clock.run(),
             vigil.run(),
             listeners.tick(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from server.loop_clock import BEAT, LATE
 from tests.kit import QUIET, Daemon, wait_for
+from tests.kit.frozen import freeze, was_killed
 from tests.kit.hung import hung_file_system
 from tests.kit.processes import end, holders
 
@@ -74,17 +76,20 @@ def test_jobs_that_no_keeper_can_be_started_for(tmp_path: Path) -> None:
         wait_until_well(daemon)
 
 
-def test_jobs_that_a_stopped_keeper_does_not_take(tmp_path: Path) -> None:
+def test_jobs_that_a_keeper_does_not_take(tmp_path: Path) -> None:
     with Daemon(tmp_path / "state", QUIET) as daemon:
         run(daemon, "true")
+        # The disk lets it write nothing more.
         (keeper,) = holders(daemon.state_dir, "keeper")
-        end(keeper, signal.SIGSTOP)
+        unlimited = resource.RLIM_INFINITY
+        (book,) = (daemon.state_dir / "keeper").glob("*.book")
+        resource.prlimit(keeper, resource.RLIMIT_FSIZE, (book.stat().st_size + 5, unlimited))
         try:
             submit(daemon, "true")
             reason = "accepted jobs can't be started: the keeper does not take them"
             wait_until_ill(daemon, reason)
         finally:
-            end(keeper, signal.SIGCONT)
+            resource.prlimit(keeper, resource.RLIMIT_FSIZE, (unlimited, unlimited))
         wait_until_well(daemon)
 
 
@@ -106,6 +111,25 @@ def test_a_start_that_hangs_is_no_keeper_that_does_not_answer(tmp_path: Path) ->
             (id,) = jobs["no_queue"]
             client.ask("rpc", "dispatcher", {"action": "kill", "job_id": id})
             client.until(lambda frame: frame["args"]["state"] == "finished")
+
+
+def test_a_guard_that_is_stopped_and_does_not_go_on_is_told_of(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "state", QUIET) as daemon, daemon.client() as client:
+        run(daemon, "true")
+        client.ask("events", "subscribe", "system-state")
+        (guard,) = holders(daemon.state_dir, "guard")
+        id = next((daemon.state_dir / "keeper").glob("*.guard")).stem
+        stopped = f"the guard {id} (process {guard}) was stopped and"
+        freeze(guard)
+        says = f"{stopped} is told to go on. See who stops it"
+        wait_until_ill(daemon, says)
+        assert client.event()["args"]["error"] == f"jobs: {says}"
+        wait_for(lambda: was_killed(guard))
+        error = client.event()["args"]["error"]
+        assert error.startswith(f"jobs: {stopped} did not go on when told to, so it was ended")
+        run(daemon, "true")
+        wait_until_well(daemon)
+        assert "error" not in client.event()["args"]
 
 
 def test_a_collector_that_raises(tmp_path: Path) -> None:
