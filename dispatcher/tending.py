@@ -224,6 +224,8 @@ class Tender:
             elif locks.tells(room, pair.id):
                 if not orphaned:
                     orphaned = True
+                    # What it has not announced by now it never does, whoever else still may.
+                    pair.settle = True
                     log.info("keeper %s is gone; others speak for it", pair.id)
                 if not dead and not locks.begins(room, pair.id):
                     dead = pair.dead = True

@@ -206,7 +206,11 @@ def _is_held(log: Path) -> bool:
 
 def books(state_dir: Path) -> str:
     """What guards and keepers have written, as far as it has not been worked in and deleted."""
-    return "".join(file.read_text() for file in (state_dir / "keeper").glob("*.book"))
+    texts: list[str] = []
+    for file in (state_dir / "keeper").glob("*.book"):
+        with contextlib.suppress(FileNotFoundError):
+            texts.append(file.read_text())
+    return "".join(texts)
 
 
 def begun(state_dir: Path) -> list[int]:
