@@ -81,15 +81,17 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
     adoption.become_reaper()
     guard_end, keeper_end = socket.socketpair()
     store = FdStore()
+    # Shows for as long as we live that we do, before there is anything to guard. A record lock:
+    # the keeper does not inherit it.
+    lock = os.open(Path("keeper", f"{setup.id}.guard"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.lockf(lock, fcntl.LOCK_EX)
     keeper = os.fork()
     if keeper == 0:
+        os.close(lock)
         guard_end.close()
         return keep(setup, keeper_end, store, ready_end)
     keeper_end.close()
     os.close(ready_end)
-    # Shows for as long as we live that we do. A record lock: the keeper does not inherit it.
-    lock = os.open(Path("keeper", f"{setup.id}.guard"), os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.lockf(lock, fcntl.LOCK_EX)
     return _guard(setup, keeper, guard_end, store)
 
 

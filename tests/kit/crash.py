@@ -6,7 +6,6 @@ be used alone: `cut_power`, `lose`, `another_boot`.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 from pathlib import Path
@@ -16,7 +15,6 @@ import psutil
 
 from tests.kit.processes import (
     clean,
-    command_line,
     end,
     family,
     held,
@@ -86,13 +84,6 @@ def cut_power(daemon: Machine) -> None:
 def _everyone(daemon: Machine) -> list[psutil.Process]:
     # Below the daemon is the pair that it may be starting.
     pids = [*([daemon.pid] if daemon.is_up else []), *remains(daemon.state_dir)]
-    for pid in holders(daemon.state_dir, "keeper"):
-        # A guard that has just been started takes its lock later than its keeper does.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            keeper = psutil.Process(pid)
-            parent = keeper.parent()
-            if parent is not None and command_line(parent) == command_line(keeper):
-                pids.insert(0, parent.pid)
     return family(pids)
 
 
