@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -66,7 +66,6 @@ def apart(
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
-    waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
 
     def settle(result: T) -> None:
         if not answer.done():
@@ -89,15 +88,21 @@ def apart(
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result)
 
-    def begin() -> None:
-        if _begin(run, name) is None and not (reserve and reserve.take(run)):
-            pause = next(waits)
-            if pause == FIRST_PAUSE:
-                log.debug("%s waits until the system has a thread for it", name)
-            loop.call_later(pause, begin)
-
-    begin()
+    _begin_or_wait(run, name, reserve, backoff(FIRST_PAUSE, LONGEST_PAUSE))
     return answer
+
+
+def _begin_or_wait(
+    run: Callable[[], None], name: str, reserve: Reserve | None, waits: Iterator[float]
+) -> None:
+    # No function within `apart`: one that names itself would keep what is asked for, and its
+    # answer, until the collector of garbage comes.
+    if _begin(run, name) is None and not (reserve and reserve.take(run)):
+        pause = next(waits)
+        if pause == FIRST_PAUSE:
+            log.debug("%s waits until the system has a thread for it", name)
+        loop = asyncio.get_running_loop()
+        loop.call_later(pause, _begin_or_wait, run, name, reserve, waits)
 
 
 def lasting(work: Callable[[], object], name: str) -> threading.Thread:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.kit import QUIET, Daemon
 
@@ -12,6 +13,9 @@ from tests.kit import QUIET, Daemon
 def pytest_configure() -> None:
     """In the background of a script SIGINT is ignored, and would be by all that we start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes is the machine's matter.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 @pytest.fixture
