@@ -68,11 +68,18 @@ def test_long_frames_and_garbage_are_taken_as_by_tls(daemon: Daemon) -> None:
         sock.sendall(os.urandom(5000) + b"\r\n\r\n")
         assert is_over(sock)
     with daemon.local() as client:
+        # More than a frame holds.
         commands = [["printf", "x" * 30_000]] * 2
-        for number in range(40):
+        client.ask("rpc", "dispatcher", {"action": "pause", "queue": "pkg_queue"})
+        for number in range(20):
             job = {"id": f"job {number}", "queue": "pkg_queue", "commands": commands}
             client.ask("rpc", "dispatcher", {"action": "submit", "job": job})
-        assert len(client.ask("rpc", "dispatcher", {"action": "history"})["jobs"]) <= 40
+        listed, asked = set[str](), {"action": "list"}
+        while asked:
+            answer = client.ask("rpc", "dispatcher", asked)
+            listed |= answer["jobs"]["pkg_queue"].keys()
+            asked = {"action": "list", "after": answer["next"]} if "next" in answer else {}
+        assert listed == {f"job {number}" for number in range(20)}
     assert "Traceback" not in daemon.log.read_text()
 
 
