@@ -41,7 +41,7 @@ def drain(tail: LogTail, clock: Clock) -> Iterator[bytes]:
         clock.now += ROTATION_GRACE + 0.1
 
 
-@settings(max_examples=40, stateful_step_count=20, deadline=None)
+@settings(max_examples=40, stateful_step_count=20)
 class LogMachine(RuleBasedStateMachine):
     """Appends, half lines, rotations and restarts in any order."""
 

@@ -65,7 +65,7 @@ places = st.lists(st.tuples(st.integers(0, 5 * CHUNK), st.integers(0, CHUNK)), m
 
 
 @KINDS
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=contents, places=places)
 def test_any_place_of_a_packed_log_is_that_of_the_plain_one(
     kind: str, data: bytes, places: list[tuple[int, int]]
@@ -83,7 +83,7 @@ def test_any_place_of_a_packed_log_is_that_of_the_plain_one(
 
 
 @pytest.mark.parametrize("kind", [".bz2", ".gz", ".xz"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @given(parts=st.lists(contents, max_size=3), padding=st.sampled_from((0, 4, 512)))
 def test_streams_one_behind_the_other_are_one_log(
     kind: str, parts: list[bytes], padding: int
@@ -95,7 +95,7 @@ def test_streams_one_behind_the_other_are_one_log(
 
 
 @KINDS
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=contents, cut=st.integers(1, 10_000))
 def test_of_a_damaged_log_comes_what_stands_before_the_damage(
     kind: str, data: bytes, cut: int
@@ -108,7 +108,7 @@ def test_of_a_damaged_log_comes_what_stands_before_the_damage(
 
 
 @KINDS
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.binary(max_size=2000))
 def test_what_was_never_packed_is_damage(kind: str, data: bytes) -> None:
     with packed(b"\1" + data, f"a{kind}") as log:

@@ -906,9 +906,9 @@ class LongWorld(World):
 # Without a type in the hypothesis that we use.
 test_the_tables_tell_the_truth_whoever_dies = cast("Any", World).TestCase
 test_the_tables_tell_the_truth_whoever_dies.settings = settings(
-    max_examples=150, stateful_step_count=12, deadline=None
+    max_examples=150, stateful_step_count=12
 )
 test_they_do_so_however_long_one_looks = pytest.mark.long(cast("Any", LongWorld).TestCase)
 test_they_do_so_however_long_one_looks.settings = settings(
-    max_examples=4_000, stateful_step_count=15, deadline=None
+    max_examples=4_000, stateful_step_count=15
 )

@@ -14,7 +14,7 @@ from dispatcher.queue import PIECE, IllegalMove, Line, Queues
 NAMES: list[str | None] = [None, "a", "b"]
 
 
-@settings(max_examples=60, stateful_step_count=30, deadline=None)
+@settings(max_examples=60, stateful_step_count=30)
 class QueueMachine(RuleBasedStateMachine):
     """Lists of waiting uids and sets of running ones, beside the real value."""
 
@@ -107,7 +107,7 @@ test_queues_keep_their_rules = cast("Any", QueueMachine).TestCase
 
 
 @given(st.sets(st.integers(1, 4000)), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_long_line_is_like_a_sorted_list(uids: set[int], data: st.DataObject) -> None:
     expected = sorted(uids)
     line = Line()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher import logs, relay
@@ -80,7 +80,6 @@ STEPS = st.lists(st.tuples(st.integers(0, 3000), st.booleans()), max_size=40)
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("limit", [4096, 1 << 20], ids=["short", "long"])
-@settings(deadline=None)
 @given(steps=STEPS)
 def test_every_byte_is_at_its_place_or_counted(
     limit: int, steps: list[tuple[int, bool]]

@@ -36,5 +36,5 @@ def test_any_text_prints(text: str) -> None:
 
 
 def test_the_log_stays_short(tmp_path: Path) -> None:
-    said(tmp_path / "log", *("\x1b" * 60_000 for _ in range(1000)))
+    said(tmp_path / "log", *("\x1b" * 60_000 for _ in range(200)))
     assert (tmp_path / "log").stat().st_size <= trouble.LOG_SIZE + 10_000

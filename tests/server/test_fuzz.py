@@ -178,7 +178,6 @@ def fire(daemon: Daemon, inputs: int) -> Target:
 
     @settings(
         max_examples=max(1, inputs // BATCH),
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
@@ -281,7 +280,6 @@ def cost(text: str) -> float:
 def read_in_time(inputs: int) -> None:
     @settings(
         max_examples=inputs,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
