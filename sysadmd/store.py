@@ -246,7 +246,7 @@ class Store:
     def _remember(self) -> None:
         """The files are as we have left them."""
         if self._lost is None:
-            with suppress(StoreFull, OSError):
+            with suppress(StoreFull):
                 self._stamp = self._files.stamp()
 
     def _check_contents(self) -> None:

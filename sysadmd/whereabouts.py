@@ -27,23 +27,22 @@ class Whereabouts:
     def check(self) -> None:
         """Raises: StoreLost naming the first that is not the one that was opened."""
         for path, opened in self._opened.items():
-            try:
-                moved = _identity(path.stat()) != opened
-            except FileNotFoundError:
-                raise StoreLost(_lost(path, "is not there any more")) from None
-            except OSError as error:
-                raise StoreLost(_lost(path, f"can't be seen: {error.strerror}")) from error
-            if moved:
+            if _identity(_stat(path)) != opened:
                 raise StoreLost(_lost(path, "is another one than at the daemon's start"))
 
     def stamp(self) -> Stamp:
         """What changes with every change of contents. Raises: StoreLost."""
-        try:
-            stats = [path.stat() for path in self._contents]
-        except OSError:
-            self.check()
-            raise
+        stats = map(_stat, self._contents)
         return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise StoreLost(_lost(path, "is not there any more")) from None
+    except OSError as error:
+        raise StoreLost(_lost(path, f"can't be seen: {error.strerror}")) from error
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from sysadmd.errors import BadRequest, StoreDamaged, StoreLost, StoreUnusable
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from sysadmd.whereabouts import Whereabouts
 from tests.kit import wait_for
 
 TABLE = {"test": ("CREATE TABLE t (x INTEGER);",)}
@@ -306,6 +307,11 @@ def test_nothing_is_kept_in_a_file_that_is_not_at_its_path(
             assert len(told) == 2
 
     asyncio.run(asyncio.wait_for(body(), 20))
+
+
+def test_a_file_that_comes_and_goes_is_missing_when_it_is(tmp_path: Path) -> None:
+    with pytest.raises(StoreLost, match="is not there any more"):
+        Whereabouts([tmp_path], [tmp_path / "away"]).stamp()
 
 
 def rows(db: sqlite3.Connection) -> list[int]:
