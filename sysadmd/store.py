@@ -366,6 +366,9 @@ def open_store(
             # Only looks: the next lines are the first that write.
             _check(db, path, rooms)
             _prepare(db)
+            # What a change overwrites, a secret that is wiped included, stands in no file of
+            # /var/tmp until then.
+            db.execute("PRAGMA temp_store = MEMORY")
             _migrate(db, rooms)
             db.execute("BEGIN IMMEDIATE")
             epoch = journal.ensure_epoch(db)

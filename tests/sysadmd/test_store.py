@@ -16,8 +16,14 @@ from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
 from sysadmd.whereabouts import Whereabouts
 from tests.kit import wait_for
+from tests.kit.needs import needed
 
 TABLE = {"test": ("CREATE TABLE t (x INTEGER);",)}
+# Half a MiB.
+FILL = """
+    WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 60000)
+    INSERT INTO t SELECT x FROM n
+"""
 
 
 @asynccontextmanager
@@ -312,6 +318,23 @@ def test_nothing_is_kept_in_a_file_that_is_not_at_its_path(
 def test_a_file_that_comes_and_goes_is_missing_when_it_is(tmp_path: Path) -> None:
     with pytest.raises(StoreLost, match="is not there any more"):
         Whereabouts([tmp_path], [tmp_path / "away"]).stamp()
+
+
+def test_what_a_change_overwrites_stands_in_no_other_file(tmp_path: Path) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        needed("/proc")
+
+    def overwrite(change: Transaction) -> list[str]:
+        change.db.execute("DELETE FROM t")
+        return [str(file.readlink()) for file in descriptors.iterdir() if file.is_symlink()]
+
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            await store.write(lambda change: change.db.execute(FILL).rowcount)
+            assert not [file for file in await store.write(overwrite) if "etilqs" in file]
+
+    asyncio.run(body())
 
 
 def rows(db: sqlite3.Connection) -> list[int]:
