@@ -220,8 +220,11 @@ class Store:
         with suppress(StoreFull, sqlite3.Error):
             self._check()
             db.execute("PRAGMA busy_timeout = 0")
-            is_held = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-            self._remember()
+            try:
+                is_held = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            finally:
+                # A full disk has taken a part of it.
+                self._remember()
         db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
         self._scrub_at = time.monotonic() + next(self._scrubs) if is_held else math.inf
 

@@ -1,6 +1,7 @@
 """The store and the journal on a real SQLite file."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from sysadmd import journal
-from sysadmd.errors import BadRequest, StoreDamaged, StoreLost, StoreUnusable
+from sysadmd.errors import BadRequest, StoreDamaged, StoreFull, StoreLost, StoreUnusable
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
 from sysadmd.whereabouts import Whereabouts
 from tests.kit import wait_for
+from tests.kit.disks import fill, small_disk
 from tests.kit.needs import needed
 
 TABLE = {"test": ("CREATE TABLE t (x INTEGER);",)}
@@ -335,6 +337,38 @@ def test_what_a_change_overwrites_stands_in_no_other_file(tmp_path: Path) -> Non
             assert not [file for file in await store.write(overwrite) if "etilqs" in file]
 
     asyncio.run(body())
+
+
+def test_what_a_full_disk_took_of_the_wal_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sysadmd.store.LOOK", 0.01)
+    monkeypatch.setattr("sysadmd.store.SCRUB_AFTER", 0.01)
+    path = tmp_path / "disk" / "s.db"
+    wal = path.with_name("s.db-wal")
+
+    def wipe(change: Transaction) -> None:
+        change.db.execute("INSERT INTO t VALUES (1)")
+        change.wiped = True
+
+    async def body() -> None:
+        async with opened(path) as (store, _):
+            await asyncio.to_thread(wait_for, lambda: not wal.stat().st_size, "an empty WAL")
+            await store.write(lambda change: change.db.execute(FILL).rowcount)
+            fill(path.parent / "fill")
+            # Room for a change, but not for the WAL.
+            os.truncate(path.parent / "fill", (path.parent / "fill").stat().st_size - 32768)
+            before = path.stat().st_mtime_ns
+            await store.write(wipe)
+            await asyncio.to_thread(
+                wait_for, lambda: path.stat().st_mtime_ns != before, "a part of the WAL"
+            )
+            with pytest.raises(StoreFull):
+                await store.write(lambda change: change.db.execute(FILL).rowcount)
+            assert "another program" not in caplog.text
+
+    with small_disk(path.parent, 3):
+        asyncio.run(body())
 
 
 def rows(db: sqlite3.Connection) -> list[int]:
