@@ -75,7 +75,7 @@ class KeeperPair:
     still tell ends. over: guard, keeper and starters are dead. turning: it was asked for a new
     generation of its book. strange: it writes what is not known here, and that was told.
     hanging: commands (job, number) whose start takes long. silent: in how many looks
-    (dispatcher/vigil.py) nothing was heard of the keeper.
+    (dispatcher/rousing.py) nothing was heard of the keeper.
     """
 
     id: str

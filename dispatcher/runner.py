@@ -15,7 +15,7 @@ event, in one transaction. What happens if a process dies:
 What that means for each command is decided in one place (dispatcher/fate.py). There are five
 loops, each with what it alone changes: the mover has the jobs in memory (advance), the tender
 the keepers (tending), the killer the jobs that are being ended (killing), the watcher nothing;
-the vigil continues or ends guards and keepers that do not answer (vigil).
+the rouser continues or ends guards and keepers that do not answer (rousing).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from dispatcher.killing import Killer
 from dispatcher.orders import Order
 from dispatcher.processes import boot_mark
 from dispatcher.records import JobRow
+from dispatcher.rousing import Rouser
 from dispatcher.site import Site
 from dispatcher.tending import Tender
-from dispatcher.vigil import Vigil
 from dispatcher.watching import Watcher
 from sysadmd.apart import apart
 from sysadmd.errors import BadRequest, NotFound, Stopping, StoreFull
@@ -85,7 +85,7 @@ class Dispatcher:
         self.stopping = False
         self._site = Site(store, settings, state_dir, limits, boot_mark())
         self._tender = Tender(self._site)
-        self._vigil = Vigil(self._site, self._tender.pairs)
+        self._rouser = Rouser(self._site, self._tender.pairs)
         self._mover = Mover(self._site, self._tender)
         self._killer = Killer(self._site, self._mover, self._tender)
         self._watcher = Watcher(self._site, self._mover, self._killer)
@@ -113,7 +113,7 @@ class Dispatcher:
         """Keep jobs going until cancelled; running ones are then left alone."""
         parts: tuple[Coroutine[Any, Any, None], ...] = (
             self._tender.run(),
-            self._vigil.run(),
+            self._rouser.run(),
             self._mover.run(),
             self._killer.run(),
             self._watcher.run(),
@@ -216,7 +216,7 @@ class Dispatcher:
     @property
     def troubles(self) -> list[str]:
         """What keeps jobs from going on as they should, a line each."""
-        found = self._vigil.troubles
+        found = self._rouser.troubles
         if self._tender.is_without:
             found.append("accepted jobs can't be started: there is no keeper; the log says why")
         elif self._is_waited_for():

@@ -23,7 +23,7 @@ WAITS = "while [ ! -e go ]; do sleep 0.05; done; exit 3"
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     """One that soon has had patience enough."""
     portable = request.param == "portable"
-    with Driver(tmp_path, portable=portable, kill_grace=0.3, vigil_round=0.2) as running:
+    with Driver(tmp_path, portable=portable, kill_grace=0.3, rousing_round=0.2) as running:
         yield running
 
 

@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import sysadmd
-from dispatcher import records, vigil
+from dispatcher import records, rousing
 from dispatcher.commandline import parse_command
 from dispatcher.runner import Dispatcher, Order
 from sysadmd.errors import SysadmdError
@@ -89,5 +89,5 @@ if __name__ == "__main__":
     values = dict(argument.split("=", 1) for argument in given)
     settings = {name: json.loads(value) for name, value in values.items()}
     # Tests of what comes after so many rounds need not take that long.
-    vigil.__dict__["ROUND"] = settings.pop("vigil_round", vigil.ROUND)
+    rousing.__dict__["ROUND"] = settings.pop("rousing_round", rousing.ROUND)
     asyncio.run(serve(Path(place), door, settings))

@@ -43,7 +43,7 @@ class Case:
     quiet: int = 0
 
 
-class Vigil:
+class Rouser:
     """The loop that looks after all pairs, and what it has found."""
 
     def __init__(self, site: Site, pairs: Mapping[str, KeeperPair]) -> None:
