@@ -105,10 +105,11 @@ def test_a_keeper_that_is_stopped_again_and_again_starts_jobs_all_the_same(
 ) -> None:
     before = begin(daemon)
     code = f"import os\nwhile True: os.kill({the(daemon, 'keeper')}, {int(signal.SIGSTOP)})"
+    log = daemon.state_dir / "keeper.log"
     with ended(subprocess.Popen([sys.executable, "-c", code], text=True)):
+        wait_for(lambda: "was stopped" in log.read_text(), "the first stop")
         check(daemon, before, submit(daemon, "exit 3"))
-    log = (daemon.state_dir / "keeper.log").read_text()
-    assert log.count("was stopped by a signal; it goes on") == 1
+    assert log.read_text().count("was stopped by a signal; it goes on") == 1
 
 
 def test_a_job_that_stops_its_starter_goes_on(daemon: Driver) -> None:
