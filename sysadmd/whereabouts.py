@@ -52,6 +52,7 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 def _lost(path: Path, what: str) -> str:
     return (
         f"{path} {what} (deleted, moved, or another mounted over it?): nothing can be kept."
-        " Put back what was there, and all goes on; if it is gone, stop the daemon, restore a"
-        " backup, and start it: without one the history begins anew"
+        " Put back what was there, and all goes on; if it is gone, stop the daemon, and start"
+        " it again. If that is state.db itself, restore a backup in between: without one the"
+        " history begins anew"
     )

@@ -322,6 +322,21 @@ def test_a_file_that_comes_and_goes_is_missing_when_it_is(tmp_path: Path) -> Non
         Whereabouts([tmp_path], [tmp_path / "away"]).stamp()
 
 
+@pytest.mark.parametrize("name", ["s.db-wal", "s.db-shm"])
+def test_what_is_made_anew_at_a_start_needs_no_backup(tmp_path: Path, name: str) -> None:
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            assert await store.write(adding(1)) == 1
+            (tmp_path / name).unlink()
+            with pytest.raises(StoreLost, match=r"again\. If that is state\.db itself"):
+                await store.write(adding(2))
+        async with opened(tmp_path / "s.db") as (store, _):
+            assert await store.write(adding(3)) == 3
+            assert await store.read(rows) == [1, 3]
+
+    asyncio.run(body())
+
+
 def test_what_a_change_overwrites_stands_in_no_other_file(tmp_path: Path) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
