@@ -15,7 +15,7 @@ from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.daemon import sysadmd
 from tests.kit.disks import fill, small_disk
 from tests.kit.needs import needs_root
-from tests.kit.processes import books, end_pairs
+from tests.kit.processes import books, end_pairs, holders
 
 
 def serve(state_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -145,7 +145,10 @@ def test_a_disk_that_takes_nothing_is_said_at_the_start(
     with small_disk(tmp_path / "mount", 6) as mount:
         daemon = Daemon(mount / "state", QUIET)
         if begun:
-            daemon.start().stop()
+            daemon.start()
+            # One that is on its way would not be ended, and keep the disk busy.
+            wait_for(lambda: holders(daemon.state_dir, "keeper"), "the keeper")
+            daemon.stop()
             end_pairs(daemon.state_dir)
         with so(mount):
             done = serve(daemon.state_dir)
