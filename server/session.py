@@ -25,7 +25,7 @@ from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import UnknownAccount
 from server.sessions import Sessions
-from server.wire.connection import Connection
+from server.wire.connection import Connection, Phase
 from server.wire.http import Gate
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
 from server.wire.share import Share
@@ -232,7 +232,10 @@ class Session:
             self.connection.fail()
 
     def log_in(self, login: Login) -> None:
-        """From here on requests are answered by this login's role. Raises: Crowded."""
+        """From here on requests are answered by this login's role. Raises: Crowded, HasLeft."""
+        if self.connection.phase is Phase.GONE:
+            # Nobody would give its place back.
+            raise HasLeft
         if self.connection.local is None:
             self._sessions.places.take(login)
         self._forget_login()
@@ -274,13 +277,20 @@ class Session:
         return over
 
     def log_out(self) -> None:
-        """Back to who it is without a login; a stranger's subscription ends."""
+        """Back to who it is without a login; a stranger's subscription ends.
+
+        Raises: as log_in, if that takes a place that it has not.
+        """
+        if self.login is self._own_login:
+            return
         self._forget_login()
-        if self._own_login is not None:
-            self.log_in(self._own_login)
-        else:
-            self.subscriber.asker = None
-            self.subscriber.subscribe(None)
+        try:
+            if self._own_login is not None:
+                self.log_in(self._own_login)
+        finally:
+            if self.login is None:
+                self.subscriber.asker = None
+                self.subscriber.subscribe(None)
 
     def _forget_login(self) -> None:
         login, self.login = self.login, None
@@ -410,6 +420,8 @@ class Session:
                 await self._logins.note(login, self.address, "by certificate")
         except SysadmdError as error:
             log.debug("%s: no login by certificate: %s", self.address, error)
+        except HasLeft:
+            pass
         finally:
             self._deciding -= 1
             self._hold_or_release()

@@ -1,6 +1,7 @@
 """Accounts that are expired, locked, deleted, or lose their role while they are logged in."""
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -81,11 +82,14 @@ def ends(daemon: Daemon, name: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def with_authority(tmp_path: Path, name: str, more: str = "") -> Generator[Daemon]:
+def with_authority(
+    tmp_path: Path, name: str, more: str = "", role: str = "full", max_clients: int = 100
+) -> Generator[Daemon]:
     """A daemon that takes a certificate of this account."""
     make_client_certificates(tmp_path, name)
-    server = f'[server]\nclient_ca = "{tmp_path}/ca.pem"\n'
-    with Daemon(tmp_path / "state", QUIET + AUTH + more + server) as daemon:
+    server = f'[server]\nclient_ca = "{tmp_path}/ca.pem"\nmax_clients = {max_clients}\n'
+    auth = AUTH.replace("full", role)
+    with Daemon(tmp_path / "state", QUIET + auth + more + server) as daemon:
         yield daemon
 
 
@@ -225,6 +229,42 @@ def test_who_logs_out_does_not_fall_back_to_a_certificate_that_is_refused(
         assert client.ask_raw("rpc", "query")["args"]["code"] == 401
 
 
+def test_who_logs_out_keeps_the_place_of_the_certificate_or_is_a_stranger(
+    tmp_path: Path, name: str
+) -> None:
+    with (
+        with_authority(tmp_path, name, role="limited", max_clients=4) as daemon,
+        daemon.local() as admin,
+        with_certificate(daemon, tmp_path, name) as first,
+        with_certificate(daemon, tmp_path, name) as second,
+        daemon.stranger() as third,
+    ):
+
+        def token_of(account: str) -> object:
+            add = {"action": "add", "name": account, "role": "read"}
+            return {"token": admin.ask("rpc", "tokens", add)["token"]}
+
+        other, rest = token_of("other"), token_of("rest")
+        for client in (first, second):
+            client.ask("events", "subscribe", "dispatcher")
+        # It has two of the three places for others, and the third is taken.
+        third.ask("rpc", "auth_token", rest)
+        out = '{"namespace": "rpc", "name": "auth_clear", "id": "out", "args": {}}'
+        first.socket.send(out)
+        assert first.ask("rpc", "query")
+        # One of its two becomes another's: as long as there are three it can't be its own.
+        third.socket.send(out)
+        assert third.ask("rpc", "identify")
+        second.ask("rpc", "auth_token", other)
+        third.ask("rpc", "auth_token", rest)
+        second.socket.send(out)
+        assert second.receive()["args"]["code"] == 429
+        assert second.ask_raw("rpc", "query")["args"]["code"] == 401
+        listed = admin.ask("rpc", "clients", {"action": "list"})["clients"]
+        systems = {one["account"]: one["systems"] for one in listed}
+        assert systems == {name: ["dispatcher"], "rest": [], "root": [], None: []}
+
+
 def test_an_account_that_can_not_be_asked_about_keeps_its_token_alone(
     tmp_path: Path, service: Path, name: str
 ) -> None:
@@ -273,6 +313,39 @@ def test_pam_that_hangs_holds_up_nobody_and_renews_nothing(
             assert daemon.stop() == 0
         finally:
             service.write_text(RULES)
+
+
+def test_who_is_gone_when_the_login_is_accepted_takes_no_place(
+    tmp_path: Path, service: Path, name: str
+) -> None:
+    late, script = tmp_path / "late", tmp_path / "wait"
+    script.write_text(f"#!/bin/sh\nwhile [ -e {late} ]; do sleep 0.1; done\n")
+    script.chmod(0o700)
+    late.touch()
+    config = f"{QUIET}[server]\nmax_clients = 2\nlogin_timeout = 1\n" + AUTH.replace(
+        "full", "limited"
+    )
+    try:
+        service.write_text(f"auth optional pam_exec.so quiet {script}\n{RULES}")
+        with Daemon(tmp_path / "state", config) as daemon, daemon.local() as admin:
+            gone = daemon.stranger()
+            args = {"username": name, "password": PASSWORD}
+            request = {"namespace": "rpc", "name": "auth", "id": "", "args": args}
+            gone.socket.send(json.dumps(request))
+            assert closed_for(gone) == (4401, "not logged in within 1 s")
+
+            def there() -> int:
+                return len(admin.ask("rpc", "clients", {"action": "list"})["clients"])
+
+            wait_for(lambda: there() == 1, "its end")
+            late.unlink()
+            said = f"{name}@127.0.0.1: logged in by password as limited"
+            wait_for(lambda: said in admin.trail(), "its login")
+            # The one place that an account can have here.
+            with daemon.stranger() as client:
+                log_in(client, name)
+    finally:
+        service.write_text(RULES)
 
 
 @pytest.mark.parametrize(
