@@ -101,7 +101,7 @@ class Session:
         self._stranger_for = 0.0
         # Who it is without logging in: by its certificate, or as a program of this machine.
         self._own_login: Login | None = None
-        self._requests = Share(None)
+        self._requests = self._long_texts = Share(None)
         self._first = True
         # What is being read for a long reply.
         self._look: asyncio.Future[Any] | None = None
@@ -136,10 +136,13 @@ class Session:
         """One request; it is answered in a task of its own, logins in the order they came."""
         size = len(text)
         if size > READ_AT_ONCE:
+            if self._long_texts.is_full:
+                self.connection.close(1013, "too much of the account's requests waits")
+                return
             self._long = True
             self._hold_or_release()
             # As bytes it waits in a quarter of what a text with one emoji takes.
-            self.spawn(self._answer_long(text.encode()), "a long request")
+            self.spawn(self._answer_long(text.encode(), self._long_texts), "a long request")
             return
         request = self._take(_read(partial(self._parse, text)))
         if request is not None:
@@ -151,9 +154,10 @@ class Session:
     def _parse(self, text: str) -> Request:
         return parse_request(text, args_by_default=self.dialect.args_by_default)
 
-    async def _answer_long(self, data: bytes) -> None:
+    async def _answer_long(self, data: bytes, texts: Share) -> None:
         """Read in a thread. Its values are many times as long: it waits for what came before,
         and for other long ones of the same login, so that nothing keeps it waiting then."""
+        texts.add(len(data))
         try:
             await self._quiet.wait()
             await self.connection.room()
@@ -169,6 +173,7 @@ class Session:
                 if request is not None:
                     await self._answer(request)
         finally:
+            texts.add(-len(data))
             self._long = False
             self._hold_or_release()
 
@@ -242,7 +247,7 @@ class Session:
         self._stranger_for = self._stranger_until - self.connection.clock()
         self.login = login
         self.subscriber.asker = self.asker
-        held, self._requests = self._sessions.shares(login)
+        held, self._requests, self._long_texts = self._sessions.shares(login)
         self.connection.admit(held)
 
     def end_login(self, why: str) -> None:
@@ -299,7 +304,7 @@ class Session:
         if self.connection.local is None:
             self._sessions.places.give_back(login)
         self._requests.forget(self._hold_or_release)
-        self._requests = Share(None)
+        self._requests = self._long_texts = Share(None)
         # What is left of the time that it had when it came.
         self._stranger_until = self.connection.clock() + self._stranger_for
         self.connection.dismiss()

@@ -41,6 +41,7 @@ class Sessions:
         self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
         self._held: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._requests: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._texts: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._there: dict[Session, None] = {}
         self._entered = 0
         # Accounts of sessions that have ended.
@@ -60,16 +61,17 @@ class Sessions:
         """What is held for each portion that is read for one who asks."""
         return self._turns.setdefault(asker, asyncio.Semaphore(PORTIONS))
 
-    def shares(self, login: Login) -> tuple[Share, Share]:
-        """What all connections of an account may hold in memory, and of that what their
-        requests that are under way may take. Who may start commands as root needs no other way
-        to take memory."""
+    def shares(self, login: Login) -> tuple[Share, Share, Share]:
+        """What all connections of an account may hold in memory, what the values of their
+        requests that are under way may take, and the texts of long ones that wait to be read.
+        Who may start commands as root needs no other way to take memory."""
         if login.role is Role.FULL:
-            return Share(None), Share(None)
-        fresh = (Share(), Share(REQUESTS))
+            return Share(None), Share(None), Share(None)
+        fresh = (Share(), Share(REQUESTS), Share())
         return (
             self._held.setdefault(login.account, fresh[0]),
             self._requests.setdefault(login.account, fresh[1]),
+            self._texts.setdefault(login.account, fresh[2]),
         )
 
     def enter(self, session: Session) -> int:

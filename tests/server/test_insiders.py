@@ -147,6 +147,31 @@ def test_what_one_account_leaves_half_said_is_bounded(sparing: Daemon) -> None:
         assert resident(sparing.pid) - size < 20
 
 
+def test_long_requests_of_one_account_that_wait_are_bounded(sparing: Daemon) -> None:
+    with sparing.client() as admin, contextlib.ExitStack() as stack:
+        token = reader_of(admin)
+
+        def reader() -> RawClient:
+            client = with_token(sparing, token)
+            stack.callback(client.close)
+            return client
+
+        slow, clients = [reader() for _ in range(4)], [reader() for _ in range(40)]
+        more = {"more": "x" * (SMALL // 20)}
+        for client in slow:
+            # Refused after 3 s; all others wait for it.
+            client.send("rpc", "auth", {"username": "nobody at all", "password": "x", **more})
+        for client in clients:
+            client.send("rpc", "identify", more)
+            # Not all at once, or what is half said would fill the share.
+            admin.ask("rpc", "identify")
+        told = 0
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                told += b"hostname" in client.frame()
+        assert 10 <= told <= 20
+
+
 def test_a_client_that_reads_gets_what_its_share_held_back(daemon: Daemon, reader: str) -> None:
     with daemon.client() as admin:
         add_big_jobs(admin)
