@@ -385,6 +385,8 @@ class Connection:
             self.close(1003, "only text frames are understood")
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
             self._message += frame.data
+            # The parser keeps the frame until the next one comes.
+            frame.data = b""
             self._fragments += 1
             if not self._is_member and len(self._message) > STRANGER_MESSAGE:
                 self.close(1009, "before login a message has at most 8 KiB")

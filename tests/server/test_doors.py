@@ -743,3 +743,17 @@ def test_connections_that_have_sent_a_long_request_leave_nothing_in_memory(
     before = come_and_go(100)
     # MiB; each is some 30 KiB while it is there.
     assert come_and_go(300) - before < 4
+
+
+def test_connections_keep_nothing_of_a_long_request_that_was_answered(tmp_path: Path) -> None:
+    # What is held, and not what the allocator keeps for the next time.
+    env = {"MALLOC_MMAP_THRESHOLD_": str(64 * 1024)}
+    with Daemon(tmp_path / "state", QUIET, env=env) as daemon, contextlib.ExitStack() as stack:
+        clients = [RawClient(daemon.state_dir).log_in() for _ in range(50)]
+        for client in clients:
+            stack.callback(client.close)
+        before = resident(daemon.pid)
+        for client in clients:
+            client.ask("rpc", "identify", {"more": "x" * (MEMBER_MESSAGE - 1024)})
+        # MiB; each has sent one.
+        assert resident(daemon.pid) - before < 25
