@@ -345,6 +345,8 @@ class Session:
             raise HasLeft
         self._look = read = self._store.read(look, self.asker)
         await asyncio.wait((read,))
+        # What was read goes with its reply.
+        self._look = None
         if read.cancelled():
             raise HasLeft
         return read.result()

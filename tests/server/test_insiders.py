@@ -229,3 +229,18 @@ def test_subscribing_again_and_again_costs_no_more_than_once(
         assert resident(daemon.pid) - size < 20
         client.close()
         assert admin.ask("rpc", "identify")
+
+
+def test_nothing_is_kept_of_a_long_reply_that_was_taken(tmp_path: Path) -> None:
+    # What is held, and not what the allocator keeps for the next time.
+    env = {"MALLOC_MMAP_THRESHOLD_": str(32 * 1024)}
+    with Daemon(tmp_path / "state", QUIET, env=env) as daemon, contextlib.ExitStack() as stack:
+        with daemon.client() as admin:
+            add_big_jobs(admin)
+        clients = [RawClient(daemon.state_dir).log_in() for _ in range(80)]
+        for client in clients:
+            stack.callback(client.close)
+        size = resident(daemon.pid)
+        for client in clients:
+            client.ask("rpc", "dispatcher", {"action": "list"})
+        assert resident(daemon.pid) - size < 20
