@@ -118,6 +118,16 @@ def test_a_socket_that_a_killed_daemon_has_left_is_replaced(daemon: Daemon) -> N
     assert asyncio.run(identify(daemon.state_dir))["type"] == "server"
 
 
+def test_a_socket_that_is_taken_away_is_missed_by_nobody(daemon: Daemon) -> None:
+    there = daemon.state_dir / LOCAL_SOCKET
+    there.unlink()
+    # By the network, as before there was one.
+    assert asyncio.run(identify(daemon.state_dir))["type"] == "server"
+    there.mkdir()
+    assert daemon.stop() == 0
+    assert not (daemon.state_dir / "endpoint.json").exists()
+
+
 async def identify(state_dir: Path) -> Any:
     async with connect(Target.local(state_dir)) as client:
         return await client.request("rpc", "identify")
