@@ -55,6 +55,10 @@ class Vigil:
                 async with places:
                     await self._logins.role(account, OURS)
 
+        accounts = self._connected()
+        # Of a damaged file, which has been said, who is connected is asked about all the same.
+        with suppress(SysadmdError):
+            accounts |= tokens.accounts(self._store.reader)
         async with asyncio.TaskGroup() as group:
-            for account in self._connected() | tokens.accounts(self._store.reader):
+            for account in accounts:
                 group.create_task(ask(account))

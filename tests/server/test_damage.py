@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.kit import QUIET, Daemon
+from tests.kit import QUIET, Daemon, wait_for
 
 PAGE = 4096
 # Small ones are damaged as well as those that are too large to be checked at the start.
@@ -85,6 +85,16 @@ def test_a_page_that_requests_need(good: bytes, tmp_path: Path) -> None:
         assert "is damaged" in text
         assert client.ask("rpc", "identify")["type"] == "server"
         assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_page_that_only_asking_about_accounts_needs(good: bytes, tmp_path: Path) -> None:
+    data = without(pages(good, tmp_path)["tokens_by_expiry"], good)
+    with daemon_on(data, tmp_path) as daemon, daemon.client() as client:
+        # At each reload they are asked about.
+        daemon.reload()
+        wait_for(lambda: "damaged" in daemon.log.read_text(), "the damage")
+        assert client.ask("rpc", "identify")
+        assert daemon.stop() == 0
 
 
 def test_a_page_of_old_events_is_not_skipped(good: bytes, tmp_path: Path) -> None:
