@@ -133,20 +133,22 @@ class Target:
             return self
         try:
             endpoint = json.loads((state_dir / "endpoint.json").read_text(encoding="utf-8"))
-            # Known by its key: an address of this machine need not stand in the certificate.
-            pin = file_pin(Path(endpoint["certificate"]))
+            certificate = Path(endpoint["certificate"])
             socket = state_dir / LOCAL_SOCKET
             if socket.is_socket():
+                pin = None
+                # It is known by where it is, and its key only told.
+                with contextlib.suppress(OSError, ValueError):
+                    pin = file_pin(certificate)
                 return Target(str(endpoint["url"]), self.token or "", pin=pin, socket=socket)
+            # Known by its key: an address of this machine need not stand in the certificate.
+            pin = file_pin(certificate)
             # A daemon that was started before there was one.
             token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
             token = token if self.token is None else self.token
             return Target(str(endpoint["url"]), token, pin=pin)
         except FileNotFoundError as error:
-            raise Unreachable(
-                f"no daemon runs with the state directory {state_dir}; start one with"
-                " `sysadmd serve`, or name another with --state-dir or --url"
-            ) from error
+            raise _nobody(state_dir) from error
         except PermissionError as error:
             raise Unreachable(
                 f"the state directory {state_dir} is not yours to read; use"
@@ -154,6 +156,13 @@ class Target:
             ) from error
         except (OSError, ValueError, KeyError, TypeError, BadRequest) as error:
             raise Unreachable(f"{state_dir}/endpoint.json can't be used: {error}") from error
+
+
+def _nobody(state_dir: Path) -> Unreachable:
+    return Unreachable(
+        f"no daemon runs with the state directory {state_dir}; start one with"
+        " `sysadmd serve`, or name another with --state-dir or --url"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +300,8 @@ async def connect(target: Target) -> AsyncGenerator[Client, None]:
         try:
             socket = await _open(target, stack)
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError, UnicodeError) as error:
+            if target.socket and isinstance(error, ConnectionRefusedError | FileNotFoundError):
+                raise _nobody(target.socket.parent) from error
             # A name that can't be one of a machine is a UnicodeError.
             raise Unreachable(f"{target.socket or target.url}: {_reason(error)}") from error
         pin = (target.pin or "") if target.socket else peer_pin(socket)

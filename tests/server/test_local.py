@@ -112,7 +112,7 @@ def test_another_account_that_reaches_it_is_sent_away(daemon: Daemon) -> None:
 def test_a_socket_that_a_killed_daemon_has_left_is_replaced(daemon: Daemon) -> None:
     daemon.kill()
     assert (daemon.state_dir / LOCAL_SOCKET).exists()
-    with pytest.raises(Unreachable, match="refused"):
+    with pytest.raises(Unreachable, match="no daemon runs"):
         asyncio.run(identify(daemon.state_dir))
     daemon.start()
     assert asyncio.run(identify(daemon.state_dir))["type"] == "server"
@@ -126,6 +126,11 @@ def test_a_socket_that_is_taken_away_is_missed_by_nobody(daemon: Daemon) -> None
     there.mkdir()
     assert daemon.stop() == 0
     assert not (daemon.state_dir / "endpoint.json").exists()
+
+
+def test_its_clients_need_no_certificate(daemon: Daemon) -> None:
+    (daemon.state_dir / "tls" / "certificate.pem").unlink()
+    assert asyncio.run(identify(daemon.state_dir))["type"] == "server"
 
 
 async def identify(state_dir: Path) -> Any:
