@@ -110,13 +110,21 @@ class Sessions:
         """Who has logged in by this token."""
         return [session for session, login in self.logins() if login.token == number]
 
-    async def end_token(self, number: int, why: str, note: Note = no_note) -> None:
+    async def end_token(
+        self, asker: Session, number: int, why: str, note: Note = no_note
+    ) -> None:
         """Revoke a token, and close the connections that logged in by it.
 
-        note: committed together with that. Raises: StoreFull.
+        asker: hears of it before its own ends. note: committed together with that.
+        Raises: StoreFull.
         """
+        # First of all: no request of these begins any more.
+        for session in self.by_token(number):
+            if session is not asker:
+                session.end_login(why)
         try:
             await self._store.write(lambda change: tokens.revoke(change, number, note))
         finally:
+            # And of those that have come meanwhile.
             for session in self.by_token(number):
                 session.end_login(why)

@@ -57,7 +57,7 @@ class Tokens:
             session.require(request, Role.FULL)
         number = tokens.named(self._store.reader, name)
         entry = audit.entry(login.account, session.address, f"token revoke {name}")
-        await self._sessions.end_token(number, "the token was revoked", entry)
+        await self._sessions.end_token(session, number, "the token was revoked", entry)
         return Reply({"revoked": name})
 
     async def _add(

@@ -11,6 +11,7 @@ from server.wire.limits import OUTPUT_HIGH
 from server.wire.protocol import FRAME_LIMIT
 from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
 from tests.kit.figures import resident
+from tests.kit.state_file import state_file
 
 
 @pytest.fixture
@@ -209,6 +210,28 @@ def test_nothing_of_a_revoked_token_begins_however_long_it_waited(daemon: Daemon
         with pytest.raises(AssertionError, match="no job"):
             admin.ask("rpc", "dispatcher", {"action": "show", "job_id": "late"})
         client.close()
+
+
+def test_a_token_that_is_being_revoked_begins_nothing_more(daemon: Daemon) -> None:
+    with daemon.client() as admin, contextlib.ExitStack() as stack:
+        add = {"action": "add", "name": "evil", "role": "full"}
+        client = with_token(daemon, admin.ask("rpc", "tokens", add)["token"])
+        stack.callback(client.close)
+        with state_file(daemon.state_dir) as other:
+            # Nothing can be written down meanwhile.
+            other.execute("BEGIN IMMEDIATE")
+            args = {"action": "revoke", "name": "evil"}
+            revoke = {"namespace": "rpc", "name": "tokens", "id": "revoke", "args": args}
+            submit = {"action": "submit", "job": {"id": "late", "commands": ["true"]}}
+            admin.socket.send(json.dumps(revoke))
+            admin.ask("rpc", "identify")
+            client.send("rpc", "dispatcher", submit)
+            client.send("rpc", "identify", {})
+            # A goodbye, and no text.
+            assert client.socket.recv(1) == b"\x88"
+        assert admin.receive()["args"] == {"revoked": "evil"}
+        with pytest.raises(AssertionError, match="no job"):
+            admin.ask("rpc", "dispatcher", {"action": "show", "job_id": "late"})
 
 
 def test_subscribing_again_and_again_costs_no_more_than_once(
