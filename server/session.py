@@ -25,8 +25,9 @@ from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import UnknownAccount
 from server.sessions import Sessions
-from server.wire.connection import Connection, Phase
+from server.wire.connection import Connection
 from server.wire.http import Gate
+from server.wire.parties import Phase
 from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
 from server.wire.share import Share
 from sysadmd.apart import apart

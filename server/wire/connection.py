@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from functools import wraps
 from typing import Any, Final
 
@@ -43,7 +42,7 @@ from server.wire.limits import (
     STRANGER_OUTPUT_HIGH,
 )
 from server.wire.local import LocalSocket
-from server.wire.parties import Caller, Owner, Peer
+from server.wire.parties import Caller, Owner, Peer, Phase
 from server.wire.protocol import text_frame
 from server.wire.share import Share
 
@@ -55,15 +54,6 @@ _NO_ROOM_YET: Final = (ssl.SSLWantWriteError, *_NOTHING_YET)
 
 _QUIET = logging.getLogger("server.wire.connection.websockets")
 _QUIET.setLevel(logging.CRITICAL)
-
-
-class Phase(Enum):
-    HANDSHAKE = "TLS handshake"
-    HTTP = "waiting for the HTTP request"
-    OPEN = "open"
-    CLOSING = "closing"
-    LINGERING = "all said, reading what is in flight"
-    GONE = "gone"
 
 
 def _outer_edge(work: Callable[..., None]) -> Callable[..., None]:

@@ -1,15 +1,26 @@
-"""Who has to do with a connection: who is at its other end, who uses it, and who keeps it."""
+"""Who has to do with a connection: who is at its other end, who uses it, and who keeps it; and
+how far it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from websockets.http11 import Request, Response
 
 if TYPE_CHECKING:
     from server.wire.connection import Connection
+
+
+class Phase(Enum):
+    HANDSHAKE = "TLS handshake"
+    HTTP = "waiting for the HTTP request"
+    OPEN = "open"
+    CLOSING = "closing"
+    LINGERING = "all said, reading what is in flight"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sysadmd.client import file_pin
+from sysadmd.pins import file_pin
 from tests.kit import DEADLINE, QUIET, Daemon, needs_root, wait_for
 from tests.kit.accounts import PASSWORD, account, pam_service
 from tests.kit.ctl import Ctl, lines

@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 
 from server.loop_clock import BEAT, BUSY, LoopClock
 from server.wire import tls
-from server.wire.connection import Connection, Phase
+from server.wire.connection import Connection
 from server.wire.limits import (
     LATE_FRAMES,
     OUTPUT_HIGH,
@@ -26,7 +26,7 @@ from server.wire.limits import (
     SILENT_AFTER,
     SLICE,
 )
-from server.wire.parties import Caller
+from server.wire.parties import Caller, Phase
 from sysadmd.settings import ServerSettings
 from tests.kit import RawClient
 

@@ -23,9 +23,9 @@ from sysadmd.client import (
     Unreachable,
     connect,
     events,
-    file_pin,
 )
 from sysadmd.errors import BadRequest, SysadmdError
+from sysadmd.pins import file_pin
 from tests.kit import DEADLINE, QUIET, ROOT, Daemon
 
 ALL = ["dispatcher", "life-preserver", "system-state"]
