@@ -197,8 +197,8 @@ class Session:
         """By whom long reads take turns: all connections of an account are one."""
         return None if self.login is None else self.login.account
 
-    def output(self) -> bytes | None:
-        return self.subscriber.output()
+    def output(self, *, live: bool = False) -> bytes | None:
+        return self.subscriber.output(live=live)
 
     def tick(self, now: float) -> None:
         """Every second: login in time, token still valid, heartbeat."""

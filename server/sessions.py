@@ -11,7 +11,7 @@ from server.delivery.tail import Ledger
 from server.login import tokens
 from server.login.places import Places
 from server.login.roles import Login, Role
-from server.wire.share import Share
+from server.wire.share import SHARE, Share
 from sysadmd.journal import Note, no_note
 from sysadmd.store import Store
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # would only wait in memory for their clients.
 PORTIONS: Final = 4
 # What the values of an account's requests that are under way may take, over all its
-# connections; bytes. Beside its share: whoever waits for that must not be who fills it.
+# connections; bytes.
 REQUESTS: Final = 8 * 1024 * 1024
 
 
@@ -39,9 +39,7 @@ class Sessions:
         self.renewing: set[int | None] = set()
         self._store = store
         self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
-        self._held: WeakValueDictionary[str, Share] = WeakValueDictionary()
-        self._requests: WeakValueDictionary[str, Share] = WeakValueDictionary()
-        self._texts: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._shares: WeakValueDictionary[tuple[str, int], Share] = WeakValueDictionary()
         self._there: dict[Session, None] = {}
         self._entered = 0
         # Accounts of sessions that have ended.
@@ -67,12 +65,12 @@ class Sessions:
         Who may start commands as root needs no other way to take memory."""
         if login.role is Role.FULL:
             return Share(None), Share(None), Share(None)
-        fresh = (Share(), Share(REQUESTS), Share())
-        return (
-            self._held.setdefault(login.account, fresh[0]),
-            self._requests.setdefault(login.account, fresh[1]),
-            self._texts.setdefault(login.account, fresh[2]),
+        # Whoever waits for one must not be who fills it: so they are three.
+        held, values, texts = (
+            self._shares.setdefault((login.account, kind), Share(most))
+            for kind, most in enumerate((SHARE, REQUESTS, SHARE))
         )
+        return held, values, texts
 
     def enter(self, session: Session) -> int:
         """A client has connected; returns its number, higher than any before."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import SnapshotCut
 from server.delivery.tail import EventsLost, Found, Ledger, Sources, Tail
+from server.wire.protocol import FRAME_LIMIT
 from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import format_cursor
@@ -41,6 +42,9 @@ class Outlet(Protocol):
     def is_open(self) -> bool: ...
     @property
     def waiting(self) -> bool: ...
+    @property
+    def crowded(self) -> bool: ...
+    def reserve(self, size: int) -> None: ...
     def send(self, text: bytes) -> None: ...
     def write(self) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
@@ -113,15 +117,20 @@ class Subscriber:
             self._given.clear()
             await self._given.wait()
 
-    def output(self) -> bytes | None:
-        """Events for the socket; None: there are none, or they are being read."""
+    def output(self, *, live: bool = False) -> bytes | None:
+        """Events for the socket; None: there are none, or they are being read.
+
+        live: only what need not be read.
+        """
         data, self._page = self._page, None
         tail = self.tail
-        if data is None and tail is not None:
-            if tail.behind:
-                self._read_on()
-            else:
+        if data is not None:
+            self._outlet.reserve(0)
+        elif tail is not None:
+            if not tail.behind:
                 data = tail.live()
+            elif not live:
+                self._read_on()
         if data is not None:
             self._last_event = self._clock()
         return data
@@ -134,7 +143,13 @@ class Subscriber:
             self._turns.add(self)
         if tail is None or self._reading is not None:
             return
-        if self._outlet.is_open and not self._outlet.waiting and tail.behind:
+        if not self._outlet.is_open or self._outlet.waiting or self._page is not None:
+            return
+        if tail.behind and self._outlet.crowded:
+            # It asks again when its account holds less.
+            self._outlet.write()
+        elif tail.behind:
+            self._outlet.reserve(FRAME_LIMIT)
             self._reading = tail
             self._read = self._sources.store.read(tail.next(), self.asker)
             self._read.add_done_callback(lambda _: self._turns.add(self))
@@ -148,6 +163,7 @@ class Subscriber:
             self._held = True
             return
         self._reading = self._read = None
+        self._outlet.reserve(0)
         if tail is None or tail is not self.tail or not self._outlet.is_open:
             # It was for a subscription that was replaced.
             if not read.cancelled():
@@ -172,6 +188,7 @@ class Subscriber:
             self._moved = self._outlet.clock()
             self._given.set()
             self._page = data or None
+            self._outlet.reserve(len(data))
             # Asks for it, and for what comes next.
             outlet.write()
 

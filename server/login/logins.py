@@ -63,6 +63,8 @@ class Logins:
                 audit.write(change, account, address, f"access ended: {REFUSED}")
 
             await self._write(account, change)
+            # And who has come by one of those tokens meanwhile.
+            self._end(account, most, REFUSED)
         return role
 
     async def by_certificate(self, name: str, address: str) -> Login | None:

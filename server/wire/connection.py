@@ -112,6 +112,7 @@ class Connection:
         # What it holds in memory counts to this, and how much that was.
         self._share = Share(None)
         self._weight = 0
+        self._reserved = 0
         now = clock()
         self._deadline = now + handshake_timeout
         self._received = now
@@ -202,6 +203,17 @@ class Connection:
             await self._room.wait()
 
     @property
+    def crowded(self) -> bool:
+        """Its account holds so much that nothing is to be made ready for it; `write` is called
+        when there is room again, if it was in vain."""
+        return self._share.is_full
+
+    def reserve(self, size: int) -> None:
+        """So much is being made ready for `output`, or is: 0: nothing any more."""
+        self._reserved = size
+        self._weigh()
+
+    @property
     def has_room(self) -> bool:
         """There is, or it is over."""
         held = self._share.is_full or self.buffered > self._high
@@ -214,11 +226,14 @@ class Connection:
         self._share.add(-self._weight)
         self._share, self._weight = share, 0
         self._weigh()
+        # What waited for the other one may have room here.
+        self._loop.call_soon(self.write)
 
     def _weigh(self) -> None:
         """Tell what is held by now: output, and what has come of a message."""
         gone = self.phase is Phase.GONE
-        now = 0 if gone else self.buffered + self._unparsed + len(self._message)
+        held = self.buffered + self._unparsed + len(self._message) + self._reserved
+        now = 0 if gone else held
         if now != self._weight:
             self._share.add(now - self._weight)
             self._weight = now
@@ -459,9 +474,11 @@ class Connection:
         """What the session has to tell next, if there is room for it."""
         if self.phase is not Phase.OPEN:
             return None
-        if self._share.is_full:
+        if self._share.is_full and not self._reserved:
             self._share.wait(self.write)
-            return None
+            # What comes just now is told all the same: those of an account that take nothing
+            # keep no news from those that do.
+            return self._peer.output(live=True)
         return self._peer.output()
 
     def _write_rest(self) -> bool:

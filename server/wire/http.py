@@ -44,7 +44,9 @@ class Gate:
         self, address: str, request: Request, accept: Callable[[], Response]
     ) -> Response:
         if request.method not in ("GET", "HEAD"):
-            return respond(405, "Only GET is answered, and HEAD.\n")
+            refused = respond(405, "Only GET is answered, and HEAD.\n")
+            refused.headers["Allow"] = "GET, HEAD"
+            return refused
         response = self._answer(address, request, accept)
         if request.method == "HEAD":
             # RFC 9110, 9.3.2: the headers as for GET, and nothing behind them.

@@ -19,7 +19,7 @@ SHARE: Final = 32 * 1024 * 1024
 class Share:
     """Bytes that are held, and who waits until they are fewer."""
 
-    def __init__(self, most: int | None = SHARE) -> None:
+    def __init__(self, most: int | None) -> None:
         """most: None: as many as it likes."""
         self.held = 0
         self._most = most

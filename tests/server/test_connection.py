@@ -53,7 +53,7 @@ class Echo:
             return
         self.connection.send(b'"' + b"x" * (OUTPUT_HIGH // 2) + b'"')
 
-    def output(self) -> bytes | None:
+    def output(self, *, live: bool = False) -> bytes | None:
         return self.outputs.pop() if self.outputs else None
 
     def tick(self, now: float) -> None:
@@ -282,7 +282,7 @@ class Defective(Echo):
     def text(self, text: str) -> None:
         self.fail("text")
 
-    def output(self) -> bytes | None:
+    def output(self, *, live: bool = False) -> bytes | None:
         self.fail("output")
         return None
 

@@ -70,6 +70,9 @@ class Client:
         self.is_open = True
         # Does it read at the moment?
         self.takes = True
+        # Does its account hold too much?
+        self.crowded = False
+        self.reserved = 0
         self._held = b""
         self.received = bytearray()
         self.subscriber = Subscriber(self, sources, turns)
@@ -96,6 +99,9 @@ class Client:
     def waiting(self) -> bool:
         return bool(self._held)
 
+    def reserve(self, size: int) -> None:
+        self.reserved = size
+
     def send(self, text: bytes) -> None:
         if self.is_open:
             self._held += text_frame(text)
@@ -107,7 +113,7 @@ class Client:
                 return
             self.received += self._held
             self._held = b""
-            output = self.subscriber.output()
+            output = self.subscriber.output(live=self.crowded and not self.reserved)
             if output is None:
                 return
             self._held = output
@@ -234,7 +240,7 @@ class World:
         """All is said, and taken."""
         await asyncio.gather(*self.writes)
         for client in self.clients:
-            client.takes = True
+            client.takes, client.crowded = True, False
             client.write()
         await asyncio.wait_for(asyncio.gather(*self.tasks), 20)
         while not all(self._is_done(client) for client in self.clients):
@@ -242,6 +248,7 @@ class World:
             await asyncio.sleep(0)
         # What nobody waits for any more is given up in the reading thread.
         await self.store.read(lambda db: None)
+        assert not any(client.reserved for client in self.clients if client.is_open)
 
     def _is_done(self, client: Client) -> bool:
         tail = client.subscriber.tail
@@ -386,6 +393,11 @@ async def step(world: World, draw: random.Random) -> None:
         world.prune(draw.choice((0.1, 0.5, 0.9, 1.0)))
     elif what == "stall":
         client.takes = False
+    elif what == "crowd":
+        client.crowded = True
+    elif what == "room":
+        client.crowded = False
+        client.write()
     elif what == "take":
         client.take_one()
     elif what == "read on":
@@ -424,7 +436,7 @@ def defective(db: Connection) -> int:
 
 ACTIONS = (
     *("few", "few", "many", "prune", "stall", "stall", "take", "take", "read on"),
-    *("turns", "turns", "turns", "thread", "thread", "disk", "defect", "end"),
+    *("crowd", "room", "turns", "turns", "turns", "thread", "thread", "disk", "defect", "end"),
     *("subscribe", "subscribe", "subscribe", "drop"),
 )
 

@@ -82,7 +82,7 @@ SMALL = 2 * 1024 * 1024
 @pytest.fixture
 def sparing(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon that is."""
-    before = f"from server.wire.share import Share; Share.__init__.__defaults__ = ({SMALL},)"
+    before = f"import server.sessions; server.sessions.SHARE = {SMALL}"
     with Daemon(tmp_path / "state", QUIET, before=before) as daemon:
         yield daemon
 
@@ -267,3 +267,23 @@ def test_nothing_is_kept_of_a_long_reply_that_was_taken(tmp_path: Path) -> None:
         for client in clients:
             client.ask("rpc", "dispatcher", {"action": "list"})
         assert resident(daemon.pid) - size < 20
+
+
+def test_those_of_an_account_that_take_nothing_keep_no_news_from_those_that_do(
+    sparing: Daemon,
+) -> None:
+    with sparing.client() as admin, contextlib.ExitStack() as stack:
+        add_big_jobs(admin)
+        token = reader_of(admin)
+        good = stack.enter_context(sparing.stranger())
+        good.ask("rpc", "auth_token", {"token": token})
+        good.ask("events", "subscribe", "dispatcher")
+        for _ in range(20):
+            client = with_token(sparing, token)
+            stack.callback(client.close)
+            ask_much_and_read_nothing(client, LIST)
+        wait_for(lambda: held(admin) >= SMALL, "them to hold as much as they may")
+        admin.ask("rpc", "dispatcher", {"action": "run", "news": "true"})
+        good.until(lambda frame: frame["args"]["state"] == "finished")
+        # It did not have to wait for them to be sent away.
+        assert held(admin) >= SMALL

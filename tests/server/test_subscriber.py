@@ -24,6 +24,7 @@ class Outlet:
 
     address = "here"
     waiting = False
+    crowded = False
 
     def __init__(self) -> None:
         self.is_open = True
@@ -31,6 +32,9 @@ class Outlet:
 
     def clock(self) -> float:
         return 0.0
+
+    def reserve(self, size: int) -> None:
+        pass
 
     def send(self, text: bytes) -> None:
         self.offered.release()
