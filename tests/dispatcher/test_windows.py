@@ -396,10 +396,11 @@ def test_what_had_not_begun_when_the_daemon_stopped_begins_under_the_next(room: 
 
 
 @pytest.mark.parametrize("portable", [False, True], ids=["fast", "portable"])
-def test_a_hail_of_kills_loses_doubles_and_confuses_nothing(
+def test_a_hail_of_kills_and_stops_loses_doubles_and_confuses_nothing(
     tmp_path: Path, portable: bool
 ) -> None:
     targets = ["daemon", "keeper", "daemon+keeper", "daemon", "keeper+daemon"]
+    targets += ["stop keeper+daemon", "stop guard+stop keeper"]
     if not portable:
         targets += ["starter", "keeper", "starter+keeper", "keeper+starter+daemon"]
     with Driver(tmp_path, portable=portable, kill_grace=1, progress_interval=0.2) as daemon:
@@ -421,8 +422,9 @@ def test_a_hail_of_kills_loses_doubles_and_confuses_nothing(
         ("guard+keeper", "daemon", "guard+keeper+daemon"),
         ("guard", "keeper", "daemon"),
         ("starter", "keeper", "starter+keeper", "keeper+starter", "starter+daemon"),
+        ("stop keeper", "stop guard+keeper", "stop starter+keeper", "stop guard+daemon"),
     ],
-    ids=["one", "both", "guard", "starter"],
+    ids=["one", "both", "guard", "starter", "stopped"],
 )
 def test_a_long_hail_of_kills(tmp_path: Path, seed: int, targets: tuple[str, ...]) -> None:
     with Driver(tmp_path, kill_grace=1, progress_interval=0.2) as daemon:

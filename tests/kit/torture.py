@@ -1,4 +1,4 @@
-"""Mixed jobs under a hail of SIGKILLs and crashes, and the proof of what became of them.
+"""Mixed jobs under a hail of kills, stops and crashes, and the proof of what became of them.
 
 Every command signs a ledger when it runs, so that the world outside the store says how often it
 did. Clients ask again, with the same key, until they have a reply: what was acknowledged must
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import signal
 import sqlite3
 import threading
 import time
@@ -222,8 +223,9 @@ def torture(
 ) -> Tally:
     """Run `jobs` jobs under `kills` kills of `targets` (`+` joins those killed together).
 
-    crashes: of the whole machine, spread among the kills. Raises: AssertionError if the daemon
-    ends by itself, or the jobs don't.
+    `stop keeper`: it is not killed, but stopped; so are guard and starter. crashes: of the
+    whole machine, spread among the kills. Raises: AssertionError if the daemon ends by itself,
+    or the jobs don't.
     """
     ledger = daemon.state_dir / "ledger"
     ledger.touch()
@@ -271,14 +273,16 @@ def _hit(daemon: Victim, target: str, rng: random.Random) -> list[int]:
     if target == CRASH:
         return machine_crash(daemon, rng)
     for part in target.split("+"):
-        if part == "daemon":
+        word, _, role = part.rpartition(" ")
+        number = signal.SIGSTOP if word == "stop" else signal.SIGKILL
+        if role == "daemon":
             daemon.kill()
-        elif part == "starter":
+        elif role == "starter":
             for pid in starters(daemon.state_dir, busy=True) or starters(daemon.state_dir):
-                end(pid)
+                end(pid, number)
         else:
-            for pid in holders(daemon.state_dir, part):
-                end(pid)
+            for pid in holders(daemon.state_dir, role):
+                end(pid, number)
     if not daemon.is_up:
         if rng.random() < 0.3:
             time.sleep(rng.random() * 0.5)
