@@ -27,15 +27,9 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
         yield running
 
 
-def submit(daemon: Driver, script: str, **more: str | float) -> int:
-    """A job that signs a ledger when it runs."""
-    order = ["sh", "-c", f"echo ran >>ledger; {script}"]
-    return daemon.submit(order, cwd=str(daemon.state_dir), **more)
-
-
 def begin(daemon: Driver, script: str = WAITS, **more: str | float) -> int:
-    """Such a job, once the book says that it runs."""
-    uid = submit(daemon, script, **more)
+    """A job that signs the ledger, once the book says that it runs."""
+    uid = daemon.sign(script, **more)
     wait_for(lambda: f'"began":[{uid},' in books(daemon.state_dir))
     return uid
 
@@ -90,7 +84,7 @@ def test_who_was_stopped_goes_on(daemon: Driver, roles: list[str]) -> None:
     pair = holders(daemon.state_dir)
     for role in roles:
         end(the(daemon, role), signal.SIGSTOP)
-    after = submit(daemon, WAITS)
+    after = daemon.sign(WAITS)
     if roles == ["keeper"]:
         wait_for(lambda: "keeper" in (daemon.state_dir / "keeper.log").read_text())
     else:
@@ -108,19 +102,19 @@ def test_a_keeper_that_is_stopped_again_and_again_starts_jobs_all_the_same(
     log = daemon.state_dir / "keeper.log"
     with ended(subprocess.Popen([sys.executable, "-c", code], text=True)):
         wait_for(lambda: "was stopped" in log.read_text(), "the first stop")
-        check(daemon, before, submit(daemon, "exit 3"))
+        check(daemon, before, daemon.sign("exit 3"))
     assert log.read_text().count("was stopped by a signal; it goes on") == 1
 
 
 def test_a_job_that_stops_its_starter_goes_on(daemon: Driver) -> None:
     again = "for n in 1 2 3 4 5; do kill -STOP $PPID; sleep 0.1; echo $n; done; exit 3"
-    uid = submit(daemon, again)
+    uid = daemon.sign(again)
     check(daemon, uid)
     assert daemon.output(uid) == b"1\n2\n3\n4\n5\n"
 
 
 def test_a_job_that_stops_its_starter_may_be_killed(daemon: Driver) -> None:
-    uid = submit(daemon, "while :; do kill -STOP $PPID; sleep 0.01; done", id="a")
+    uid = daemon.sign("while :; do kill -STOP $PPID; sleep 0.01; done", id="a")
     wait_for(lambda: '"began"' in books(daemon.state_dir))
     daemon.ask({"kill": ["a"]})
     assert daemon.finished(uid).result == "killed"
@@ -172,7 +166,7 @@ def test_what_a_stopped_keeper_was_asked_to_start_is_started_once_by_another(
     before = begin(daemon)
     keeper = the(daemon, "keeper")
     freeze(keeper)
-    asked = [submit(daemon, "exit 3") for _ in range(3)]
+    asked = [daemon.sign("exit 3") for _ in range(3)]
     wait_for(lambda: all(daemon.job(uid).state == "running" for uid in asked))
     wait_for_trouble(daemon, "did not go on when told to, so it was ended")
     wait_for(lambda: was_killed(keeper))
@@ -184,11 +178,11 @@ def test_what_a_stopped_keeper_has_handed_over_begins_once(daemon: Driver) -> No
     daemon.finished(daemon.submit("true"))
     (process,) = starters(daemon.state_dir)
     freeze(process)
-    uid = submit(daemon, "exit 3")
+    uid = daemon.sign("exit 3")
     wait_for(lambda: f'"next":[{uid},' in books(daemon.state_dir))
     keeper = the(daemon, "keeper")
     freeze(keeper)
-    asked = submit(daemon, "exit 3")
+    asked = daemon.sign("exit 3")
     wait_for(lambda: was_killed(keeper))
     # What it was asked for and had not handed over does not wait for the other start.
     assert daemon.finished(asked).result == "failed"
@@ -202,7 +196,7 @@ def test_a_guard_that_does_not_go_on_is_replaced(daemon: Driver) -> None:
     freeze(guard)
     wait_for(lambda: was_killed(guard))
     wait_for(lambda: len(holders(daemon.state_dir, "keeper")) == 2)
-    check(daemon, before, submit(daemon, "exit 3"))
+    check(daemon, before, daemon.sign("exit 3"))
     wait_for(lambda: keeper not in holders(daemon.state_dir))
     wait_until_well(daemon)
 
@@ -212,7 +206,7 @@ def test_a_pair_that_does_not_go_on_is_replaced(daemon: Driver) -> None:
     pair = holders(daemon.state_dir)
     for pid in pair:
         freeze(pid)
-    asked = submit(daemon, "exit 3")
+    asked = daemon.sign("exit 3")
     left = set(pair)
 
     def none_left() -> bool:
@@ -228,7 +222,7 @@ def test_a_stopped_keeper_is_got_round_by_the_next_daemon(daemon: Driver) -> Non
     before = begin(daemon)
     keeper = the(daemon, "keeper")
     freeze(keeper)
-    asked = submit(daemon, "exit 3")
+    asked = daemon.sign("exit 3")
     wait_for(lambda: daemon.job(asked).state == "running")
     daemon.kill()
     daemon.start()
@@ -241,7 +235,7 @@ def test_a_stopped_keeper_is_got_round_by_the_next_daemon(daemon: Driver) -> Non
 def test_a_keeper_that_waits_for_its_disk_is_told_of_and_left_alone(daemon: Driver) -> None:
     before = begin(daemon)
     keeper = daemon.hold_book(5)
-    asked = submit(daemon, "exit 3")
+    asked = daemon.sign("exit 3")
     wait_for_trouble(daemon, "does not answer, though nobody has stopped it")
     assert holders(daemon.state_dir, "keeper") == [keeper]
     daemon.release_book(keeper)

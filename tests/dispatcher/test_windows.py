@@ -45,7 +45,7 @@ def held_before_it_begins(daemon: Driver, script: str) -> tuple[int, int]:
     warm(daemon)
     (process,) = starters(daemon.state_dir)
     freeze(process)
-    uid = submit(daemon, script, id="a")
+    uid = daemon.sign(script, id="a")
     wait_for(lambda: '{"next":[4' in books(daemon.state_dir))
     assert not ledger(daemon)
     return uid, process
@@ -57,7 +57,7 @@ def held_when_it_has_begun(daemon: Driver, script: str) -> tuple[int, int]:
     (process,) = starters(daemon.state_dir)
     # More than `next`, less than `began` behind it.
     hold(keeper_of(daemon), daemon, 90)
-    uid = submit(daemon, script, id="a")
+    uid = daemon.sign(script, id="a")
     wait_for(lambda: ledger(daemon))
     wait_for(lambda: '{"began":[4' in books(daemon.state_dir))
     return uid, process
@@ -78,13 +78,6 @@ def warm(daemon: Driver) -> None:
     """Some lines in the book, so that the logs of what follows fit into its size."""
     for _ in range(3):
         daemon.finished(daemon.submit("true"))
-
-
-def submit(daemon: Driver, script: str, **more: str | float) -> int:
-    """A job that signs a ledger when it runs."""
-    return daemon.submit(
-        ["sh", "-c", f"echo ran >>ledger; {script}"], cwd=str(daemon.state_dir), **more
-    )
 
 
 def ledger(daemon: Driver) -> str:
@@ -111,7 +104,7 @@ def test_killed_before_the_word_that_it_comes_next_it_is_started_once(
     warm(daemon)
     keeper = keeper_of(daemon)
     hold(keeper, daemon, 11)
-    uid = submit(daemon, "exit 3")
+    uid = daemon.sign("exit 3")
     wait_for(lambda: daemon.job(uid).state == "running")
     wait_for(lambda: books(daemon.state_dir).endswith('{"next":[4'))
     strike(daemon, keeper, with_daemon)
@@ -242,7 +235,7 @@ def test_without_a_reaper_what_a_killed_starter_leaves_is_lost_and_not_run_again
         if told:
             warm(daemon)
             (process,) = starters(tmp_path)
-            uid = submit(daemon, WAITS)
+            uid = daemon.sign(WAITS)
             wait_for(lambda: '{"began":[4' in books(tmp_path))
             end(process)
         else:
@@ -311,7 +304,7 @@ def test_killed_between_end_and_record_the_code_is_known(
     room: Driver, with_daemon: bool
 ) -> None:
     warm(room)
-    uid = submit(room, "echo $$ >pid; while [ ! -e go ]; do sleep 0.05; done; exit 3", id="a")
+    uid = room.sign("echo $$ >pid; while [ ! -e go ]; do sleep 0.05; done; exit 3", id="a")
     pid = wait_for(lambda: (room.state_dir / "pid").exists() and the_pid(room))
     wait_for(lambda: f'"pid":{pid}' in books(room.state_dir))
     keeper = keeper_of(room)
@@ -331,7 +324,7 @@ def test_a_full_disk_delays_and_loses_nothing(daemon: Driver) -> None:
     warm(daemon)
     keeper = keeper_of(daemon)
     hold(keeper, daemon, 80)
-    uids = [submit(daemon, "exit 3") for _ in range(3)]
+    uids = [daemon.sign("exit 3") for _ in range(3)]
     wait_for(lambda: ledger(daemon))
     # What it has forked meanwhile has inherited the limit.
     for process in family([keeper]):
@@ -373,7 +366,7 @@ def test_what_had_not_begun_when_its_time_was_up_never_begins(daemon: Driver) ->
     keeper = keeper_of(daemon)
     freeze(keeper)
     try:
-        uid = submit(daemon, "exit 3", timeout=0.5)
+        uid = daemon.sign("exit 3", timeout=0.5)
         assert daemon.finished(uid).result == "timed-out"
     finally:
         thaw(keeper)
@@ -385,7 +378,7 @@ def test_what_had_not_begun_when_the_daemon_stopped_begins_under_the_next(room: 
     warm(room)
     keeper = keeper_of(room)
     freeze(keeper)
-    uid = submit(room, "exit 3")
+    uid = room.sign("exit 3")
     wait_for(lambda: room.job(uid).state == "running")
     room.stop()
     thaw(keeper)
