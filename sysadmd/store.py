@@ -81,11 +81,12 @@ class Store:
         self.returned: Callable[[], None] = lambda: None
         contents = (path, path.with_name(path.name + "-wal"))
         files = (*contents, path.with_name(path.name + "-shm"), *beside)
-        # The writer's, as are the next three: what it and nobody else has written last; what
-        # it has found wrong with that; why it keeps nothing since its files are not as they
-        # were, which others read.
+        # The writer's, as are the next four: what it and nobody else has written last; when it
+        # looks at all the files again; what it has found wrong with that; why it keeps nothing
+        # since its files are not as they were, which others read.
         self._files = Whereabouts((path.parent, *files), contents)
         self._stamp = self._files.stamp()
+        self._look_at = 0.0
         self._unsound: tuple[Stamp, str] | None = None
         self._lost: str | None = None
         # The first damage that was met: it does not pass by itself.
@@ -234,8 +235,14 @@ class Store:
         Raises: StoreLost, StoreDamaged; said when it begins and when it is over.
         """
         try:
+            stamp = self._files.stamp()
+            now = time.monotonic()
+            if stamp == self._stamp and self._lost is None and now < self._look_at:
+                # Before each commit; all the files only now and then.
+                return
             self._files.check()
-            self._check_contents()
+            self._look_at = now + LOOK
+            self._check_contents(stamp)
         except StoreFull as error:
             if self._lost is None:
                 log.error("every change is refused: %s", error)
@@ -252,9 +259,8 @@ class Store:
             with suppress(StoreFull):
                 self._stamp = self._files.stamp()
 
-    def _check_contents(self) -> None:
+    def _check_contents(self, stamp: Stamp) -> None:
         """Another program may copy an older file over ours, or change it as SQLite would."""
-        stamp = self._files.stamp()
         if stamp == self._stamp:
             return
         if self._unsound is None or self._unsound[0] != stamp:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sysadmd.errors import StoreLost
 
-# Size and time of the last change, of each.
-Stamp = tuple[tuple[int, int], ...]
+# Of each: which file it is, its size, and the time of its last change.
+Stamp = tuple[tuple[int, int, int, int], ...]
 
 
 class Whereabouts:
@@ -31,9 +31,12 @@ class Whereabouts:
                 raise StoreLost(_lost(path, "is another one than at the daemon's start"))
 
     def stamp(self) -> Stamp:
-        """What changes with every change of contents. Raises: StoreLost."""
+        """What changes with every change of contents, and with other files in their place.
+
+        Raises: StoreLost.
+        """
         stats = map(_stat, self._contents)
-        return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+        return tuple((*_identity(stat), stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
 def _stat(path: Path) -> os.stat_result:
