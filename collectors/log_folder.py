@@ -135,7 +135,7 @@ class LogFolder:
     def _judge(self, path: Path, info: os.stat_result) -> None:
         """Raises: FileRefused."""
         if not stat.S_ISREG(info.st_mode):
-            raise FileRefused(path, "is not a regular file")
+            raise FileRefused(path, "is not a regular file; move it away")
         if info.st_uid not in (0, os.geteuid()):
             owner = _account(info.st_uid)
             if owner not in self.writers:

@@ -235,13 +235,7 @@ class Daemon:
             # Who may log in is part of it.
             vigil.look()
 
-        self._signals.act(
-            {
-                signal.SIGTERM: self._stop.set,
-                signal.SIGINT: self._stop.set,
-                signal.SIGHUP: self._hang_up.set,
-            }
-        )
+        self._obey_signals()
         with self.state.in_words():
             await dispatcher.recover()
             await collectors.begin()
@@ -267,6 +261,15 @@ class Daemon:
         await _say_goodbye(listeners, dispatcher)
         for task in running:
             task.cancel()
+
+    def _obey_signals(self) -> None:
+        self._signals.act(
+            {
+                signal.SIGTERM: self._stop.set,
+                signal.SIGINT: self._stop.set,
+                signal.SIGHUP: self._hang_up.set,
+            }
+        )
 
     def _sources(self, store: Store) -> Sources:
         """What subscriptions read; from here on events are told."""

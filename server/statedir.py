@@ -56,10 +56,12 @@ class StateDir:
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         found = os.fstat(directory)
         if found.st_uid != os.geteuid():
+            remedy = f"give it to uid {os.geteuid()} (chown -R)"
+            if os.geteuid() != 0:
+                remedy = "run as that account"
             raise CannotStart(
                 f"the state directory {self.path} belongs to uid {found.st_uid}, who could"
-                f" change what is in it; give it to uid {os.geteuid()} (chown -R), or name"
-                " another one with --state-dir"
+                f" change what is in it; {remedy}, or name another one with --state-dir"
             )
         if stat.S_IMODE(found.st_mode) & 0o077:
             os.fchmod(directory, 0o700)

@@ -89,7 +89,12 @@ async def _ask(state_dir: Path, args: Mapping[str, str]) -> dict[str, Any]:
 async def _offline(
     state_dir: Path, args: Mapping[str, str], unreachable: Unreachable
 ) -> dict[str, Any]:
-    if args["action"] != "add" and not (state_dir / "state.db").exists():
+    try:
+        is_there = (state_dir / "state.db").exists()
+    except PermissionError:
+        # That it is not ours to read was said when the daemon was asked.
+        raise CannotStart(str(unreachable)) from None
+    if args["action"] != "add" and not is_there:
         raise CannotStart(f"there is no state directory {state_dir}; name one: --state-dir")
     os.umask(0o077)
     try:

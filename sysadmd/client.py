@@ -33,7 +33,12 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.asyncio.client import unix_connect as open_local
-from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidURI,
+    WebSocketException,
+)
 
 from sysadmd import unix_socket
 from sysadmd.backoff import backoff
@@ -477,4 +482,7 @@ def no_sysadmd(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.reason:
+        # What the server said is meant for people; the library tells it twice.
+        return error.rcvd.reason
     return str(error) or type(error).__name__

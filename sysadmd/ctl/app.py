@@ -86,7 +86,8 @@ def _options(command: F) -> F:
             "--state-dir",
             callback=keep,
             expose_value=False,
-            type=click.Path(path_type=Path),
+            # What can't be read is said by the client, with what to do.
+            type=click.Path(path_type=Path, readable=False),
             help="State directory of a local daemon.",
         ),
         click.option(
