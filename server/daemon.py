@@ -214,7 +214,6 @@ class Daemon:
         store.returned = dispatcher.look_again
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()
-        pruner = Pruner(store, path, lambda: self.settings.retention)
         welcome, vigil = session_maker(
             lambda: self.settings,
             path,
@@ -246,7 +245,7 @@ class Daemon:
             store.watch(),
             dispatcher.run(),
             collectors.run(),
-            pruner.run(),
+            Pruner(store, path, lambda: self.settings.retention).run(),
             job_troubles.tell(SystemState(store), lambda: dispatcher.troubles),
             clock.run(),
             vigil.run(),
@@ -257,10 +256,17 @@ class Daemon:
         running = [group.create_task(part) for part in parts]
         await self._write_endpoint(url, pair)
         _say_ready(url)
-        await self._stop.wait()
-        await _say_goodbye(listeners, dispatcher)
+        await self._until_told(listeners, dispatcher)
         for task in running:
             task.cancel()
+
+    async def _until_told(self, listeners: Listeners, dispatcher: Dispatcher) -> None:
+        """Return when it is to end, and everybody has been told so."""
+        await self._stop.wait()
+        log.info("stopping: told to; running jobs go on and are adopted at the next start")
+        listeners.stop_accepting()
+        dispatcher.stopping = True
+        await listeners.close(1001, "the daemon stops", GOODBYE)
 
     def _obey_signals(self) -> None:
         self._signals.act(
@@ -393,10 +399,3 @@ def _say_ready(url: str) -> None:
     log.info("ready on %s", url)
     # Who started us may not read our output, or have closed it; that stops nobody.
     apart(lambda: os.write(1, f"sysadmd ready on {url}\n".encode()), "ready line")
-
-
-async def _say_goodbye(listeners: Listeners, dispatcher: Dispatcher) -> None:
-    log.info("stopping: told to; running jobs go on and are adopted at the next start")
-    listeners.stop_accepting()
-    dispatcher.stopping = True
-    await listeners.close(1001, "the daemon stops", GOODBYE)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
 
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -26,7 +26,6 @@ from websockets.server import ServerProtocol
 from server.wire import tls
 from server.wire.limits import (
     CLOSE_TIMEOUT,
-    FRAGMENTS,
     HTTP_REQUEST,
     LATE_FRAMES,
     LINGER,
@@ -37,14 +36,14 @@ from server.wire.limits import (
     SEND_SIZE,
     SILENT_AFTER,
     SLICE,
-    STRANGER_FRAMES,
     STRANGER_MESSAGE,
     STRANGER_OUTPUT_HIGH,
 )
 from server.wire.local import LocalSocket
+from server.wire.messages import Messages, Refusal
 from server.wire.parties import Caller, Owner, Peer, Phase
 from server.wire.protocol import text_frame
-from server.wire.share import Share
+from server.wire.share import Part, Share
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +93,8 @@ class Connection:
         self._file = sock.fileno()
         self._owner = owner
         self._protocol = ServerProtocol(max_size=MEMBER_MESSAGE, logger=_QUIET)
-        # A message that comes in fragments: what there is of it, and in how many.
-        self._message = bytearray()
-        self._fragments = 0
+        self._messages = Messages()
         self._unparsed = 0
-        self._stranger_frames = 0
         self._late_frames = 0
         self._inbox: deque[str] = deque()
         self._replies: deque[bytes] = deque()
@@ -110,8 +106,7 @@ class Connection:
         self._reading = True
         self._paused = False
         # What it holds in memory counts to this, and how much that was.
-        self._share = Share(None)
-        self._weight = 0
+        self._part = Part(self._room.set, self.write)
         self._reserved = 0
         now = clock()
         self._deadline = now + handshake_timeout
@@ -198,15 +193,15 @@ class Connection:
         that its account holds in memory."""
         while not self.has_room:
             self._room.clear()
-            if self._share.is_full:
-                self._share.wait(self._room.set)
+            if self._part.share.is_full:
+                self._part.share.wait(self._room.set)
             await self._room.wait()
 
     @property
     def crowded(self) -> bool:
         """Its account holds so much that nothing is to be made ready for it; `write` is called
         when there is room again, if it was in vain."""
-        return self._share.is_full
+        return self._part.share.is_full
 
     def reserve(self, size: int) -> None:
         """So much is being made ready for `output`, or is: 0: nothing any more."""
@@ -216,27 +211,20 @@ class Connection:
     @property
     def has_room(self) -> bool:
         """There is, or it is over."""
-        held = self._share.is_full or self.buffered > self._high
+        held = self._part.share.is_full or self.buffered > self._high
         return self.phase is not Phase.OPEN or not held
 
     def _move_to(self, share: Share) -> None:
-        for again in (self._room.set, self.write):
-            self._share.forget(again)
+        self._part.move_to(share)
         self._room.set()
-        self._share.add(-self._weight)
-        self._share, self._weight = share, 0
         self._weigh()
         # What waited for the other one may have room here.
         self._loop.call_soon(self.write)
 
     def _weigh(self) -> None:
         """Tell what is held by now: output, and what has come of a message."""
-        gone = self.phase is Phase.GONE
-        held = self.buffered + self._unparsed + len(self._message) + self._reserved
-        now = 0 if gone else held
-        if now != self._weight:
-            self._share.add(now - self._weight)
-            self._weight = now
+        held = self.buffered + self._unparsed + len(self._messages) + self._reserved
+        self._part.weigh(0 if self.phase is Phase.GONE else held)
 
     @property
     def waiting(self) -> bool:
@@ -354,7 +342,7 @@ class Connection:
                 self._begin_closing()
             elif not self._is_member and self._unparsed > STRANGER_MESSAGE + 14:
                 self.close(1009, "before login a message has at most 8 KiB")
-            elif self._share.is_full and self._unparsed + len(self._message) > READ_SIZE:
+            elif self._part.share.is_full and self._unparsed + len(self._messages) > READ_SIZE:
                 # Of those that do not come to their end none would make room for another.
                 self.close(1013, "other connections of the account hold too much")
         elif self.phase is Phase.CLOSING and self._unparsed > READ_SIZE:
@@ -383,28 +371,12 @@ class Connection:
             self._late_frames += 1
             self._finish = self._finish or self._late_frames > LATE_FRAMES
             return
-        self._stranger_frames = 0 if self._is_member else self._stranger_frames + 1
-        if self._stranger_frames > STRANGER_FRAMES:
-            self.close(4401, f"log in first; {STRANGER_FRAMES} frames came without")
-        elif frame.opcode is Opcode.BINARY:
-            self.close(1003, "only text frames are understood")
-        elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            self._message += frame.data
-            # The parser keeps the frame until the next one comes.
-            frame.data = b""
-            self._fragments += 1
-            if not self._is_member and len(self._message) > STRANGER_MESSAGE:
-                self.close(1009, "before login a message has at most 8 KiB")
-            elif self._fragments > FRAGMENTS:
-                self.close(1009, f"a message has at most {FRAGMENTS} fragments")
-            elif frame.fin:
-                self._unparsed = self._fragments = 0
-                message = bytes(self._message)
-                self._message.clear()
-                try:
-                    self._inbox.append(message.decode())
-                except UnicodeDecodeError:
-                    self.close(1007, "a text frame must be UTF-8")
+        heard = self._messages.take(frame, member=self._is_member)
+        if isinstance(heard, Refusal):
+            self.close(heard.code, heard.reason)
+        elif heard is not None:
+            self._unparsed = 0
+            self._inbox.append(heard)
 
     @_outer_edge
     def _hand_out(self) -> None:
@@ -474,8 +446,8 @@ class Connection:
         """What the session has to tell next, if there is room for it."""
         if self.phase is not Phase.OPEN:
             return None
-        if self._share.is_full and not self._reserved:
-            self._share.wait(self.write)
+        if self._part.share.is_full and not self._reserved:
+            self._part.share.wait(self.write)
             # What comes just now is told all the same: those of an account that take nothing
             # keep no news from those that do.
             return self._peer.output(live=True)

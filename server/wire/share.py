@@ -63,3 +63,26 @@ class Share:
             finally:
                 if self._waiting:
                     self._call()
+
+
+class Part:
+    """What one connection holds of a share."""
+
+    def __init__(self, *waits: Callable[[], object]) -> None:
+        """waits: what it may have a share call."""
+        self.share = Share(None)
+        self._waits = waits
+        self._size = 0
+
+    def weigh(self, size: int) -> None:
+        """So many bytes it holds by now."""
+        if size != self._size:
+            self.share.add(size - self._size)
+            self._size = size
+
+    def move_to(self, share: Share) -> None:
+        """From now on it holds of this one, and nothing yet."""
+        for again in self._waits:
+            self.share.forget(again)
+        self.weigh(0)
+        self.share = share

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.wire.share import Share
+from server.wire.share import Part, Share
 
 
 def test_who_waits_is_called_in_turn_as_long_as_there_is_room() -> None:
@@ -54,3 +54,18 @@ def test_without_a_limit_it_is_never_full() -> None:
     share = Share(None)
     share.add(10**12)
     assert not share.is_full
+
+
+def test_a_part_counts_where_it_is() -> None:
+    first, second = Share(10), Share(10)
+    part = Part()
+    part.move_to(first)
+    part.weigh(7)
+    part.weigh(9)
+    assert (first.held, first.is_full) == (9, False)
+    part.move_to(second)
+    assert first.held == 0
+    part.weigh(12)
+    assert second.is_full
+    part.weigh(0)
+    assert second.held == 0
