@@ -210,8 +210,8 @@ class Listeners:
             )
             sock.close()
             return
-        sock.setblocking(False)
         here = LocalSocket(sock.family, sock.type, fileno=sock.detach())
+        here.setblocking(False)
         connection = self._connection(here, Caller(LOCAL, LOCAL, account))
         self._local_ones[connection] = None
         connection.begin()
