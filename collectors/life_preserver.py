@@ -150,7 +150,10 @@ class LifePreserverCollector:
             while self._settings().life_preserver == before:
                 begun = loop.time()
                 hint.clear()
-                watched = await self._patiently(path, watch.check)
+                # Where a link leads to, the watch does not see.
+                watched = await self._patiently(
+                    path, lambda: watch.check() and not path.is_symlink()
+                )
                 try:
                     busy = await self._catch_up(path, tail, replication)
                     await self._tell_progress(path, replication)

@@ -25,6 +25,8 @@ from collectors.packed_log import PackedLog
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # What open(2) says of a link: on Linux, on FreeBSD.
 _IS_LINK: Final = (errno.ELOOP, errno.EMLINK)
+# One for each of several ways to keep logs elsewhere; a circle of them ends soon.
+LINKS: Final = 8
 _KEY: Final = "collectors.life_preserver.writers"
 
 
@@ -80,25 +82,45 @@ class LogFolder:
                 )
         return file
 
-    def target(self, name: str) -> str:
-        """The name that this one leads to, if it is a link within the folder; else itself.
+    def is_link(self, name: str) -> bool | None:
+        """None: there is nothing of this name. Raises: OSError."""
+        try:
+            return stat.S_ISLNK(self.stat(name).st_mode)
+        except FileNotFoundError:
+            return None
 
-        Raises: FileRefused: it leads out of it; OSError.
+    def leads(self, name: str, *, out: bool, links: int = LINKS) -> tuple[LogFolder, str]:
+        """Folder and name that this one leads to, if it is a link; else itself.
+
+        out: it may lead out of the folder, if who made it may say what is read. links: that
+        are followed at most. Raises: FileRefused; OSError.
         """
         try:
             with self._opened() as folder:
                 to = os.readlink(name, dir_fd=folder)
+                info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                place = os.fstat(folder)
         except OSError as error:
             # EINVAL: it is no link.
             if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise
-            return name
-        if "/" in to:
+            return self, name
+        path = self.path / name
+        if not links:
+            raise FileRefused(path, "leads through too many links")
+        if "/" not in to:
+            return self.leads(to, out=True, links=links - 1) if out else (self, to)
+        if not out:
             raise FileRefused(
-                self.path / name,
-                "is a link out of its folder: let the settings name the file it leads to",
+                path, "is a link out of its folder: let the settings name the file it leads to"
             )
-        return to
+        for made in (info, place):
+            if reason := self._mistrust(made, is_link=made is info):
+                raise FileRefused(path, f"is a link, and it or its folder {reason}")
+        target = path.parent / to
+        return LogFolder(target.parent, self.writers).leads(
+            target.name, out=True, links=links - 1
+        )
 
     def stat(self, name: str) -> os.stat_result:
         """Of what has this name, be it a link. Raises: FileNotFoundError, OSError."""
@@ -136,24 +158,28 @@ class LogFolder:
         """Raises: FileRefused."""
         if not stat.S_ISREG(info.st_mode):
             raise FileRefused(path, "is not a regular file; move it away")
+        if reason := self._mistrust(info):
+            raise FileRefused(path, reason)
+
+    def _mistrust(self, info: os.stat_result, *, is_link: bool = False) -> str:
+        """Who else may say what is in it, and the remedy; empty: nobody. The mode of a link
+        says nothing."""
         if info.st_uid not in (0, os.geteuid()):
             owner = _account(info.st_uid)
             if owner not in self.writers:
-                raise FileRefused(
-                    path, f"belongs to {owner}: give it to root, or name {owner} in {_KEY}"
-                )
-        if info.st_mode & stat.S_IWOTH:
-            raise FileRefused(path, "can be written by everybody: change that (chmod o-w)")
+                return f"belongs to {owner}: give it to root, or name {owner} in {_KEY}"
+        if info.st_mode & stat.S_IWOTH and not is_link:
+            return "can be written by everybody: change that (chmod o-w)"
         # Many systems give each account a group of its own, and that the right to write.
         own = os.geteuid() != 0 and info.st_gid == os.getegid()
-        if info.st_mode & stat.S_IWGRP and not own:
+        if info.st_mode & stat.S_IWGRP and not own and not is_link:
             group = _group(info.st_gid)
             if group not in self.writers:
-                raise FileRefused(
-                    path,
+                return (
                     f"can be written by the group {group[1:]}: change that (chmod g-w),"
-                    f" or name {group} in {_KEY}",
+                    f" or name {group} in {_KEY}"
                 )
+        return ""
 
 
 def _account(number: int) -> str:

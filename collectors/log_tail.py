@@ -53,7 +53,8 @@ class Position(msgspec.Struct, frozen=True):
     skipping: in the middle of a line that was cut. modified: when the file had been written
     then, ns since 1970: rotated files that are not older have not been read, but for those in
     `done`, by inode and time. head: how the file begins. marks: ends of lines that were read,
-    each with its fingerprint.
+    each with its fingerprint. linked: at the first look the log was a link, so that is how it
+    was set up; None: there was nothing to see.
     """
 
     inode: int = 0
@@ -64,6 +65,7 @@ class Position(msgspec.Struct, frozen=True):
     done: tuple[tuple[int, int], ...] = ()
     head: bytes = b""
     marks: tuple[tuple[int, str], ...] = ()
+    linked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class LogTail:
         self._clock = clock
         self._first = position is None
         self._position = position or Position()
+        # A link that leads out of the folder is followed if it was there from the first.
+        self._linked = self._position.linked
         self._file: LogFile | None = None
         self._quiet_since: float | None = None
         # Rotated files that are passed over, by what `_name` says, and what is still to be told
@@ -129,6 +133,8 @@ class LogTail:
     # Reading.
 
     def _next(self) -> Chunk | None:
+        if self._linked is None:
+            self._linked = self._folder.is_link(self.path.name)
         if self._first:
             return self._pass_over()
         if self._file is None:
@@ -159,7 +165,7 @@ class LogTail:
         rotated = [info for info, _ in self._rotated_files()]
         if current is None:
             modified = max((info.st_mtime_ns for info in rotated), default=0)
-            position = Position(modified=modified)
+            position = Position(modified=modified, linked=self._linked)
         else:
             self._take(current)
             size = current.size
@@ -230,6 +236,7 @@ class LogTail:
             _since(info.st_mtime_ns, at.done),
             at.head if same else file.read(0, min(offset, HEAD)),
             _thinned(marks),
+            self._linked,
         )
 
     def _fits(self, file: LogFile, position: Position) -> bool:
@@ -291,7 +298,11 @@ class LogTail:
         at, size = self._position, file.size
         nothing_yet = ((0, ""),)
         self._position = Position(
-            file.info.st_ino, modified=modified, done=done, marks=nothing_yet
+            file.info.st_ino,
+            modified=modified,
+            done=done,
+            marks=nothing_yet,
+            linked=self._linked,
         )
         known = file.info.st_ino == at.inode
         if at.offset and self._fits(file, at):
@@ -333,7 +344,8 @@ class LogTail:
     def _is_over(self, file: LogFile) -> bool:
         """Has the log gone on in another file, and this one been quiet for long enough?"""
         try:
-            named = self._folder.stat(self._folder.target(self.path.name))
+            folder, name = self._leads()
+            named = folder.stat(name)
         except FileNotFoundError:
             # Renamed or deleted, and not there again yet.
             return False
@@ -384,13 +396,19 @@ class LogTail:
         return None
 
     def _open_log(self) -> LogFile | None:
-        return self._folder.open(self._folder.target(self.path.name))
+        folder, name = self._leads()
+        return folder.open(name)
+
+    def _leads(self) -> tuple[LogFolder, str]:
+        """Where the log is, if its name is a link."""
+        return self._folder.leads(self.path.name, out=bool(self._linked))
 
     def _open_new(self, path: Path) -> LogFile | None:
         """A file whose content is not known; None: there is none. Raises: FileRefused."""
         known = self._position.inode
         if path == self.path:
-            return self._folder.open_new(self._folder.target(path.name), known=known)
+            folder, name = self._leads()
+            return folder.open_new(name, known=known)
         return self._folder.open_new(path.name, packed=is_packed(path), known=known)
 
     def _unread(
