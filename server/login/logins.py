@@ -59,8 +59,9 @@ class Logins:
             log.warning("access of %s was ended: %s", account, REFUSED)
 
             def change(change: Transaction) -> None:
-                tokens.revoke_above(change, account, most)
-                audit.write(change, account, address, f"access ended: {REFUSED}")
+                # Who asked at the same time may have written it down.
+                if tokens.revoke_above(change, account, most) or ended:
+                    audit.write(change, account, address, f"access ended: {REFUSED}")
 
             await self._write(account, change)
             # And who has come by one of those tokens meanwhile.

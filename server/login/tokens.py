@@ -192,12 +192,13 @@ def any_above(db: Connection, account: str, most: int) -> bool:
     return found.fetchone() is not None
 
 
-def revoke_above(change: Transaction, account: str, most: int) -> None:
-    """Forget these."""
-    change.db.execute(
+def revoke_above(change: Transaction, account: str, most: int) -> bool:
+    """Forget these; were there any?"""
+    done = change.db.execute(
         "DELETE FROM tokens WHERE lifetime NOT NULL AND account = ? AND role > ?",
         (account, most),
     )
+    return done.rowcount > 0
 
 
 def _login(
