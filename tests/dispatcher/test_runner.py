@@ -282,7 +282,8 @@ def test_a_background_child_does_not_hold_its_job(daemon: Driver) -> None:
     (daemon.state_dir / "go").touch()
     # The child was not killed; what it writes is not counted any more.
     wait_for((daemon.state_dir / "late").exists)
-    assert daemon.output(uid) == b"soon\nlate\n"
+    # It is moved into the log a moment later.
+    wait_for(lambda: daemon.output(uid) == b"soon\nlate\n")
     assert daemon.job(uid) == job
 
 
