@@ -147,8 +147,10 @@ def test_sigpipe_has_its_default_disposition(room: Driver) -> None:
 
 
 def test_a_waiting_job_is_killed_without_a_start(daemon: Driver) -> None:
-    first = daemon.submit("sleep 60", id="first", queue="pkg_queue")
-    wait_for(lambda: daemon.job(first).state == "running")
+    script = "echo up; exec sleep 60"
+    first = daemon.submit(["sh", "-c", script], id="first", queue="pkg_queue")
+    # Before its command has begun it could be kept from that.
+    wait_for(lambda: daemon.output(first))
     second = daemon.submit("echo never", id="second", queue="pkg_queue")
     assert daemon.ask({"kill": ["second", "unknown"]}) == {"killed": ["second"]}
     job = daemon.job(second)
