@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -14,8 +15,14 @@ SECRET = "hunter2-SECRET-4711"
 
 def where(state_dir: Path, text: str = SECRET) -> list[str]:
     """The files that have it, but for logs."""
-    files = [file for file in state_dir.rglob("*") if file.is_file() and file.suffix != ".log"]
-    return [file.name for file in files if text.encode() in file.read_bytes()]
+    found: list[str] = []
+    for file in state_dir.rglob("*"):
+        # What is through goes meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            is_kept = file.is_file() and file.suffix != ".log"
+            if is_kept and text.encode() in file.read_bytes():
+                found.append(file.name)
+    return found
 
 
 def gone(room: Driver) -> bool:

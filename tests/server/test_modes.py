@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def test_nobody_else_may_read_anything_whatever_the_umask(tmp_path: Path, mask: 
         wait_for(lambda: list(state_dir.glob("jobs/*/*.more/*")), "a long log")
         assert list(keeper.glob("*.sock"))
         for path in (state_dir, *state_dir.rglob("*")):
-            assert not stat.S_IMODE(path.lstat().st_mode) & 0o077, path
+            # What is through goes meanwhile: a book, a pipe.
+            with contextlib.suppress(FileNotFoundError):
+                assert not stat.S_IMODE(path.lstat().st_mode) & 0o077, path
         # Commands have the usual one.
         assert (tmp_path / "asked").read_text().strip() == "0022"
