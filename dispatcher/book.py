@@ -111,8 +111,8 @@ class BookWriter:
 
     def facts(self) -> list[Fact]:
         """All that stands in the present generation."""
-        text = self.path.read_bytes()
-        return [one for line in text.splitlines() if (one := words.fact(line)) is not None]
+        lines = filter(None, self.path.read_bytes().splitlines())
+        return [one for line in lines if (one := words.fact(line)) is not None]
 
     def turn(self, lines: list[Line]) -> None:
         """Begin a new generation with these lines. Raises: OSError; the old one goes on."""
@@ -161,7 +161,8 @@ class BookReader:
                 break
             generation, position = generation + 1, 0
         facts: list[Fact] = []
-        for line in complete.splitlines():
+        # Every second one is blank, and to take it for a mistake costs the most.
+        for line in filter(None, complete.splitlines()):
             one = words.fact(line)
             if one is not None:
                 facts.append(one)
