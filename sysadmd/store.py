@@ -13,20 +13,21 @@ import math
 import queue
 import sqlite3
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sysadmd import journal
+from sysadmd import journal, schema
 from sysadmd.apart import lasting
 from sysadmd.backoff import backoff
-from sysadmd.errors import StoreDamaged, StoreFull, StoreUnusable
+from sysadmd.errors import StoreDamaged, StoreFull
 from sysadmd.journal import Event, Transaction
-from sysadmd.mishaps import COMPLAINTS, WordedConnection, damaged, find_damage, translate
+from sysadmd.mishaps import COMPLAINTS, WordedConnection, find_damage, translate
 from sysadmd.reading import Reading
+from sysadmd.schema import Schemas
 from sysadmd.whereabouts import Stamp, Whereabouts
 
 T = TypeVar("T")
@@ -34,14 +35,8 @@ Opened = TypeVar("Opened", bound=sqlite3.Connection)
 
 log = logging.getLogger(__name__)
 
-# "SyAd": tells our file from any other SQLite database (file(1), PRAGMA application_id).
-APPLICATION_ID: Final = 0x53794164
 # Changes in one commit. More only lengthens the wait of the first: measured flat from 256 on.
 GROUP: Final = 512
-# A file up to this size is checked whole at start; a larger one would hold the start up, its
-# damage shows when the page is read.
-CHECKED_AT_START: Final = 32 * 1024 * 1024
-
 # A change that is not kept for so long hangs: the disk does not answer; s.
 HANGS: Final = 10.0
 # How long another process may hold the file locked until that is said, s.
@@ -57,7 +52,7 @@ LOOK: Final = 2.0
 SCRUB_AFTER: Final = 1.0
 LONGEST_SCRUB: Final = 10.0
 
-SCHEMAS: Final[Mapping[str, Sequence[str]]] = {"journal": journal.SCHEMA}
+SCHEMAS: Final[Schemas] = {"journal": journal.SCHEMA}
 
 
 @dataclass(slots=True)
@@ -359,12 +354,10 @@ class Store:
             self._broken.set_exception(error)
 
 
-def open_store(
-    path: Path, schemas: Mapping[str, Sequence[str]], beside: Sequence[Path] = ()
-) -> Store:
+def open_store(path: Path, schemas: Schemas, beside: Sequence[Path] = ()) -> Store:
     """Open or make the state file and bring its tables up to date. Needs a running event loop.
 
-    schemas: for each room the scripts that made its tables, oldest first.
+    schemas: for each room the steps that made its tables, oldest first.
     beside: open files that are to stay at their paths, too, or nothing is kept any more.
     Raises: StoreUnusable, StoreFull; the file is then as it was.
     """
@@ -373,12 +366,12 @@ def open_store(
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY)
         try:
             # Only looks: the next lines are the first that write.
-            _check(db, path, rooms)
+            schema.check(db, path, rooms)
             _prepare(db)
             # What a change overwrites, a secret that is wiped included, stands in no file of
             # /var/tmp until then.
             db.execute("PRAGMA temp_store = MEMORY")
-            _migrate(db, rooms)
+            schema.migrate(db, path, rooms)
             db.execute("BEGIN IMMEDIATE")
             epoch = journal.ensure_epoch(db)
             db.execute("COMMIT")
@@ -397,66 +390,3 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA foreign_keys = ON")
     # What is deleted is overwritten.
     db.execute("PRAGMA secure_delete = ON")
-
-
-def _check(db: sqlite3.Connection, path: Path, rooms: Mapping[str, Sequence[str]]) -> None:
-    mark = db.execute("PRAGMA application_id").fetchone()[0]
-    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema")}
-    if not tables:
-        return
-    if mark != APPLICATION_ID:
-        raise StoreUnusable(f"{path} is not a state file of sysadmd; move it away")
-    if path.stat().st_size <= CHECKED_AT_START:
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise damaged(path, verdict)
-    versions = db.execute("SELECT room, version FROM schema").fetchall()
-    for room, version in versions:
-        if version > len(rooms.get(room, ())):
-            raise StoreUnusable(
-                f"{path} was written by a newer sysadmd ({room} tables of version {version});"
-                " install that version again, or move it away"
-            )
-
-
-def _migrate(db: sqlite3.Connection, rooms: Mapping[str, Sequence[str]]) -> None:
-    if _versions(db) == {room: len(steps) for room, steps in rooms.items()}:
-        # Nothing is written: a start needs no room on the disk.
-        return
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS schema"
-            " (room TEXT PRIMARY KEY, version INTEGER NOT NULL)"
-        )
-        for room, steps in rooms.items():
-            row = db.execute("SELECT version FROM schema WHERE room = ?", (room,)).fetchone()
-            for step in steps[row[0] if row else 0 :]:
-                for statement in _statements(step):
-                    db.execute(statement)
-            db.execute("INSERT OR REPLACE INTO schema VALUES (?, ?)", (room, len(steps)))
-        db.execute("COMMIT")
-    except BaseException:
-        # SQLite may have undone all of it already: on a full disk it does.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-def _versions(db: sqlite3.Connection) -> dict[str, int]:
-    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema'").fetchone() is None:
-        return {}
-    return dict(db.execute("SELECT room, version FROM schema"))
-
-
-def _statements(script: str) -> list[str]:
-    # executescript() would commit the migration in the middle.
-    statements: list[str] = []
-    pending = ""
-    for piece in script.split(";"):
-        pending += piece + ";"
-        if sqlite3.complete_statement(pending):
-            statements.append(pending)
-            pending = ""
-    return statements[:-1] if statements and not statements[-1].strip(" \n;") else statements

@@ -17,7 +17,7 @@ from tests.kit import QUIET, Daemon, wait_for
 
 PAGE = 4096
 # Small ones are damaged as well as those that are too large to be checked at the start.
-UNCHECKED = "import sysadmd.store as s; s.CHECKED_AT_START = 0"
+UNCHECKED = "import sysadmd.schema as s; s.CHECKED_AT_START = 0"
 
 
 @pytest.fixture(scope="module")

@@ -440,7 +440,7 @@ def test_damage_is_told_in_words_to_who_meets_it(tmp_path: Path) -> None:
             file.write(b"\xff" * 4096)
         before = path.stat()
         monkey = pytest.MonkeyPatch()
-        monkey.setattr("sysadmd.store.CHECKED_AT_START", 0)
+        monkey.setattr("sysadmd.schema.CHECKED_AT_START", 0)
         async with opened(path) as (store, _):
             monkey.undo()
             assert store.health is None
