@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 # The position here is a system's number in the database, and the place of its count in every
-# stored place and cursor: neither order nor length changes without a migration of both.
+# stored place and cursor: a further one is put at the end, and no order ever changes.
 SYSTEMS: Final[tuple[str, ...]] = ("dispatcher", "life-preserver", "system-state")
 CATEGORIES: Final = ((9, "Urgent"), (6, "Critical"), (3, "Warning"), (0, "Information"))
 

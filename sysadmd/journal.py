@@ -1,10 +1,16 @@
 """The event journal: one order of everything that was told. Rows and cursors; no wire.
 
 Events have a global `seq` without holes. Retention takes the oldest first, so what is pruned
-is always a prefix of the journal. Each event carries its *place*: its seq and, for every
-system, how many events that system had had by then. Two places therefore tell exactly how many
-events of any set of systems lie between them, even when the events themselves are gone.
+is always a prefix of the journal. Each event carries its *place*: its seq, for every system how
+many events that system had had by then, and its mark (sysadmd/chain.py). Two places therefore
+tell exactly how many events of any set of systems lie between them, even when the events
+themselves are gone, and a place of another history is recognised.
+
+An event's `time` is never below its predecessor's: where the wall clock was set back, what it
+said is kept beside it.
 """
+
+# ruff: noqa: S608 - the texts of queries are put together of constants alone
 
 from __future__ import annotations
 
@@ -17,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from sysadmd import chain
 from sysadmd.errors import BadRequest
 from sysadmd.events import SYSTEMS
 
@@ -28,7 +35,7 @@ SCHEMA: Final = (
     );
     CREATE TABLE events (
         seq INTEGER PRIMARY KEY,
-        time INTEGER NOT NULL,          -- ms since 1970, wall clock
+        time INTEGER NOT NULL,          -- ms since 1970
         system INTEGER NOT NULL,
         place TEXT NOT NULL,
         body BLOB NOT NULL              -- JSON
@@ -40,26 +47,46 @@ SCHEMA: Final = (
         place TEXT NOT NULL
     );
     """,
+    # Places get their marks from here on; `time` has no step back any more.
+    """
+    ALTER TABLE events ADD COLUMN wall INTEGER; -- what the wall clock said, if not `time`
+    ALTER TABLE events ADD COLUMN format INTEGER NOT NULL DEFAULT 1; -- of the body
+    UPDATE events SET wall = events.time, time = top.highest FROM (
+        SELECT seq, time, max(time) OVER (ORDER BY seq) AS highest FROM events
+    ) AS top WHERE top.seq = events.seq AND top.highest > events.time;
+    ALTER TABLE pruned ADD COLUMN time INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
+# What bodies are like today. None is ever rewritten: its mark covers it. Who changes what they
+# are like counts this up, and reads all that were.
+FORMAT: Final = 1
+
 _CURSOR = re.compile(
-    r"([0-9a-f]{16}):([0-9]{1,18}):([0-9]{1,18}(?:\.[0-9]{1,18}){0,9})", re.ASCII
+    r"([0-9a-f]{16}):([0-9]{1,18}:[0-9]{1,18}(?:\.[0-9]{1,18}){0,9}(?::[\w-]{22})?)", re.ASCII
 )
+_COLUMNS: Final = "seq, time, system, place, body, wall, format"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A position in the journal: `seq`, and the number of events of each system up to it."""
+    """A position in the journal: `seq`, and the number of events of each system up to it.
+
+    A system that came later has had none by then. mark: of the event there, "" for one that was
+    told before there were marks.
+    """
 
     seq: int
     counts: tuple[int, ...]
+    mark: str = ""
 
     def count(self, systems: Iterable[int]) -> int:
         """How many events of these systems stand at or before this place."""
-        return sum(self.counts[system] for system in systems)
+        return sum(self.counts[system] for system in systems if system < len(self.counts))
 
     def __str__(self) -> str:
-        return f"{self.seq}:{'.'.join(map(str, self.counts))}"
+        end = f":{self.mark}" if self.mark else ""
+        return f"{self.seq}:{'.'.join(map(str, self.counts))}{end}"
 
 
 START: Final = Place(0, (0,) * len(SYSTEMS))
@@ -67,18 +94,30 @@ START: Final = Place(0, (0,) * len(SYSTEMS))
 
 def parse_place(text: str) -> Place:
     """The inverse of `str(place)`; only for text that this module wrote."""
-    seq, _, counts = text.partition(":")
-    return Place(int(seq), tuple(map(int, counts.split("."))))
+    seq, counts, *mark = text.split(":")
+    numbers = tuple(map(int, counts.split(".")))
+    return Place(int(seq), numbers, mark[0] if mark else "")
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One stored fact. `place` is the text of its Place, ready for a cursor; `body` is JSON."""
+    """One stored fact. `place` is the text of its Place, ready for a cursor; `body` is JSON.
+
+    time: ms since 1970, never below the event's before it; wall: what the wall clock said, if
+    that is something else.
+    """
 
     seq: int
     time: int
     system: int
     place: str
     body: bytes
+    wall: int | None = None
+    format: int = FORMAT
+
+
+def said(place: str, time: int, wall: int | None, system: int, format: int = FORMAT) -> str:
+    """All of an event but its body, as its mark covers it. place: without the mark."""
+    return f"{place} {time} {'' if wall is None else wall} {system} {format}"
 
 
 @dataclass(slots=True)
@@ -99,6 +138,13 @@ Note = Callable[[Transaction], object]
 
 def no_note(*_: object) -> None:
     """Nothing more is to be committed."""
+
+
+def renew_epoch(db: Connection) -> str:
+    """Another birth mark: no cursor of before is taken any more. Returns it."""
+    epoch = secrets.token_hex(8)
+    db.execute("UPDATE journal SET epoch = ?", (epoch,))
+    return epoch
 
 
 def ensure_epoch(db: Connection) -> str:
@@ -124,26 +170,38 @@ def append_many(
 ) -> list[Event]:
     """Add several events of one system and moment, in this order."""
     number = SYSTEMS.index(system)
-    last = head(change.db)
-    counts = list(last.counts)
-    time = round(at * 1000)
+    now = round(at * 1000)
+    time, before = _newest(change.db)
+    wall = None if now >= time else now
+    time = max(time, now)
+    mark, salt = before.mark, chain.salt()
+    counts = [before.count((each,)) for each in range(len(SYSTEMS))]
     events: list[Event] = []
-    for seq, body in enumerate(bodies, last.seq + 1):
+    for seq, body in enumerate(bodies, before.seq + 1):
         counts[number] += 1
         place = f"{seq}:{'.'.join(map(str, counts))}"
-        events.append(Event(seq, time, number, place, body))
+        mark = chain.mark(mark, salt, said(place, time, wall, number), body)
+        events.append(Event(seq, time, number, f"{place}:{mark}", body, wall))
     change.db.executemany(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-        [(e.seq, e.time, e.system, e.place, e.body) for e in events],
+        f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(e.seq, e.time, e.system, e.place, e.body, e.wall, e.format) for e in events],
     )
     change.events += events
     return events
 
 
+def _newest(db: Connection) -> tuple[int, Place]:
+    """Time and place of the newest event, kept or pruned; 0 and START: there was none."""
+    row = (
+        db.execute("SELECT time, place FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        or db.execute("SELECT time, place FROM pruned ORDER BY seq DESC LIMIT 1").fetchone()
+    )
+    return (row[0], parse_place(row[1])) if row else (0, START)
+
+
 def head(db: Connection) -> Place:
     """The place of the newest event."""
-    row = db.execute("SELECT place FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-    return parse_place(row[0]) if row else pruned(db)
+    return _newest(db)[1]
 
 
 def pruned(db: Connection) -> Place:
@@ -179,7 +237,7 @@ def last_before(db: Connection, systems: Iterable[int], seq: int) -> Place | Non
 def last_event(db: Connection, system: str, seq: int) -> Event | None:
     """The newest kept event of a system at or before `seq`."""
     row = db.execute(
-        "SELECT seq, time, system, place, body FROM events"
+        f"SELECT {_COLUMNS} FROM events"
         " WHERE system = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
         (SYSTEMS.index(system), seq),
     ).fetchone()
@@ -192,14 +250,13 @@ def read_after(
     """At most `limit` events of these systems with seq < event.seq <= upto, oldest first."""
     if len(systems) == len(SYSTEMS):
         rows = db.execute(
-            "SELECT seq, time, system, place, body FROM events"
-            " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+            f"SELECT {_COLUMNS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
             (seq, upto, limit),
         )
     else:
         # One index range per system, merged: a rare system is found without reading the others.
         each = " UNION ALL ".join(
-            "SELECT * FROM (SELECT seq, time, system, place, body FROM events"
+            f"SELECT * FROM (SELECT {_COLUMNS} FROM events"
             " WHERE system = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?)"
             for _ in systems
         )
@@ -208,11 +265,17 @@ def read_after(
     return [Event(*row) for row in rows]
 
 
-def seq_before(db: Connection, time: int) -> int:
-    """A seq below that of every event told at or after `time` (ms since 1970), and near it.
+def all_events(db: Connection) -> Iterator[Event]:
+    """Those that are kept, oldest first, read as they are taken."""
+    for row in db.execute(f"SELECT {_COLUMNS} FROM events ORDER BY seq"):
+        yield Event(*row)
 
-    Events are in order of time but for steps of the clock; a binary search finds the place as
-    long as it did not step, and else errs by what it stepped over.
+
+def seq_before(db: Connection, time: int) -> int:
+    """The highest seq that is below that of every event told at or after `time`.
+
+    time: ms since 1970, by the journal's time, and so by the wall clock too, which is never
+    ahead of that.
     """
     low, high = pruned(db).seq, head(db).seq
     while low < high:
@@ -229,12 +292,15 @@ def prune(db: Connection, upto: int) -> int:
     """Take every event with seq <= upto out of the journal; returns how many went."""
     for system in range(len(SYSTEMS)):
         row = db.execute(
-            "SELECT seq, place FROM events WHERE system = ? AND seq <= ?"
+            "SELECT seq, place, time FROM events WHERE system = ? AND seq <= ?"
             " ORDER BY seq DESC LIMIT 1",
             (system, upto),
         ).fetchone()
         if row:
-            db.execute("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?)", (system, *row))
+            db.execute(
+                "INSERT OR REPLACE INTO pruned (system, seq, place, time) VALUES (?, ?, ?, ?)",
+                (system, *row),
+            )
     return db.execute("DELETE FROM events WHERE seq <= ?", (upto,)).rowcount
 
 
@@ -255,23 +321,52 @@ def format_cursor(epoch: str, place: str) -> str:
 def parse_cursor(db: Connection, epoch: str, text: str) -> Place:
     """The place that a client's cursor names.
 
-    Raises: BadRequest if it is malformed, of another journal, or ahead of this one.
+    Raises: BadRequest if it is malformed, of another journal or another history of this one, or
+    ahead of it.
     """
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise BadRequest("since is not a cursor; take one from a reply or an event's frame")
     if match[1] != epoch:
         raise BadRequest(
-            "since is a cursor of another database; start again with a snapshot or 'oldest'"
+            "since is a cursor of another database, or of before a backup was restored; start"
+            " again with a snapshot or 'oldest'"
         )
-    place = parse_place(f"{match[2]}:{match[3]}")
-    if len(place.counts) != len(SYSTEMS) or sum(place.counts) != place.seq:
+    place = parse_place(match[2])
+    if len(place.counts) > len(SYSTEMS) or sum(place.counts) != place.seq:
         raise BadRequest("since is not a cursor of this database; take one from a frame")
     if place.seq > head(db).seq:
-        raise BadRequest("since is ahead of the newest event; it was not made by this database")
-    row = db.execute("SELECT place FROM events WHERE seq = ?", (place.seq,)).fetchone()
-    gone = pruned(db)
-    honest = row[0] == str(place) if row else all(map(int.__le__, place.counts, gone.counts))
-    if not honest:
-        raise BadRequest("since is not a cursor of this database; take one from a frame")
+        raise BadRequest(
+            "since is ahead of the newest event: it was not made by this database, or that was"
+            " put back to an earlier time; start again with a snapshot or 'oldest'"
+        )
+    ours = _is_ours(db, place)
+    # Of most that are gone only the counts can be compared.
+    if ours is None:
+        ours = all(map(int.__le__, place.counts, pruned(db).counts))
+    if not ours:
+        raise BadRequest(
+            "since names an event that this database does not have: it is of another one, or"
+            " this one was put back to an earlier time and went on from there; start again with"
+            " a snapshot or 'oldest'"
+        )
     return place
+
+
+def is_known(db: Connection, place: Place) -> bool:
+    """Is the place that a cursor names known to be one of this history?
+
+    Of most events that retention took it is not.
+    """
+    return bool(_is_ours(db, place))
+
+
+def _is_ours(db: Connection, place: Place) -> bool | None:
+    """Is it the place of an event of ours? None: that is gone, and its mark with it."""
+    if place.seq == 0:
+        return not place.mark
+    row = (
+        db.execute("SELECT place FROM events WHERE seq = ?", (place.seq,)).fetchone()
+        or db.execute("SELECT place FROM pruned WHERE seq = ?", (place.seq,)).fetchone()
+    )
+    return parse_place(row[0]) == place if row else None

@@ -80,6 +80,7 @@ class Subscribe:
         """Without a pause: what is subscribed gives out events meanwhile."""
         store, subscriber = self._sources.store, session.subscriber
         openings: deque[Opening] = deque()
+        known = True
         if since is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
             start, openings = subscriber.tail.place, subscriber.tail.openings
@@ -90,12 +91,13 @@ class Subscribe:
             start = taken.place if taken is not None else self._sources.hub.head
         else:
             start = journal.parse_cursor(store.reader, store.epoch, str(since))
+            known = journal.is_known(store.reader, start)
         form = Form(session.dialect, True, system_numbers(names))
         prev = _prev(store, form, start)
         if taken is not None:
             openings.append(Opening(self._snapshots, taken, session.dialect.event_id, prev))
         cursor = journal.format_cursor(store.epoch, str(start))
-        subscriber.subscribe(Tail(self._sources, form, start, prev, openings))
+        subscriber.subscribe(Tail(self._sources, form, start, prev, openings, known=known))
         return Reply({"subscribe": names, "cursor": cursor, "prev": prev})
 
     def _current(self, form: Form, place: int, names: list[str]) -> tuple[bytes, ...]:

@@ -149,13 +149,15 @@ class Logs:
         return told, after if events else -1
 
     def _line(self, look: _Look, event: Event) -> _Line | None:
-        if not look.first <= event.time <= look.last:
+        # Where the clock was set back, both count: when it was, and what the clock said.
+        told = event.time if event.wall is None else event.wall
+        if not any(look.first <= time <= look.last for time in (told, event.time)):
             return None
         renderer, ends = self._renderer, look.name == "dispatcher"
         if LOGS[look.name] == "dispatcher" and not renderer.notable(event, finished=ends):
             return None
         args = renderer.args(event, look.dialect, REPLY_SIZE)
-        return _Line(event.seq, event.time, _details(args) if ends else msgspec.Raw(args))
+        return _Line(event.seq, told, _details(args) if ends else msgspec.Raw(args))
 
 
 def _size(line: _Line) -> int:

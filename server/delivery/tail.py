@@ -69,8 +69,13 @@ class Tail:
         start: Place,
         prev: str,
         openings: deque[Opening] | None = None,
+        *,
+        known: bool = True,
     ) -> None:
-        """It goes on behind `start`; openings: frames before its events."""
+        """It goes on behind `start`; openings: frames before its events.
+
+        known: `start` is a place of this history, for sure.
+        """
         self._sources = sources
         self._hub = sources.hub
         self._channel: Channel | None = None
@@ -78,6 +83,7 @@ class Tail:
         self.openings = deque[Opening]() if openings is None else openings
         self.form = form
         self._start = start
+        self._known = known
         # The last event given out (or passed), and its cursor as these systems' chain has it.
         self._place = start
         self.prev = prev
@@ -90,7 +96,7 @@ class Tail:
 
     def widened(self, form: Form, prev: str) -> Tail:
         """A tail for other systems that goes on here."""
-        return Tail(self._sources, form, self._place, prev, self.openings)
+        return Tail(self._sources, form, self._place, prev, self.openings, known=self._known)
 
     @property
     def ledger(self) -> Ledger:
@@ -174,8 +180,11 @@ class Tail:
         systems = self.form.systems
         lost = gone.place.count(systems) - self._place.count(systems)
         self._place = gone.place
-        if lost == 0:
+        if lost == 0 and self._known:
             return b""
+        # What the client has seen may be of another history: that some is missing is told even
+        # if none can be counted.
+        self._known = True
         self._gapped += lost
         if not self.form.extended:
             raise EventsLost(f"{lost} events were removed by retention before they were taken")

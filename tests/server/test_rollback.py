@@ -1,0 +1,90 @@
+"""The state directory put back to an earlier time by hand: no client is left in the dark."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.kit import QUIET, Daemon, wait_for
+from tests.kit.state_file import append_events, line
+
+LP = ["life-preserver"]
+
+
+def told(daemon: Daemon, numbers: Iterable[int], system: str = "life-preserver") -> None:
+    append_events(daemon.state_dir, ((system, line(number), time.time()) for number in numbers))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    """Stopped; five events, of which there is a copy, then twenty more."""
+    made = Daemon(tmp_path / "state", QUIET + '[retention]\nevents_size = "64KiB"\n')
+    made.start().stop()
+    told(made, range(5))
+    shutil.copytree(made.state_dir, tmp_path / "copy", ignore=shutil.ignore_patterns("keeper"))
+    told(made, range(5, 25))
+    return made
+
+
+def newest(daemon: Daemon) -> str:
+    with daemon, daemon.client() as client:
+        reply = client.ask("events", "subscribe", {"systems": LP, "since": "now"})
+        return str(reply["cursor"])
+
+
+def put_back(daemon: Daemon) -> None:
+    shutil.rmtree(daemon.state_dir)
+    shutil.copytree(daemon.state_dir.with_name("copy"), daemon.state_dir)
+
+
+@pytest.mark.parametrize("since_then", [0, 3, 20, 40])
+def test_a_cursor_of_the_time_that_was_lost_is_refused(daemon: Daemon, since_then: int) -> None:
+    cursor = newest(daemon)
+    put_back(daemon)
+    told(daemon, range(5, 5 + since_then))
+    with daemon, daemon.client() as client:
+        args = {"systems": LP, "since": cursor}
+        refused = client.ask_raw("events", "subscribe", args)["args"]
+        assert refused["code"] == 400
+        assert "start again with a snapshot" in refused["detail"]
+        # The way on.
+        reply = client.ask("events", "subscribe", {**args, "since": "oldest"})
+        assert reply["cursor"].split(":")[0] == cursor.split(":")[0]
+        messages = [client.event()["args"]["message"] for _ in range(5 + since_then)]
+        assert messages == [f"m{n}" for n in range(5 + since_then)]
+
+
+def test_a_cursor_of_before_the_copy_is_good(daemon: Daemon) -> None:
+    put_back(daemon)
+    cursor = newest(daemon)
+    told(daemon, [77])
+    with daemon, daemon.client() as client:
+        client.ask("events", "subscribe", {"systems": LP, "since": cursor})
+        assert client.event()["args"]["message"] == "m77"
+
+
+def test_where_nobody_can_tell_any_more_a_gap_is_told(daemon: Daemon) -> None:
+    """As many events as the client has had, but others; they are gone, and so are the marks."""
+    cursor = newest(daemon)
+    put_back(daemon)
+    told(daemon, range(5), "system-state")
+    told(daemon, range(100, 120))
+    told(daemon, range(2000), "system-state")
+    with daemon:
+        wait_for(lambda: "retention took" in daemon.log.read_text(), "retention")
+        with daemon.client() as client:
+            reply = client.ask("events", "subscribe", {"systems": LP, "since": cursor})
+            gap = client.event()
+            assert (gap["name"], gap["args"]["count"]) == ("gap", 0)
+            assert gap["args"]["from"] == gap["prev"] == reply["prev"]
+            assert gap["cursor"] == gap["args"]["to"]
+        with daemon.client() as client:
+            # Once it was told, all is known.
+            reply = client.ask("events", "subscribe", {"systems": LP, "since": gap["cursor"]})
+            assert reply["prev"] == gap["cursor"]
+            client.ask("rpc", "identify")
+            assert client.events == []
