@@ -14,7 +14,7 @@ import queue
 import sqlite3
 import time
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any, Final, TypeVar
 from sysadmd import journal, schema
 from sysadmd.apart import lasting
 from sysadmd.backoff import backoff
-from sysadmd.errors import StoreDamaged, StoreFull
-from sysadmd.journal import Event, Transaction
+from sysadmd.errors import StoreDamaged, StoreFull, StoreLost
+from sysadmd.journal import Event, Transaction, parse_place
 from sysadmd.mishaps import COMPLAINTS, WordedConnection, find_damage, translate
 from sysadmd.reading import Reading
 from sysadmd.schema import Schemas
@@ -76,14 +76,15 @@ class Store:
         self.returned: Callable[[], None] = lambda: None
         contents = (path, path.with_name(path.name + "-wal"))
         files = (*contents, path.with_name(path.name + "-shm"), *beside)
-        # The writer's, as are the next four: what it and nobody else has written last; when it
+        # The writer's, as are the next five: what it and nobody else has written last; when it
         # looks at all the files again; what it has found wrong with that; why it keeps nothing
-        # since its files are not as they were, which others read.
+        # since its files are not as they were, which others read; where the newest event is.
         self._files = Whereabouts((path.parent, *files), contents)
         self._stamp = self._files.stamp()
         self._look_at = 0.0
-        self._unsound: tuple[Stamp, str] | None = None
+        self._unsound: tuple[Stamp, StoreFull] | None = None
         self._lost: str | None = None
+        self._head = journal.head(writer)
         # The first damage that was met: it does not pass by itself.
         self._damage: str | None = None
         # For the event loop's short reads; never sees what is not committed.
@@ -260,16 +261,37 @@ class Store:
             return
         if self._unsound is None or self._unsound[0] != stamp:
             self._unsound = None
-            found = find_damage(self.path)
+            found = find_damage(self.path) or self._find_another_time()
             if isinstance(found, StoreDamaged):
-                self._unsound = stamp, str(found)
-            elif found is not None:
+                found = StoreDamaged(f"another program has written to {found}")
+            elif found is not None and not isinstance(found, StoreLost):
                 raise found
+            self._unsound = (stamp, found) if found is not None else None
         if self._unsound is not None:
-            raise StoreDamaged(f"another program has written to {self._unsound[1]}")
+            told = self._unsound[1]
+            raise type(told)(str(told))
         self._stamp = stamp
         log.warning(
             "another program has written to %s while it was in use; it is sound", self.path
+        )
+
+    def _find_another_time(self) -> StoreLost | None:
+        """Has it been put back, and our newest event is not its newest any more?
+
+        All that is in memory then belongs to a history that is gone.
+        """
+        try:
+            with closing(sqlite3.connect(self.path)) as fresh:
+                head = journal.head(fresh)
+        except COMPLAINTS as error:
+            raise self._translate(error) from error
+        if head == self._head:
+            return None
+        return StoreLost(
+            f"{self.path} was put back to an earlier time, or replaced, while it was in use:"
+            f" its newest event is {head.seq}, ours was {self._head.seq}. Nothing can be kept"
+            " before the daemon is stopped and started again; what happened in between is in"
+            " no history"
         )
 
     def _translate(self, error: BaseException) -> BaseException:
@@ -305,6 +327,8 @@ class Store:
                     results.append((change, None, self._translate(error)))
                 db.execute("RELEASE change")
             db.execute("COMMIT")
+            if events:
+                self._head = parse_place(events[-1].place)
             if wiped and math.isinf(self._scrub_at):
                 self._scrubs = backoff(SCRUB_AFTER, LONGEST_SCRUB)
                 self._scrub_at = time.monotonic() + next(self._scrubs)

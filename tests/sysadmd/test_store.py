@@ -427,6 +427,35 @@ def test_what_another_program_writes_counts_if_it_is_sound(
     asyncio.run(body())
 
 
+def test_nothing_is_kept_in_a_history_that_is_not_ours_any_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "s.db"
+
+    async def body() -> None:
+        async with opened(path) as (store, _):
+            for x in range(5):
+                await store.write(adding(x))
+            with (
+                closing(sqlite3.connect(path)) as live,
+                closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+            ):
+                live.backup(copy)
+                await store.write(adding(5))
+                # As `sqlite3 state.db ".restore copy.db"` does.
+                copy.backup(live)
+            for _ in range(2):
+                with pytest.raises(StoreLost, match="newest event is 5, ours was 6"):
+                    await store.write(adding(6))
+            assert "stopped and started again" in str(store.health)
+            assert caplog.text.count("every change is refused") == 1
+        async with opened(path) as (store, told):
+            await store.write(adding(7))
+            assert [event.seq for event in told] == [6]
+
+    asyncio.run(body())
+
+
 def test_damage_is_told_in_words_to_who_meets_it(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
 
