@@ -238,21 +238,23 @@ class Mover:
             step.start(queues, starting)
             return step.outcome
 
+        def committed(outcome: Outcome) -> None:
+            for uid in endings:
+                del self._endings[uid]
+            del self._findings[: len(findings)]
+            del self._unsent[: len(unsent)]
+            self._remember(outcome, link)
+            for entry in facts:
+                tender.worked_in(entry)
+
         try:
-            outcome = await self._site.store.write(change)
+            await self._site.store.write(change, committed)
         except StoreFull:
             for entry in facts:
                 pair = tender.pairs[entry.keeper]
                 pair.settle |= entry.pair is not Pair.STARTS
                 pair.dead |= entry.pair is Pair.DEAD
             raise
-        for uid in endings:
-            del self._endings[uid]
-        del self._findings[: len(findings)]
-        del self._unsent[: len(unsent)]
-        self._remember(outcome, link)
-        for entry in facts:
-            tender.worked_in(entry)
 
     def _is_this_boot(self, mark: str) -> bool:
         return is_same_boot(mark, self._site.boot_id)

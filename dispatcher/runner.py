@@ -270,17 +270,10 @@ class Dispatcher:
         await self._change(change, lambda _: self._mover.paused(queue, paused))
 
     async def _change(self, change: Callable[[Transaction], T], then: Callable[[T], None]) -> T:
-        """Commit a change; `then` brings the memory up to it, whether or not anyone waits."""
+        """Commit a change; `then` brings the memory up to it. Raises: Stopping, StoreFull."""
         if self.stopping:
             raise Stopping("the daemon is going down; ask again when it is back")
-        done = self._site.store.begin_write(change)
-
-        def committed(done: asyncio.Future[T]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                then(done.result())
-
-        done.add_done_callback(committed)
-        return await asyncio.shield(done)
+        return await self._site.store.write(change, then)
 
     def _check_queue(self, queue: str | None) -> None:
         lane = self._mover.queues.lanes.get(queue)

@@ -79,16 +79,18 @@ class Watcher:
         def change(change: Transaction) -> list[tuple[int, int | None]]:
             return [(uid, transitions.mark(change, uid, "timed-out")) for uid in due]
 
+        def committed(marked: list[tuple[int, int | None]]) -> None:
+            for uid, n in marked:
+                if n is not None:
+                    self._killer.kill(uid, n)
+
         try:
-            marked = await self._site.store.write(change)
+            await self._site.store.write(change, committed)
         except StoreFull:
             for uid in due:
                 self._mover.decide(uid, Ending("timed-out"))
                 self._killer.kill(uid, self._mover.running[uid].n)
             raise
-        for uid, n in marked:
-            if n is not None:
-                self._killer.kill(uid, n)
 
     async def _tell_progress(self) -> None:
         grown = [entry for job in self._mover.running.values() if (entry := self._grown(job))]

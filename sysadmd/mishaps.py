@@ -34,7 +34,16 @@ def translate(error: BaseException, path: Path) -> BaseException:
     elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _OURS):
         told = _told(error, path)
     else:
+        return bearable(error)
+    told.__cause__ = error
+    return told
+
+
+def bearable(error: BaseException) -> BaseException:
+    """As a future takes it, for it takes no StopIteration: a `next` that found nothing."""
+    if not isinstance(error, StopIteration):
         return error
+    told = RuntimeError(repr(error))
     told.__cause__ = error
     return told
 

@@ -1,7 +1,8 @@
 """The state file: one SQLite database, one writer thread, many changes to a disk sync.
 
 A change is a function that takes a Transaction. Changes that arrive together are committed
-together; each stands or falls alone (savepoint). Nobody hears of a change before its commit.
+together; each stands or falls alone (savepoint). Nobody hears of a change before its commit,
+and what follows it in memory is handed in with it.
 The rooms above own their tables: they hand in their schema steps when the store is opened.
 """
 
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sysadmd import journal, schema
+from sysadmd import journal, mishaps, schema
 from sysadmd.apart import lasting
 from sysadmd.backoff import backoff
 from sysadmd.errors import StoreDamaged, StoreFull, StoreLost
@@ -52,12 +53,19 @@ LOOK: Final = 2.0
 SCRUB_AFTER: Final = 1.0
 LONGEST_SCRUB: Final = 10.0
 
+
+class MemoryBehind(Exception):
+    """A change is on disk, and what follows it in memory has failed: a defect. Whatever its
+    cause, this is no SysadmdError: who asked would take it for a refusal."""
+
+
 SCHEMAS: Final[Schemas] = {"journal": journal.SCHEMA}
 
 
 @dataclass(slots=True)
 class _Change:
     run: Callable[[Transaction], Any]
+    then: Callable[[Any], object] | None
     done: asyncio.Future[Any]
 
 
@@ -107,22 +115,28 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._thread = lasting(self._write_all, "store writer")
 
-    async def write(self, change: Callable[[Transaction], T]) -> T:
+    async def write(
+        self, change: Callable[[Transaction], T], then: Callable[[T], object] | None = None
+    ) -> T:
         """Run `change` in the writer thread; returns its result once it is on disk.
 
         The change must not wait for anything. An exception of it undoes it alone and is raised
-        here. Raises: StoreFull when the disk takes nothing, the file is locked, damaged, or
-        not the one at its path.
+        here. then: brings the memory up to it: called with the result on the event loop, in the
+        order of commits, before anybody goes on who waits for one, also if nobody does. An
+        exception of it is a defect, which `watch` raises. Raises: StoreFull when the disk takes
+        nothing, the file is locked, damaged, or not the one at its path; MemoryBehind.
         """
-        return await self.begin_write(change)
+        return await self.begin_write(change, then)
 
-    def begin_write(self, change: Callable[[Transaction], T]) -> asyncio.Future[T]:
+    def begin_write(
+        self, change: Callable[[Transaction], T], then: Callable[[T], object] | None = None
+    ) -> asyncio.Future[T]:
         """As `write`, but queued at once: changes are committed in the order of these calls."""
         done: asyncio.Future[T] = self._loop.create_future()
         if not self._waiting:
             self._moved = time.monotonic()
         self._waiting += 1
-        self._changes.put(_Change(change, done))
+        self._changes.put(_Change(change, then, done))
         return done
 
     @property
@@ -167,7 +181,7 @@ class Store:
         return reader
 
     async def watch(self) -> None:
-        """Return never. Raises: whatever defect has ended the writing, or the telling.
+        """Return never. Raises: whatever defect has ended the writing, or what follows it.
 
         Who has heard of it must end: what comes next would be lost, a new start loses nothing.
         """
@@ -247,7 +261,7 @@ class Store:
         if self._lost is not None:
             self._lost = None
             log.info("the state directory's files are there again; changes are kept again")
-            self._loop.call_soon_threadsafe(lambda: self.returned())
+            self._loop.call_soon_threadsafe(self.soundly, lambda: self.returned())
 
     def _remember(self) -> None:
         """The files are as we have left them."""
@@ -349,27 +363,47 @@ class Store:
         events: list[Event],
         trouble: str | None,
     ) -> None:
-        self.trouble = trouble
-        self._waiting -= len(results)
-        self._moved = time.monotonic()
-        for change, result, error in results:
-            if change.done.cancelled():
-                continue
-            if error is None:
-                change.done.set_result(result)
-            else:
-                change.done.set_exception(error)
-        if events:
-            try:
+        try:
+            self.trouble = trouble
+            self._waiting -= len(results)
+            self._moved = time.monotonic()
+            for change, result, error in results:
+                self._settle(change, result, error)
+            if events:
                 self.publish(events)
-            except Exception as error:  # noqa: BLE001 - handed to `watch`
-                self.give_up(error)
+        except Exception as error:  # noqa: BLE001 - handed to `watch`
+            self._break(error, [change for change, _, _ in results])
+
+    def _settle(self, change: _Change, result: Any, error: BaseException | None) -> None:
+        """Let follow what follows a change. If that fails, who waits is told no result, which
+        may promise what is not so: he is as after a kill at this moment."""
+        try:
+            if error is None and change.then is not None:
+                change.then(result)
+        except Exception as raised:  # noqa: BLE001 - handed to `watch`
+            error = MemoryBehind("a change is on disk, and what follows it has failed")
+            error.__cause__ = raised
+            self.give_up(error)
+        if change.done.cancelled():
+            return
+        if error is None:
+            change.done.set_result(result)
+        else:
+            change.done.set_exception(error)
+
+    def soundly(self, call: Callable[..., object], *args: Any) -> None:
+        """Call this, which follows a commit, too: an exception of it is a defect."""
+        try:
+            call(*args)
+        except Exception as error:  # noqa: BLE001 - handed to `watch`
+            self.give_up(error)
 
     def give_up(self, error: Exception) -> None:
-        """A defect in telling: what comes next would be lost, so `watch` raises it."""
+        """A defect after a commit: what comes next would be lost, so `watch` raises it."""
         self._break(error, ())
 
     def _break(self, error: BaseException, group: Sequence[_Change]) -> None:
+        error = mishaps.bearable(error)
         self.trouble = f"a defect: {error!r}"
         for change in group:
             if not change.done.done():

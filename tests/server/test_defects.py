@@ -1,11 +1,13 @@
-"""A defect that one client meets ends that client's connection, and nothing else."""
+"""A defect that one client meets ends that client's connection, and nothing else; one that
+leaves the memory behind the disk ends the daemon, and the next start goes by the disk."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.kit import QUIET, Daemon
+from tests.kit import QUIET, Client, Daemon, wait_for
 
 # What is broken in the daemon before it starts, and what meets it: a reply can't be written, a
 # request not taken, a part of a login fails for which nobody waits.
@@ -29,6 +31,60 @@ def test_a_defect_met_by_one_request_is_its_own(
             client.close()
         assert daemon.is_up
         assert "Traceback" in daemon.log.read_text()
+
+
+# What is broken of the daemon's memory, what is committed before that is met, and what then
+# becomes of a job.
+AFTER: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
+    "submit": ("accepted", {"job": {"id": "next", "commands": ["true"]}}, "next", "succeeded"),
+    "kill": ("withdrawn", {"job_id": "waits"}, "waits", "killed"),
+    "pause": ("paused", {"queue": "iocage_queue"}, "held", None),
+    "resume": ("paused", {"queue": "pkg_queue"}, "waits", "succeeded"),
+}
+
+
+def ask(client: Client, action: str, **args: Any) -> Any:
+    return client.ask("rpc", "dispatcher", {"action": action, **args})
+
+
+def submit(client: Client, id: str, queue: str) -> None:
+    ask(client, "submit", job={"id": id, "queue": queue, "commands": ["true"]})
+
+
+def result(client: Client, id: str) -> str | None:
+    found: str | None = ask(client, "show", job_id=id)["job"]["result"]
+    return found
+
+
+@pytest.mark.parametrize("action", AFTER)
+def test_a_defect_in_what_follows_a_commit_ends_the_daemon_and_loses_nothing(
+    tmp_path: Path, action: str
+) -> None:
+    name, args, id, becomes = AFTER[action]
+    state_dir = tmp_path / "state"
+    with Daemon(state_dir, QUIET) as daemon, daemon.client() as client:
+        ask(client, "pause", queue="pkg_queue")
+        submit(client, "waits", "pkg_queue")
+    before = f"import dispatcher.advance as it; it.Mover.{name} = lambda *_: 1 / 0"
+    with Daemon(state_dir, QUIET, before=before) as daemon:
+        client = daemon.client()
+        # It is told no result, which might promise what is not so.
+        with pytest.raises(ConnectionClosed):
+            ask(client, action, **args)
+        assert daemon.wait() == 1
+        said = daemon.log.read_text()
+        for word in ("critical server.daemon: stopped by a defect", "ZeroDivisionError"):
+            assert word in said
+    with Daemon(state_dir, QUIET) as daemon, daemon.client() as client:
+        if action == "pause":
+            submit(client, "held", "iocage_queue")
+        if action != "resume":
+            ask(client, "resume", queue="pkg_queue")
+        # What is not paused has begun when this has.
+        submit(client, "last", "pkg_queue")
+        wait_for(lambda: result(client, "last"), "the end of the last job")
+        wait_for(lambda: becomes is None or result(client, id), f"the end of {id}")
+        assert result(client, id) == becomes
 
 
 def test_long_requests_of_many_are_answered_each_in_its_turn(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sysadmd import journal
 from sysadmd.errors import BadRequest, StoreDamaged, StoreFull, StoreLost, StoreUnusable
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
-from sysadmd.store import Store, open_store
+from sysadmd.store import MemoryBehind, Store, open_store
 from sysadmd.whereabouts import Whereabouts
 from tests.kit import wait_for
 from tests.kit.disks import fill, small_disk
@@ -37,6 +37,24 @@ async def opened(path: Path) -> AsyncGenerator[tuple[Store, list[Event]], None]:
         yield store, told
     finally:
         store.close()
+
+
+@asynccontextmanager
+async def one_commit(store: Store) -> AsyncGenerator[None, None]:
+    """What is begun within is committed together."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(change: Transaction) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    held = store.begin_write(hold)
+    await asyncio.to_thread(begun.wait, 20)
+    try:
+        yield
+    finally:
+        go_on.set()
+        await held
 
 
 def add(change: Transaction, x: int, system: str = "dispatcher") -> int:
@@ -169,6 +187,104 @@ def test_a_defect_of_writing_or_telling_is_raised_and_leaves_nobody_waiting(
 
     asyncio.run(body(writing, "writing.db"))
     asyncio.run(body(telling, "telling.db"))
+
+
+def test_what_follows_a_change_comes_in_order_before_who_waits_goes_on(tmp_path: Path) -> None:
+    done: list[object] = []
+
+    def fail(change: Transaction) -> None:
+        raise BadRequest("no")
+
+    async def wait_for_it(store: Store, x: int) -> None:
+        done.append(("waited", await store.write(adding(x), followed)))
+
+    def followed(x: int) -> None:
+        done.append(("followed", x))
+
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            store.publish = lambda events: done.append(("told", len(events)))
+            async with asyncio.TaskGroup() as group, one_commit(store):
+                for x in range(2):
+                    group.create_task(wait_for_it(store, x))
+                await asyncio.sleep(0)
+                store.begin_write(adding(2), followed).cancel()
+                failed = store.begin_write(fail, lambda _: done.append("not kept"))
+            with pytest.raises(BadRequest):
+                await failed
+            follows = [("followed", x) for x in range(3)]
+            assert done == [*follows, ("told", 3), ("waited", 0), ("waited", 1)]
+
+    asyncio.run(asyncio.wait_for(body(), 20))
+
+
+def test_what_fails_after_a_commit_ends_the_watch_and_is_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sysadmd.store.LOOK", 0.01)
+
+    def refuse(_: object) -> None:
+        # Who asks takes it for a change that was not kept.
+        raise StoreFull("planted")
+
+    async def returned(store: Store) -> None:
+        store.returned = lambda: refuse(None)
+        aside = store.path.rename(store.path.with_name("aside"))
+        with pytest.raises(StoreLost):
+            await store.write(adding(1))
+        aside.rename(store.path)
+        with pytest.raises(StoreFull, match="planted"):
+            await store.watch()
+
+    async def followed(store: Store) -> None:
+        async with one_commit(store):
+            writes = [store.begin_write(adding(1), refuse), store.begin_write(adding(2))]
+        with pytest.raises(MemoryBehind):
+            await store.watch()
+        with pytest.raises(MemoryBehind) as behind:
+            await writes[0]
+        assert isinstance(behind.value.__cause__, StoreFull)
+        assert await writes[1] == 2
+        assert await store.read(rows) == [1, 2]
+
+    async def left(store: Store) -> None:
+        store.begin_write(adding(1), refuse).cancel()
+        with pytest.raises(MemoryBehind):
+            await store.watch()
+
+    async def settled(store: Store) -> None:
+        async with one_commit(store):
+            # What it leads to can't be told any more.
+            store.begin_write(adding(1)).set_result(1)
+            waits = store.begin_write(adding(2))
+        with pytest.raises(asyncio.InvalidStateError):
+            await store.watch()
+        await asyncio.wait([waits])
+
+    async def body(breaks: Callable[[Store], Awaitable[None]], name: str) -> None:
+        async with opened(tmp_path / name) as (store, _):
+            await asyncio.wait_for(breaks(store), 20)
+
+    for breaks in (returned, followed, left, settled):
+        asyncio.run(body(breaks, breaks.__name__))
+
+
+def test_an_iterator_that_has_ended_fails_as_any_other_defect_does(tmp_path: Path) -> None:
+    def end(_: object) -> None:
+        next(iter(()))
+
+    async def body() -> None:
+        async with opened(tmp_path / "s.db") as (store, _):
+            for waits in (store.begin_write(end), store.read(end)):
+                with pytest.raises(RuntimeError, match="StopIteration"):
+                    await waits
+            assert await store.write(adding(1)) == 1
+            store.publish = end
+            await store.write(adding(2))
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await store.watch()
+
+    asyncio.run(asyncio.wait_for(body(), 20))
 
 
 def test_a_foreign_damaged_or_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
