@@ -143,16 +143,10 @@ class Hub:
                 break
         self._slicing = bool(self._untold)
         if self._slicing:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._store.soundly, self._tell_some)
         if channels and not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush, REPLY_TURNS)
-
-    def _go_on(self) -> None:
-        try:
-            self._tell_some()
-        except Exception as error:  # noqa: BLE001 - handed to who watches the store
-            self._store.give_up(error)
+            self._loop.call_soon(self._store.soundly, self._flush, REPLY_TURNS)
 
     def _tell(self, channel: Channel, event: Event, place: Place) -> None:
         form = channel.form
@@ -168,7 +162,7 @@ class Hub:
 
     def _flush(self, turns: int) -> None:
         if turns:
-            self._loop.call_soon(self._flush, turns - 1)
+            self._loop.call_soon(self._store.soundly, self._flush, turns - 1)
             return
         self._flushing = False
         for channel in self._channels.values():

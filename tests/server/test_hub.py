@@ -74,6 +74,25 @@ def test_of_a_long_commit_only_what_a_ring_can_hold_is_made_and_the_loop_goes_on
     asyncio.run(body())
 
 
+def test_a_defect_in_waking_subscribers_ends_the_watch_of_the_store(tmp_path: Path) -> None:
+    def wake() -> None:
+        raise KeyError("a defect")
+
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+            hub = Hub(store, Counting(JobEvents(store.reader, "", tmp_path, lambda: 1024)))
+            store.publish = hub.publish
+            hub.channel(FORMS[0], hub.head, "").subscribers[wake] = None
+            await store.write(appends(1))
+            with pytest.raises(KeyError, match="a defect"):
+                await asyncio.wait_for(store.watch(), 20)
+        finally:
+            store.close()
+
+    asyncio.run(body())
+
+
 def test_a_defect_in_a_later_slice_ends_the_watch_of_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
