@@ -123,6 +123,6 @@ class Sessions:
         try:
             await self._store.write(lambda change: tokens.revoke(change, number, note))
         finally:
-            # And of those that have come meanwhile.
+            # And of those that have come meanwhile: by then it is no token any more.
             for session in self.by_token(number):
-                session.end_login(why)
+                self._store.soundly(session.end_login, why)

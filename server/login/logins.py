@@ -65,7 +65,7 @@ class Logins:
 
             await self._write(account, change)
             # And who has come by one of those tokens meanwhile.
-            self._end(account, most, REFUSED)
+            self._store.soundly(self._end, account, most, REFUSED)
         return role
 
     async def by_certificate(self, name: str, address: str) -> Login | None:

@@ -87,6 +87,23 @@ def test_a_defect_in_what_follows_a_commit_ends_the_daemon_and_loses_nothing(
         assert result(client, id) == becomes
 
 
+def test_a_defect_in_ending_who_has_a_revoked_token_ends_the_daemon(tmp_path: Path) -> None:
+    before = "import server.session as it; it.Session.end_login = lambda *_: 1 / 0"
+    with Daemon(tmp_path / "state", QUIET, before=before) as daemon:
+        add = {"action": "add", "name": "own", "role": "read"}
+        with daemon.client() as admin:
+            token = admin.ask("rpc", "tokens", add)["token"]
+        client = daemon.stranger()
+        client.ask("rpc", "auth_token", {"token": token})
+        with pytest.raises(ConnectionClosed):
+            client.ask("rpc", "tokens", {"action": "revoke", "name": "own"})
+            client.receive()
+        assert daemon.wait() == 1
+        assert "critical server.daemon: stopped by a defect" in daemon.log.read_text()
+    with Daemon(tmp_path / "state", QUIET) as daemon, daemon.stranger() as client:
+        assert client.ask_raw("rpc", "auth_token", {"token": token})["args"]["code"] == 401
+
+
 def test_long_requests_of_many_are_answered_each_in_its_turn(tmp_path: Path) -> None:
     with Daemon(tmp_path / "state", QUIET) as daemon:
         clients = [daemon.client() for _ in range(8)]

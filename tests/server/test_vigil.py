@@ -179,6 +179,25 @@ def test_a_login_by_token_or_certificate_asks_first(
         assert by_token(daemon, token) == (503 if way == "deleted" else 401)
 
 
+def test_who_may_stay_in_by_a_defect_after_its_tokens_are_gone_goes_with_the_daemon(
+    tmp_path: Path, name: str
+) -> None:
+    # Whom the first look finds is ended before the commit; then who has come meanwhile.
+    before = (
+        "import server.sessions as it; end = it.Sessions.end_account; calls = [];"
+        "it.Sessions.end_account = lambda *a: calls.append(1) or (end(*a) if len(calls) == 1"
+        " else 1 / 0)"
+    )
+    with Daemon(tmp_path / "state", QUIET + AUTH, before=before) as daemon:
+        with daemon.stranger() as client, daemon.stranger() as asker:
+            token = log_in(client, name)
+            WAYS["locked"][0](name)
+            with contextlib.suppress(ConnectionClosed):
+                asker.ask_raw("rpc", "auth_token", {"token": token})
+            assert daemon.wait() == 1
+        assert "critical server.daemon: stopped by a defect" in daemon.log.read_text()
+
+
 def test_a_token_is_renewed_for_all_its_connections(tmp_path: Path, name: str) -> None:
     auth = AUTH + "token_lifetime = 3\n"
     with (
