@@ -88,8 +88,11 @@ class Watcher:
             await self._site.store.write(change, committed)
         except StoreFull:
             for uid in due:
-                self._mover.decide(uid, Ending("timed-out"))
-                self._killer.kill(uid, self._mover.running[uid].n)
+                job = self._mover.running.get(uid)
+                # It may have ended meanwhile.
+                if job is not None:
+                    self._mover.decide(uid, Ending("timed-out"))
+                    self._killer.kill(uid, job.n)
             raise
 
     async def _tell_progress(self) -> None:
