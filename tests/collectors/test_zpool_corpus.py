@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from collectors.zpool_output import COLUMNS
 from tests.kit import Client, Daemon, wait_for
 from tests.kit.corpus import ZPOOL, expected_pools, records
-from tests.kit.pools import watching
+from tests.kit.pools import StandIn, watching
 
 
 def whole_list(record: dict[str, Any]) -> bool:
@@ -32,37 +30,8 @@ FAST = (
     *("ozfs-names-with-spaces", "ozfs-zpool-not-installed"),
 )
 
-STAND_IN = Path(__file__).with_name("zpool_stand_in.py")
 # Change between two recorded commands.
 LIVE = {"alloc", "free", "frag"}
-
-
-class Machine:
-    """The stand-in, put into one state of the pools after the other."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.command = directory / "zpool"
-
-    def put(self, state: str, phase: int) -> None:
-        """From now on `zpool` answers so."""
-        found = [
-            record
-            for record in records(state)
-            if record.get("argv") and record.get("phase", 1) == phase
-        ]
-        if any("spawn_error" in record for record in found):
-            self.command.unlink(missing_ok=True)
-            return
-        self._replace("records.jsonl", "".join(json.dumps(r) + "\n" for r in found))
-        words = [sys.executable, "-IS", str(STAND_IN), str(self.directory)]
-        self._replace("zpool", f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-
-    def _replace(self, name: str, text: str) -> None:
-        new = self.directory / "new"
-        new.write_text(text)
-        new.chmod(0o755)
-        new.rename(self.directory / name)
 
 
 def shown(client: Client) -> dict[str, Any]:
@@ -91,7 +60,7 @@ def is_right(state: str, phase: int, args: dict[str, Any]) -> bool:
 
 
 def replay(tmp_path: Path, states: list[str]) -> None:
-    machine = Machine(tmp_path)
+    machine = StandIn(tmp_path)
     machine.put("ozfs-mirror-healthy", 1)
     settings = watching(str(machine.command)).replace("timeout = 1", "timeout = 4")
     wrong: dict[str, object] = {}

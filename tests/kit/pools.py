@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import shlex
 import shutil
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +19,14 @@ from typing import Any, Final
 import psutil
 
 from tests.kit.client import Client
+from tests.kit.corpus import records
+from tests.kit.daemon import ROOT
 from tests.kit.needs import needed
 from tests.kit.waiting import wait_for
 
 # There is one zfs-fuse on a machine; who holds the lock has it.
 _LOCK: Final = Path("/tmp/sysadmd-tests-zfs-fuse.lock")
+_STAND_IN: Final = ROOT / "tests" / "collectors" / "zpool_stand_in.py"
 # struct ucred: pid, uid, gid.
 _CREDENTIALS: Final = struct.Struct("iii")
 
@@ -67,6 +73,35 @@ def zfs_fuse_running() -> Generator[Zpool]:
             stack.callback(process.terminate)
             wait_for(lambda: zpool.succeeds("list"), "zfs-fuse")
         yield zpool
+
+
+class StandIn:
+    """A `zpool` of recorded answers, put into one state of the pools after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        """directory: where `command` is to be."""
+        self.directory = directory
+        self.command = directory / "zpool"
+
+    def put(self, state: str, phase: int) -> None:
+        """From now on `zpool` answers so."""
+        found = [
+            record
+            for record in records(state)
+            if record.get("argv") and record.get("phase", 1) == phase
+        ]
+        if any("spawn_error" in record for record in found):
+            self.command.unlink(missing_ok=True)
+            return
+        self._replace("records.jsonl", "".join(json.dumps(r) + "\n" for r in found))
+        words = [sys.executable, "-IS", str(_STAND_IN), str(self.directory)]
+        self._replace("zpool", f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+
+    def _replace(self, name: str, text: str) -> None:
+        new = self.directory / "new"
+        new.write_text(text)
+        new.chmod(0o755)
+        new.rename(self.directory / name)
 
 
 def watching(command: str = "zpool", *, enabled: str = "true", hostname: str = "false") -> str:
