@@ -85,7 +85,7 @@ def check_events(daemon: Daemon, expected: Expected) -> None:
     for now, was in itertools.zip_longest(map(content, before), then):
         assert holds(now, was), (now, was)
     assert Counter(f["name"] for f in before) == Counter(f["name"] for f in then)
-    ends = [(f["args"]["process_id"], f["args"]["state"]) for f in after]
+    ends = [(f["args"].get("process_id"), f["args"].get("state")) for f in after]
     assert ends == [("running", "finished")], after
     assert after[0]["args"]["process_details"]["result"] == "lost"
     assert read_events(daemon, expected["last"]) == after
