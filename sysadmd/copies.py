@@ -33,6 +33,11 @@ def copy_database(db: sqlite3.Connection, path: Path) -> None:
                 "SELECT 1 FROM sqlite_schema WHERE name = ?", (SECRETS,)
             ).fetchone():
                 copy.execute(f"DELETE FROM {SECRETS}")  # noqa: S608 - a constant
+            elif copy.execute(
+                "SELECT 1 FROM pragma_table_info('jobs') WHERE name = 'env'"
+            ).fetchone():
+                # In files of before that table, even when the job had long ended.
+                copy.execute("UPDATE jobs SET env = NULL")
         to_disk(new)
     except BaseException:
         new.unlink(missing_ok=True)
