@@ -14,6 +14,7 @@ import pytest
 
 from server.daemon import SCHEMAS
 from sysadmd.store import SCHEMAS as GROUND
+from sysadmd.verify import verify
 from tests.kit import Daemon, wait_for
 from tests.kit.golden import (
     GOLDEN,
@@ -143,11 +144,12 @@ def check_what_waits(daemon: Daemon) -> None:
 
 
 def check_file(daemon: Daemon) -> None:
-    """It is sound, of today's versions, and holds no secret that is needed no more."""
+    """It is sound, of today's versions, its history whole; no secret is kept without need."""
     with state_file(daemon.state_dir) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         assert dict(db.execute("SELECT room, version FROM schema")) == TODAY
+        verify(db)
     for file in daemon.state_dir.glob("state.db*"):
         content = file.read_bytes()
         assert not [name for name, word in WORDS.items() if word.encode() in content], file
