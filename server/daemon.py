@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from msgspec.structs import replace
 
@@ -40,7 +40,7 @@ from server.statedir import StateDir
 from server.wire import listener, local, tls
 from server.wire.listener import Listeners
 from server.wiring import session_maker
-from sysadmd.apart import apart
+from sysadmd.apart import apart, in_time
 from sysadmd.errors import CannotStart, SettingsInvalid, StoreDamaged, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.mishaps import find_damage
@@ -48,7 +48,6 @@ from sysadmd.settings import Address, Settings, read_settings
 from sysadmd.store import Store, open_store
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 SCHEMAS: Final = {
     "collectors": system_state.SCHEMA,
@@ -56,8 +55,6 @@ SCHEMAS: Final = {
     "tokens": tokens.SCHEMA,
     "audit": audit.SCHEMA,
 }
-# How long files have that we are only told of, configuration and certificates; s.
-FILES_TIMEOUT: Final = 30.0
 # How often the certificate is looked at: a daemon may run for longer than it is valid; s.
 RENEWAL: Final = 86400.0
 # What making and loading one raises.
@@ -299,7 +296,7 @@ class Daemon:
             pair = tls.prepare(server, self.state.tls)
             return pair, tls.context(pair, server.client_ca)
 
-        return await _in_time(load, "certificate")
+        return await in_time(load, "certificate")
 
     async def _keep_certificate(self, listeners: Listeners) -> None:
         """Renew the own certificate when that is due; runs until cancelled."""
@@ -309,7 +306,7 @@ class Daemon:
                 settings = self.settings
                 try:
                     due = partial(tls.renewal_due, settings.server, self.state.tls)
-                    if await _in_time(due, "certificate"):
+                    if await in_time(due, "certificate"):
                         _, listeners.context = await self._certificate(settings)
                         log.info("the certificate was renewed; its key is the same")
                 except _NO_CERTIFICATE as error:
@@ -318,7 +315,7 @@ class Daemon:
     async def _write_endpoint(self, url: str, pair: tls.KeyPair) -> None:
         write = partial(self.state.write_endpoint, url, pair.certificate)
         with self.state.in_words():
-            await _in_time(write, "endpoint.json")
+            await in_time(write, "endpoint.json")
 
     async def _reload_when_told(
         self,
@@ -355,7 +352,7 @@ class Daemon:
         """The new settings, or None if there are none to be had: the old ones stay."""
         path = self.options.config or default_config()
         try:
-            settings = await _in_time(partial(read_settings, path), "configuration")
+            settings = await in_time(partial(read_settings, path), "configuration")
         except (SettingsInvalid, CannotStart, OSError) as error:
             if self.options.config is None and isinstance(error, FileNotFoundError):
                 log.info("reload: there is no configuration file %s; nothing changed", path)
@@ -379,20 +376,6 @@ class Daemon:
             log.error("server.max_clients stays %d: %s", kept, error)
             return replace(settings, server=replace(settings.server, max_clients=kept))
         return settings
-
-
-async def _in_time(work: Callable[[], T], what: str) -> T:
-    """What this returns or raises, which may touch files on a file system that hangs.
-
-    Raises: CannotStart if it does; then the call is left alone.
-    """
-    try:
-        return await asyncio.wait_for(apart(work, what), FILES_TIMEOUT)
-    except TimeoutError as error:
-        raise CannotStart(
-            f"{what}: no answer from the disk within {FILES_TIMEOUT:g} s; is a file system"
-            " hanging, or a file a pipe that nobody writes to?"
-        ) from error
 
 
 def _say_ready(url: str) -> None:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from sysadmd.backoff import backoff
+from sysadmd.errors import CannotStart
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 # up may be about to be killed by the very call that waits here.
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.5
+# How long files have that we are only told of, configuration and certificates; s.
+FILES_TIMEOUT: Final = 30.0
 
 
 class Reserve:
@@ -90,6 +93,20 @@ def apart(
 
     _begin_or_wait(run, name, reserve, backoff(FIRST_PAUSE, LONGEST_PAUSE))
     return answer
+
+
+async def in_time(work: Callable[[], T], what: str) -> T:
+    """What this returns or raises, which may touch files on a file system that hangs.
+
+    Raises: CannotStart if it does; then the call is left alone.
+    """
+    try:
+        return await asyncio.wait_for(apart(work, what), FILES_TIMEOUT)
+    except TimeoutError as error:
+        raise CannotStart(
+            f"{what}: no answer from the disk within {FILES_TIMEOUT:g} s; is a file system"
+            " hanging, or a file a pipe that nobody writes to?"
+        ) from error
 
 
 def _begin_or_wait(

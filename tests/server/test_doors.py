@@ -542,7 +542,7 @@ def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked_for_it(tmp_path
 
 def test_files_that_do_not_answer_hold_up_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    text = "from server import daemon; daemon.FILES_TIMEOUT = 0.5"
+    text = "from sysadmd import apart; apart.FILES_TIMEOUT = 0.5"
     tls = f'[server]\ntls = {{ certificate = "{tmp_path}/pipe", key = "{tmp_path}/pipe" }}\n'
     with Daemon(tmp_path / "state", QUIET, before=text) as daemon:
         daemon.config.write_text(QUIET + tls)
