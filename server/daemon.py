@@ -9,8 +9,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from collectors.system_state import SystemState
 from dispatcher import records
 from dispatcher.runner import Dispatcher
 from server import job_troubles, own_log
+from server.certificate import NO_CERTIFICATE, Certificate, load
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
 from server.delivery.job_events import JobEvents
@@ -55,10 +54,6 @@ SCHEMAS: Final = {
     "tokens": tokens.SCHEMA,
     "audit": audit.SCHEMA,
 }
-# How often the certificate is looked at: a daemon may run for longer than it is valid; s.
-RENEWAL: Final = 86400.0
-# What making and loading one raises.
-_NO_CERTIFICATE: Final = (CannotStart, OSError, subprocess.SubprocessError)
 # How long clients have to take the goodbye; s.
 GOODBYE: Final = 2.0
 # How long a thread goes on while another waits for the interpreter. A commit takes it some
@@ -170,8 +165,6 @@ class Daemon:
         self._signals = signals
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
-        # Held by who looks after certificate and key.
-        self._files = asyncio.Lock()
         # What can't be changed while running is what it was then.
         self._begun = settings
 
@@ -179,7 +172,8 @@ class Daemon:
         """Everything from the first listener to the last goodbye."""
         self._signals.wake(asyncio.get_running_loop())
         with self.state.in_words():
-            pair, context = await self._certificate(self.settings)
+            shown = await load(self.settings.server, self.state.tls)
+            certificate = Certificate(lambda: self.settings.server, self.state.tls, *shown)
             admin_token = self.state.admin_token()
         sockets = [
             listener.bind(address)
@@ -189,7 +183,7 @@ class Daemon:
         store = open_store(self.state.database, SCHEMAS, (self.state.lock,))
         try:
             async with asyncio.TaskGroup() as group:
-                await self._serve(group, store, context, admin_token, sockets, here, pair)
+                await self._serve(group, store, certificate, admin_token, sockets, here)
         finally:
             store.close()
             local.remove()
@@ -199,11 +193,10 @@ class Daemon:
         self,
         group: asyncio.TaskGroup,
         store: Store,
-        context: Any,
+        certificate: Certificate,
         admin_token: str,
         sockets: list[socket.socket],
         here: socket.socket,
-        pair: tls.KeyPair,
     ) -> None:
         path = self.state.path
         sources = self._sources(store)
@@ -222,7 +215,12 @@ class Daemon:
             clock,
         )
         listeners = Listeners(
-            sockets, here, context, lambda: self.settings.server, welcome, clock.now
+            sockets,
+            here,
+            lambda: certificate.context,
+            lambda: self.settings.server,
+            welcome,
+            clock.now,
         )
 
         async def put_in_force(settings: Settings) -> None:
@@ -247,11 +245,11 @@ class Daemon:
             clock.run(),
             vigil.run(),
             listeners.tick(),
-            self._keep_certificate(listeners),
-            self._reload_when_told(listeners, url, pair, put_in_force),
+            certificate.run(),
+            self._reload_when_told(certificate, url, put_in_force),
         ]
         running = [group.create_task(part) for part in parts]
-        await self._write_endpoint(url, pair)
+        await self._write_endpoint(url, certificate.pair)
         _say_ready(url)
         await self._until_told(listeners, dispatcher)
         for task in running:
@@ -288,30 +286,6 @@ class Daemon:
         store.publish = hub.publish
         return Sources(store, Pages(store.epoch, renderer(store.thread_reader)), hub, live)
 
-    async def _certificate(self, settings: Settings) -> tuple[tls.KeyPair, ssl.SSLContext]:
-        """What is to be shown, made if that is due. Raises: one of _NO_CERTIFICATE."""
-        server = settings.server
-
-        def load() -> tuple[tls.KeyPair, ssl.SSLContext]:
-            pair = tls.prepare(server, self.state.tls)
-            return pair, tls.context(pair, server.client_ca)
-
-        return await in_time(load, "certificate")
-
-    async def _keep_certificate(self, listeners: Listeners) -> None:
-        """Renew the own certificate when that is due; runs until cancelled."""
-        while True:
-            await asyncio.sleep(RENEWAL)
-            async with self._files:
-                settings = self.settings
-                try:
-                    due = partial(tls.renewal_due, settings.server, self.state.tls)
-                    if await in_time(due, "certificate"):
-                        _, listeners.context = await self._certificate(settings)
-                        log.info("the certificate was renewed; its key is the same")
-                except _NO_CERTIFICATE as error:
-                    log.error("the certificate could not be renewed: %s", error)
-
     async def _write_endpoint(self, url: str, pair: tls.KeyPair) -> None:
         write = partial(self.state.write_endpoint, url, pair.certificate)
         with self.state.in_words():
@@ -319,9 +293,8 @@ class Daemon:
 
     async def _reload_when_told(
         self,
-        listeners: Listeners,
+        certificate: Certificate,
         url: str,
-        named: tls.KeyPair,
         put_in_force: Callable[[Settings], Awaitable[None]],
     ) -> None:
         """Put the configuration in force anew at each SIGHUP; runs until cancelled."""
@@ -331,19 +304,17 @@ class Daemon:
             settings = await self._reread()
             if settings is None:
                 continue
-            async with self._files:
+            async with certificate.lock:
                 try:
-                    pair, context = await self._certificate(settings)
-                    if pair != named:
+                    pair, context = await load(settings.server, self.state.tls)
+                    if pair != certificate.pair:
                         # Local clients know us by the certificate that is named there.
                         await self._write_endpoint(url, pair)
-                        named = pair
-                except _NO_CERTIFICATE as error:
+                except NO_CERTIFICATE as error:
                     log.error("reload refused, the old configuration stays: %s", error)
                     continue
                 self.settings = settings
-                # Clients that are connected keep theirs.
-                listeners.context = context
+                certificate.show(pair, context)
             own_log.set_level(self.options.log_level or settings.log_level)
             await put_in_force(settings)
             log.info("configuration reloaded")

@@ -87,13 +87,16 @@ class Listeners:
         self,
         sockets: list[socket.socket],
         local: socket.socket,
-        context: ssl.SSLContext,
+        context: Callable[[], ssl.SSLContext],
         settings: Callable[[], ServerSettings],
         welcome: Callable[[Connection], Peer],
         clock: Callable[[], float],
     ) -> None:
-        """local: where programs of this machine connect. clock: for the time of peers."""
-        self.context = context
+        """local: where programs of this machine connect. clock: for the time of peers.
+
+        context, settings: as of the time of the call.
+        """
+        self._context = context
         self._settings = settings
         # All that have come over the network; and those of this machine's own programs.
         self.connections: dict[Connection, None] = {}
@@ -190,7 +193,7 @@ class Listeners:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            secure = self.context.wrap_socket(
+            secure = self._context().wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
             )
         except OSError:

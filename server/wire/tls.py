@@ -7,8 +7,9 @@ import shutil
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,16 +21,47 @@ log = logging.getLogger(__name__)
 
 # Apple's limit for a server certificate is 398 days; 397 is within it for every client.
 DAYS: Final = 397
-# Renewed when no more than this part of its life is left.
-LAST_PART: Final = 1 / 3
+# Renewed in its last third; s.
+LAST_PART: Final = DAYS * 86400 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when to when a certificate is valid. Unix time, s.
+
+    serial: its number, which tells it from another that was made in the same second.
+    """
+
+    begins: int
+    ends: int
+    serial: str
+
+    def holds(self, now: float) -> bool:
+        return self.begins <= now < self.ends
+
+    def fault(self, now: float, early: float) -> str | None:
+        """What is wrong by this clock, as what is said of the certificate.
+
+        early: how long before its end that is a fault, s.
+        """
+        if now < self.begins:
+            return f"is not valid before {date(self.begins)}"
+        if now >= self.ends:
+            return f"has expired on {date(self.ends)}"
+        return f"ends on {date(self.ends)}" if now >= self.ends - early else None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """A certificate (chain) and its key as PEM files."""
+    """A certificate (chain) and its key as PEM files.
+
+    validity: of the certificate when it was read, None if nobody could tell; which pair it is
+    does not depend on it.
+    """
 
     certificate: Path
     key: Path
+    validity: Validity | None = field(compare=False)
 
 
 def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
@@ -38,33 +70,46 @@ def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
     Renewal keeps the key, so that a pin of the public key holds. Raises: CannotStart.
     """
     if settings.tls.certificate:
-        return KeyPair(Path(settings.tls.certificate), Path(settings.tls.key))
+        certificate = Path(settings.tls.certificate)
+        return KeyPair(certificate, Path(settings.tls.key), _read_validity(certificate))
     directory.mkdir(mode=0o700, exist_ok=True)
     for left in directory.glob(f"{tempfile.gettempprefix()}*/"):
         # A start was killed in the middle.
         shutil.rmtree(left, ignore_errors=True)
-    pair = KeyPair(directory / "certificate.pem", directory / "key.pem")
-    if not pair.key.exists():
-        if pair.certificate.exists():
-            log.warning("%s is gone: a new one is made, pins do not hold any more", pair.key)
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    if not key.exists():
+        if certificate.exists():
+            log.warning("%s is gone: a new one is made, pins do not hold any more", key)
         # A certificate of another key is of no use, whatever happens before the next is made.
-        pair.certificate.unlink(missing_ok=True)
-        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", out=pair.key)
-    if _renewal_due(pair.certificate):
+        certificate.unlink(missing_ok=True)
+        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", out=key)
+    validity = _read_validity(certificate)
+    fault = why_renew(validity)
+    # Where there is no openssl nobody can read it, nor make another.
+    is_bad = validity is None and _find_openssl() is not None
+    if fault is not None or is_bad or not certificate.exists():
         names = _names()
         _openssl(
-            *("req", "-new", "-x509", "-sha256", "-days", str(DAYS), "-key", str(pair.key)),
+            *("req", "-new", "-x509", "-sha256", "-days", str(DAYS), "-key", str(key)),
             *("-subj", "/CN=sysadmd", "-addext", f"subjectAltName={','.join(names)}"),
             *("-addext", "basicConstraints=critical,CA:FALSE"),
             *("-addext", "extendedKeyUsage=serverAuth"),
-            out=pair.certificate,
+            out=certificate,
         )
-    return pair
+        if fault is not None:
+            log.info("%s %s: another was made, of the same key", certificate, fault)
+        validity = _read_validity(certificate)
+    return KeyPair(certificate, key, validity)
 
 
-def renewal_due(settings: ServerSettings, directory: Path) -> bool:
-    """Is the self-signed certificate in its last third?"""
-    return not settings.tls.certificate and _renewal_due(directory / "certificate.pem")
+def why_renew(validity: Validity | None) -> str | None:
+    """Why a self-signed certificate with these dates is to be renewed by now, if it is."""
+    return None if validity is None else validity.fault(time.time(), LAST_PART)
+
+
+def date(moment: float) -> str:
+    """Unix time (s) for people."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
 def context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
@@ -102,21 +147,33 @@ def context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
     return made
 
 
-def _renewal_due(certificate: Path) -> bool:
-    if not certificate.exists():
-        return True
+def _read_validity(certificate: Path) -> Validity | None:
+    """Of the first certificate in the file; None if openssl can't read it, or is missing.
+
+    Source: openssl-x509(1), `notBefore=Jan  1 00:00:00 2026 GMT` in a line, then `notAfter=`;
+    `serial=1F…`.
+    """
     program = _find_openssl()
     if program is None:
-        return False
-    left = str(round(DAYS * 86400 * LAST_PART))
-    done = subprocess.run(
-        [program, "x509", "-in", str(certificate), "-noout", "-checkend", left],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    return done.returncode != 0
+        return None
+    try:
+        # Opened by us: a file that does not answer would leave openssl behind.
+        with certificate.open("rb") as file:
+            done = subprocess.run(
+                [program, "x509", "-noout", "-startdate", "-enddate", "-serial"],
+                stdin=file,
+                capture_output=True,
+                check=True,
+                timeout=60,
+            )
+        lines = done.stdout.decode("ascii").splitlines()
+        told = dict(line.split("=", 1) for line in lines)
+        begins, ends = (
+            ssl.cert_time_to_seconds(told[end]) for end in ("notBefore", "notAfter")
+        )
+        return Validity(begins, ends, told["serial"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+        return None
 
 
 def _names() -> list[str]:

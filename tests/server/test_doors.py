@@ -617,7 +617,7 @@ def test_renewal_of_the_own_certificate_keeps_the_key(tmp_path: Path) -> None:
 
 
 def test_the_own_certificate_is_renewed_while_the_daemon_runs(tmp_path: Path) -> None:
-    before = "import server.daemon; server.daemon.RENEWAL = 0.05"
+    before = "from server import certificate; certificate.LOOK, certificate.LOOKS = 0.05, 1"
     with Daemon(tmp_path / "state", QUIET, before=before) as daemon:
         tls = daemon.state_dir / "tls"
         old = ("openssl", "req", "-new", "-x509", "-key", str(tls / "key.pem"), "-days", "100")
