@@ -1,4 +1,4 @@
-"""A wall clock that is wrong, for one process: `clock.c`, built where there is a compiler."""
+"""Clocks that are wrong, for one process: `clock.c`, built where there is a compiler."""
 
 from __future__ import annotations
 
@@ -16,9 +16,42 @@ def wall_clock_off_by(seconds: int, room: Path) -> dict[str, str]:
 
     What it needs is built in `room`.
     """
+    return {"LD_PRELOAD": _library(room), "CLOCK_OFFSET": str(seconds)}
+
+
+class Clocks:
+    """Those of processes that are started in `environment` (and of their children).
+
+    The wall clock may be set at any time. How long the machine has been up is what it was when
+    a process was started, so no job may run over a change of that.
+    """
+
+    def __init__(self, room: Path) -> None:
+        self._file = room / "clock"
+        self._library = _library(room)
+        self.uptime = 0
+        self.set(0)
+
+    def set(self, seconds: float) -> None:
+        """From now on the wall clock is ahead of the true one by so much; s."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:.0f}\n")
+        new.replace(self._file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the next process."""
+        return {
+            "LD_PRELOAD": self._library,
+            "CLOCK_FILE": str(self._file),
+            "UPTIME_OFFSET": str(self.uptime),
+        }
+
+
+def _library(room: Path) -> str:
     compiler = shutil.which("cc")
     if compiler is None:
         needed("a C compiler (cc)")
     library = room / "clock.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCE], check=True)
-    return {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(seconds)}
+    return str(library)
