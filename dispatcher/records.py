@@ -17,7 +17,6 @@ import msgspec
 
 from dispatcher import logs
 from sysadmd.journal import Transaction
-from sysadmd.settings import RetentionSettings
 
 # As they are in the column: small, and "not finished" is one comparison.
 STATES: Final = ("pending", "running", "finished", "skipped")
@@ -262,24 +261,21 @@ def queue_marks(db: Connection) -> dict[str | None, tuple[bool, bool]]:
     return {name or None: (bool(paused), bool(used)) for name, paused, used in rows}
 
 
-def prune_finished(
-    change: Transaction, retention: RetentionSettings, pruned_seq: int, now: float
-) -> list[int]:
+def prune_finished(change: Transaction, most: int, pruned_seq: int, old_seq: int) -> list[int]:
     """Take records of finished jobs that are too old or too many; returns their uids.
 
-    Of those only whose last event is gone from the journal (seq <= pruned_seq), and at most
-    some hundred; call again until none is left. The caller deletes the logs (remove_logs).
+    most: how many are kept. old_seq: up to which seq events are as old as jobs may become. Of
+    those only whose last event is gone from the journal (seq <= pruned_seq), and at most some
+    hundred; call again until none is left. The caller deletes the logs (remove_logs).
     """
-    oldest = round((now - retention.jobs_days * 86400) * 1000)
     row = change.db.execute(
         "SELECT last_seq FROM jobs WHERE state = 2 ORDER BY last_seq DESC LIMIT 1 OFFSET ?",
-        (retention.jobs,),
+        (most,),
     ).fetchone()
     excess = row[0] if row else -1
     rows = change.db.execute(
-        "SELECT uid FROM jobs WHERE state = 2 AND last_seq <= ? AND (last_seq <= ?"
-        " OR finished < ?) ORDER BY last_seq LIMIT ?",
-        (pruned_seq, excess, oldest, _CHUNK),
+        "SELECT uid FROM jobs WHERE state = 2 AND last_seq <= ? ORDER BY last_seq LIMIT ?",
+        (min(pruned_seq, max(excess, old_seq)), _CHUNK),
     ).fetchall()
     uids = [uid for (uid,) in rows]
     change.db.execute(f"DELETE FROM commands WHERE job IN ({_marks(uids)})", uids)

@@ -1,17 +1,18 @@
-"""What is kept how long: takes old events, and finished jobs that no event speaks of."""
+"""What is kept how long: takes old events, finished jobs that no event speaks of, old entries
+of the trail, tokens that have run out. How old things are it is told by `aging`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from dispatcher import records
-from server.login import audit
+from server.aging import Aging
+from server.login import audit, tokens
 from sysadmd import journal
 from sysadmd.apart import apart
 from sysadmd.errors import StoreFull
@@ -34,6 +35,7 @@ class Pruner:
         self, store: Store, state_dir: Path, settings: Callable[[], RetentionSettings]
     ) -> None:
         self._settings = settings
+        self._aging = Aging(store, settings)
         self._store = store
         self._state_dir = state_dir
         # Up to which seq sizes were added up: the journal grows at one end only.
@@ -52,6 +54,7 @@ class Pruner:
 
     async def apply(self) -> None:
         """Take what is too old or too much."""
+        self._aging.look()
         await self._measure()
         taken = 0
         while upto := self._next_step():
@@ -60,8 +63,9 @@ class Pruner:
         if taken:
             log.info("retention took %d events; %d KiB are kept", taken, self._size // 1024)
         await self._finished_jobs()
-        oldest = round((time.time() - self._settings().jobs_days * 86400) * 1000)
-        await self._store.write(lambda change: audit.prune(change, oldest))
+        await self._trail_and_tokens()
+        # Last: on a full disk it is the others that make room.
+        await self._aging.keep()
 
     async def _prune(self, upto: int) -> int:
         return await self._store.write(lambda change: journal.prune(change.db, upto))
@@ -79,21 +83,33 @@ class Pruner:
     def _next_step(self) -> tuple[int, int] | None:
         """Up to which seq to prune next, and how many bytes that is; None: nothing to do."""
         excess = self._size - self._settings().events_size
-        oldest = (time.time() - self._settings().events_days * 86400) * 1000
+        old = self._aging.older(journal.KIND, self._settings().events_days)
         upto = taken = 0
-        for seq, at, size in journal.sizes(self._store.reader, 0, STEP):
-            if at >= oldest and taken >= excess:
+        for seq, _, size in journal.sizes(self._store.reader, 0, STEP):
+            if seq > old and taken >= excess:
                 break
             upto, taken = seq, taken + size
         return (upto, taken) if upto else None
 
     async def _finished_jobs(self) -> None:
-        settings = self._settings()
+        most = self._settings().jobs
+        old = self._aging.older(journal.KIND, self._settings().jobs_days)
 
         def change(change: Transaction) -> list[int]:
             gone = journal.pruned(change.db).seq
-            return records.prune_finished(change, settings, gone, time.time())
+            return records.prune_finished(change, most, gone, old)
 
         while uids := await self._store.write(change):
             await apart(partial(records.remove_logs, self._state_dir, uids), "retention")
             log.info("retention took the records and logs of %d finished jobs", len(uids))
+
+    async def _trail_and_tokens(self) -> None:
+        old = self._aging.older(audit.KIND, self._settings().jobs_days)
+        wall = self._aging.wall()
+
+        def change(change: Transaction) -> None:
+            audit.prune(change, old)
+            if wall is not None:
+                tokens.tidy(change, wall)
+
+        await self._store.write(change)

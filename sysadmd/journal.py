@@ -61,6 +61,8 @@ SCHEMA: Final = (
 # What bodies are like today. None is ever rewritten: its mark covers it. Who changes what they
 # are like counts this up, and reads all that were.
 FORMAT: Final = 1
+# What the numbers of events are called where ages are told (`ages`).
+KIND: Final = "events"
 
 _CURSOR = re.compile(
     r"([0-9a-f]{16}):([0-9]{1,18}:[0-9]{1,18}(?:\.[0-9]{1,18}){0,9}(?::[\w-]{22})?)", re.ASCII

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sysadmd import journal, mishaps, schema
+from sysadmd import ages, journal, mishaps, schema
 from sysadmd.apart import lasting
 from sysadmd.backoff import backoff
 from sysadmd.errors import StoreDamaged, StoreFull, StoreLost
@@ -59,7 +59,7 @@ class MemoryBehind(Exception):
     cause, this is no SysadmdError: who asked would take it for a refusal."""
 
 
-SCHEMAS: Final[Schemas] = {"journal": journal.SCHEMA}
+SCHEMAS: Final[Schemas] = {"journal": journal.SCHEMA, "passage": ages.SCHEMA}
 
 
 @dataclass(slots=True)

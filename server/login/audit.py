@@ -28,7 +28,16 @@ SCHEMA: Final = (
     );
     CREATE INDEX audit_by_time ON audit (time);
     """,
+    # From here on `time` never goes below that of the entry before.
+    """
+    ALTER TABLE audit ADD COLUMN wall INTEGER;  -- the wall clock; NULL: the same as `time`
+    UPDATE audit SET wall = time, time = raised.high
+    FROM (SELECT id, max(time) OVER (ORDER BY id) AS high FROM audit) AS raised
+    WHERE raised.id = audit.id AND raised.high > time;
+    """,
 )
+# What its entries are called where ages are told (`ages`).
+KIND: Final = "audit"
 
 # Of one entry: a job may have 64 KiB of commands, the trail needs to say which job.
 TEXT_LENGTH: Final = 1024
@@ -42,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the trail; time in ms since 1970."""
+    """One line of the trail; time in ms since 1970, by the wall clock."""
 
     id: int
     time: int
@@ -82,11 +91,14 @@ class Audit:
 
 def write(change: Transaction, account: str, address: str, action: str) -> None:
     """Add an entry to the trail, together with what it is about."""
-    now = round(time.time() * 1000)
+    wall = round(time.time() * 1000)
+    last = change.db.execute("SELECT time FROM audit ORDER BY id DESC LIMIT 1").fetchone()
+    now = max(wall, last[0]) if last else wall
     # A job's id may hold what does not print.
-    row = (now, printable(account), address, printable(action)[:TEXT_LENGTH])
+    row = (printable(account), address, printable(action)[:TEXT_LENGTH])
     change.db.execute(
-        "INSERT INTO audit (time, account, address, action) VALUES (?, ?, ?, ?)", row
+        "INSERT INTO audit (time, wall, account, address, action) VALUES (?, ?, ?, ?, ?)",
+        (now, None if wall == now else wall, *row),
     )
 
 
@@ -96,15 +108,30 @@ def entry(account: str, address: str, action: str) -> Note:
 
 
 def entries(db: Connection, start: int, end: int, after: int, limit: int) -> list[Entry]:
-    """At most `limit` entries with start <= time <= end (ms) and id > after, oldest first."""
+    """At most `limit` entries between start and end (ms) with id > after, oldest first.
+
+    Between them by the wall clock, or by its place among the others.
+    """
+    # No wall clock is above its entry's time: what is below `start` need not be looked at.
+    first = db.execute(
+        "SELECT id FROM audit WHERE time >= ? ORDER BY time, id LIMIT 1", (start,)
+    ).fetchone()
+    if first is None:
+        return []
     rows = db.execute(
-        "SELECT id, time, account, address, action FROM audit"
-        " WHERE time >= ? AND time <= ? AND id > ? ORDER BY id LIMIT ?",
-        (start, end, after, limit),
+        "SELECT id, coalesce(wall, time), account, address, action FROM audit NOT INDEXED"
+        " WHERE id >= ? AND (time BETWEEN ? AND ? OR wall BETWEEN ? AND ?)"
+        " ORDER BY id LIMIT ?",
+        (max(after + 1, first[0]), start, end, start, end, limit),
     )
     return [Entry(*row) for row in rows]
 
 
-def prune(change: Transaction, before: int) -> None:
-    """Take the entries that are older than `before` (ms since 1970)."""
-    change.db.execute("DELETE FROM audit WHERE time < ?", (before,))
+def newest(db: Connection) -> int:
+    """The id of the newest entry; 0: there is none."""
+    return int(db.execute("SELECT max(id) FROM audit").fetchone()[0] or 0)
+
+
+def prune(change: Transaction, upto: int) -> None:
+    """Take the entries up to this id."""
+    change.db.execute("DELETE FROM audit WHERE id <= ?", (upto,))

@@ -80,7 +80,8 @@ def add(
     """
     now = _now()
     expires = None if seconds is None else now + seconds * 1000
-    change.db.execute("DELETE FROM tokens WHERE expires <= ?", (now,))
+    # Who takes the name of one that has run out wants another one in its place.
+    change.db.execute("DELETE FROM tokens WHERE name = ? AND expires <= ?", (name, now))
     if name is not None and _number(change.db, name) is not None:
         raise Conflict(
             f"a token named {name!r} exists; end it first, by `sysadmctl logout` where it is"
@@ -172,6 +173,21 @@ def revoke(change: Transaction, number: int, note: Note = no_note) -> None:
     """Forget a token."""
     note(change)
     change.db.execute("DELETE FROM tokens WHERE id = ?", (number,))
+
+
+def tidy(change: Transaction, wall: float) -> None:
+    """Forget tokens that ran out more than a day ago; those that were used in the future, since
+    the clock was ahead, live from now on for as long as they would have.
+
+    wall: a clock that is to be believed, s since 1970.
+    """
+    now, day = round(wall * 1000), 86_400_000
+    change.db.execute("DELETE FROM tokens WHERE expires < ?", (now - day,))
+    change.db.execute(
+        "UPDATE tokens SET expires = expires - used + ?1, used = ?1, created = min(created, ?1)"
+        " WHERE used > ?2",
+        (now, now + day),
+    )
 
 
 def accounts(db: Connection) -> set[str]:

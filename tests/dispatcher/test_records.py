@@ -9,7 +9,6 @@ from dispatcher.commandline import Spec
 from dispatcher.orders import Order
 from dispatcher.transitions import Now
 from sysadmd.journal import Transaction
-from sysadmd.settings import RetentionSettings
 from sysadmd.store import Store, open_store
 
 NOW = Now(1_000_000.0, 100.0, "boot")
@@ -36,10 +35,7 @@ def test_finished_jobs_are_counted_as_they_come_and_go(tmp_path: Path) -> None:
             ends = ["succeeded", "failed", "succeeded", "killed"]
             await store.write(lambda change: finish(change, ends, waiting=2))
             check(store, {"succeeded": 2, "failed": 1, "killed": 1})
-            few = RetentionSettings(jobs=1)
-            await store.write(
-                lambda change: records.prune_finished(change, few, EVERYTHING, NOW.wall)
-            )
+            await store.write(lambda change: records.prune_finished(change, 1, EVERYTHING, 0))
             check(store, {"killed": 1})
 
     asyncio.run(body())

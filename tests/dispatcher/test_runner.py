@@ -15,7 +15,6 @@ import pytest
 
 from dispatcher import records
 from sysadmd.journal import Transaction
-from sysadmd.settings import RetentionSettings
 from tests.kit import wait_for
 from tests.kit.driver import Driver
 from tests.kit.state_file import state_file
@@ -300,20 +299,17 @@ def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Driver) -
             for uid in uids
         ]
         change = Transaction(db)
-        now = time.time()
-        keep_two = RetentionSettings(jobs=2)
-        assert records.prune_finished(change, keep_two, min(ends) - 1, now) == []
-        gone = records.prune_finished(change, keep_two, max(ends), now)
+        assert records.prune_finished(change, 2, min(ends) - 1, 0) == []
+        gone = records.prune_finished(change, 2, max(ends), 0)
         assert len(gone) == 2
         kept = [job.uid for job in records.finished_jobs(db)]
         assert sorted(kept + gone) == sorted(uids)
         # Newest first, and in pages.
         assert [job.uid for job in records.finished_jobs(db, kept[0])] == kept[1:]
         assert list(records.finished_jobs(db, kept[1])) == []
-        later = now + 91 * 86400
-        assert sorted(
-            records.prune_finished(change, RetentionSettings(), max(ends), later)
-        ) == sorted(kept)
+        # Old ones go as well, but none before its last event.
+        assert records.prune_finished(change, 4, min(ends), max(ends)) == []
+        assert sorted(records.prune_finished(change, 4, max(ends), max(ends))) == sorted(kept)
     db.close()
     # Nobody deleted their logs: the next start does.
     room.start()

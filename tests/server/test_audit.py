@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ from sysadmd.journal import Transaction
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import open_store
 from tests.kit import Client, Daemon
+
+FOR_EVER = 10**15
 
 
 def actions(client: Client) -> list[str]:
@@ -86,3 +91,70 @@ def test_a_job_and_its_entry_are_committed_together_or_not_at_all(tmp_path: Path
             store.close()
 
     asyncio.run(body())
+
+
+def at(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    """An entry that is called what the clock says."""
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now)
+        audit.write(Transaction(db), "root", "here", f"{now:g}")
+
+
+def found(db: sqlite3.Connection, start: int, end: int = FOR_EVER, after: int = 0) -> list[str]:
+    """The entries between two moments, s; each is shown with its wall clock."""
+    entries = audit.entries(db, start * 1000, end * 1000, after, 100)
+    assert [f"{entry.time / 1000:g}" for entry in entries] == [e.action for e in entries]
+    return [entry.action for entry in entries]
+
+
+@pytest.fixture
+def trail() -> Iterator[sqlite3.Connection]:
+    """A table of the newest form."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        for script in audit.SCHEMA:
+            db.executescript(script)
+        yield db
+
+
+def test_an_entry_is_found_by_its_clock_and_by_its_place_among_the_others(
+    trail: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for now in (100, 101, 500, 102, 103, 501, 502):
+        at(trail, monkeypatch, now)
+    times = [row[0] for row in trail.execute("SELECT time FROM audit ORDER BY id")]
+    assert times == [100_000, 101_000, 500_000, 500_000, 500_000, 501_000, 502_000]
+    assert found(trail, 0) == ["100", "101", "500", "102", "103", "501", "502"]
+    # By the clock as it was.
+    assert found(trail, 100, 110) == ["100", "101", "102", "103"]
+    assert found(trail, 102, 102) == ["102"]
+    # Where it stands, too.
+    assert found(trail, 500, 501) == ["500", "102", "103", "501"]
+    assert found(trail, 0, after=4) == ["103", "501", "502"]
+    assert found(trail, 503) == []
+
+
+def test_entries_of_an_older_trail_get_times_that_do_not_fall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(audit.SCHEMA[0])
+        old = "INSERT INTO audit (time, account, address, action) VALUES (?, 'a', 'b', ?)"
+        for now in (100, 500, 101, 102, 600, 500):
+            db.execute(old, (now * 1000, str(now)))
+        db.executescript(audit.SCHEMA[1])
+        at(db, monkeypatch, 103)
+        times = [row[0] for row in db.execute("SELECT time FROM audit ORDER BY id")]
+        assert times == sorted(times)
+        assert found(db, 0) == ["100", "500", "101", "102", "600", "500", "103"]
+        assert found(db, 100, 110) == ["100", "101", "102", "103"]
+
+
+def test_the_oldest_entries_go_first(
+    trail: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert audit.newest(trail) == 0
+    for now in (500, 100, 101):
+        at(trail, monkeypatch, now)
+    assert audit.newest(trail) == 3
+    audit.prune(Transaction(trail), 2)
+    assert found(trail, 0) == ["101"]
