@@ -136,6 +136,8 @@ def test_a_clock_that_is_set_loses_doubles_and_hides_nothing(
         assert visitor.hear("held") == "succeeded"
         assert visitor.frames == heard
         assert [frame["prev"] for frame in heard[1:]] == [f["cursor"] for f in heard[:-1]]
+        times = [frame["time"] for frame in heard]
+        assert times == sorted(times)
         assert said(daemon, LEAPT) == 2 * leaps
         seqs = column(daemon, "SELECT seq FROM events ORDER BY seq")
         assert seqs == list(range(1, len(seqs) + 1))
