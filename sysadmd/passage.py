@@ -50,11 +50,10 @@ class Passage:
         strayed = by_wall - up + (0.0 if other else self.strayed)
         leapt = abs(strayed) > DAY
         passed = self.passed
-        if not other:
-            passed += up
-        elif not leapt:
-            passed += max(up, by_wall)
-        # Else not even the uptime counts: the file may have come from another machine.
+        # Else not even the uptime counts: the file may have come from another machine, or that
+        # clock is the wrong one. Between two looks of one boot it is next to nothing.
+        if not leapt:
+            passed += max(up, by_wall) if other else up
         steady = 0.0 if leapt else min(DAY, self.steady + up)
         ahead, owed = self.ahead, self.owed or (leapt and other)
         if steady == DAY:

@@ -153,13 +153,27 @@ def test_the_uptime_of_another_machine_is_none_of_the_journals() -> None:
     assert later.passed == machine.passage.passed + 2 * DAY
 
 
+def test_an_uptime_that_is_wrong_makes_nothing_old_either() -> None:
+    machine = Machine()
+    machine.run(2 * DAY)
+    true = machine.passage
+    # As faketime has it by default: all clocks say how long 1970 is ago.
+    wall = machine.time + 100 * DAY
+    for later in (0, 30, 60):
+        machine.passage = machine.passage.seen("0", wall + later, wall + later)
+    machine.time += 90
+    machine.look()
+    assert (machine.passage.is_waiting, machine.passage.passed) == (True, true.passed + 60)
+    assert machine.run(2 * DAY).passed <= machine.true + DAY
+
+
 def test_a_boot_without_a_name_is_told_by_its_uptime() -> None:
     known = Passage(boot="a", uptime=5 * DAY, wall=NOW)
     assert known.seen("", 6 * DAY, NOW + DAY).passed == DAY
     assert known.seen("", 60, NOW + HOUR).passed == HOUR
     # Both are long ago: it may be another boot, or a step of the clock.
     ambiguous = known.seen("", 7 * DAY, NOW + 40 * DAY)
-    assert (ambiguous.passed, ambiguous.is_waiting, ambiguous.owed) == (2 * DAY, True, False)
+    assert (ambiguous.passed, ambiguous.is_waiting, ambiguous.owed) == (0, True, False)
 
 
 @dataclass(frozen=True)
