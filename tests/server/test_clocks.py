@@ -34,7 +34,9 @@ def kept(daemon: Daemon) -> dict[str, int]:
     """How much of all that is kept for days is there."""
     tables = ("events", "jobs", "audit", "tokens")
     counts = {table: column(daemon, f"SELECT count(*) FROM {table}")[0] for table in tables}
-    return {**counts, "logs": len(list((daemon.state_dir / "jobs").glob("*/*")))}
+    # Of each job a directory, which may go while one looks.
+    logs = [path for path in (daemon.state_dir / "jobs").iterdir() if path.name.isdigit()]
+    return {**counts, "logs": len(logs)}
 
 
 def said(daemon: Daemon, text: str) -> int:
