@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from server.classes.log_window import window
+from server.classes.log_window import FARTHEST, window
 from server.classes.paging import MAX_ENTRIES, number_of
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
@@ -197,10 +197,13 @@ def _window(request: Request, args: dict[str, Any]) -> tuple[int, int]:
     if not all(isinstance(text, str) for text in texts):
         raise request.refuse(400, "args.time_format, start_time and end_time must be strings")
     time_format, start, end = texts
+    now = round(time.time() * 1000)
     try:
-        return window(time_format or "time_t_seconds", start, end, round(time.time() * 1000))
+        first, last = window(time_format or "time_t_seconds", start, end, now)
     except ValueError as error:
         raise request.refuse(400, f"args.{error}") from error
+    # Without an end, what was told while the clock was ahead is in it.
+    return first, last if end else FARTHEST
 
 
 def _after(request: Request, args: dict[str, Any]) -> tuple[str, int]:
