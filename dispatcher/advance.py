@@ -298,6 +298,10 @@ class Mover:
         for queue, uid in outcome.finished:
             self.queues = self.queues.finish(queue, uid)
             self.running.pop(uid, None)
+        for queue, uid in outcome.withdrawn:
+            self.withdrawn(queue, uid)
+            # There is room for others.
+            self.wake()
         for start in outcome.starts:
             self._started(start)
             if link is not None:

@@ -185,10 +185,16 @@ def keep_environment(db: Connection, uid: int, env: Mapping[str, str]) -> None:
     )
 
 
-def environment(db: Connection, uid: int) -> dict[str, str]:
-    """What the job adds to the environment of its commands, until it is forgotten."""
-    found = db.execute("SELECT env FROM secrets WHERE job = ?", (uid,)).fetchone()
-    return {} if found is None else dict(json.loads(found[0]))
+def environment(db: Connection, uid: int) -> dict[str, str] | None:
+    """What the job adds to the environment of its commands. None: that was forgotten; where
+    one is still to begin, the file is a copy, which never has it."""
+    names, values = db.execute(
+        "SELECT jobs.env, secrets.env FROM jobs LEFT JOIN secrets ON job = uid WHERE uid = ?",
+        (uid,),
+    ).fetchone()
+    if names is None:
+        return {}
+    return None if values is None else dict(json.loads(values))
 
 
 def forget_environment(change: Transaction, uid: int) -> None:

@@ -98,6 +98,10 @@ class Outcome:
         default_factory=list[tuple[int, int, Identity]]
     )
     finished: list[tuple[str | None, int]] = field(default_factory=list[tuple[str | None, int]])
+    # Finished as well, but never started.
+    withdrawn: list[tuple[str | None, int]] = field(
+        default_factory=list[tuple[str | None, int]]
+    )
     orphans: list[Orphan] = field(default_factory=list[Orphan])
 
 
@@ -261,14 +265,14 @@ class Advance:
 
         queues: with `starting` running already.
         """
-        for _, uid in starting:
-            self._start_job(uid)
+        for queue, uid in starting:
+            self._start_job(queue, uid)
         if self._keeper is None or not self.outcome.finished:
             return
         for queue, uid in self.outcome.finished:
             queues = queues.finish(queue, uid)
-        for _, uid in queues.start_ready()[1]:
-            self._start_job(uid)
+        for queue, uid in queues.start_ready()[1]:
+            self._start_job(queue, uid)
 
     def _row(self, uid: int, n: int) -> _Row | None:
         row = self._db.execute(
@@ -344,6 +348,10 @@ class Advance:
 
     def _again(self, row: _Row) -> None:
         """Start it once more: nothing of it has begun."""
+        if records.environment(self._db, row.uid) is None:
+            self._set_state(row, SKIPPED)
+            self._finish(row, "lost")
+            return
         # A log of it was made by a process that then died. A kill's can't be meant: its mark
         # comes before it, and is none of this row's.
         self._logs.forget(row.uid, row.n)
@@ -366,10 +374,12 @@ class Advance:
             " reason = ? WHERE job = ? AND n = ?",
             (FINISHED, fate.code, at, size, end and end.reason, row.uid, row.n),
         )
-        if fate.result is None:
-            self._start_command(row.uid, row.n + 1)
-        else:
+        if fate.result is not None:
             self._finish(row, fate.result, at)
+        elif records.environment(self._db, row.uid) is None:
+            self._finish(row, "lost", at)
+        else:
+            self._start_command(row.uid, row.n + 1)
 
     def _set_state(self, row: _Row, state: int) -> None:
         self._db.execute(
@@ -380,14 +390,17 @@ class Advance:
         finish_job(self._change, self._now, row.uid, result, at)
         self.outcome.finished.append((row.queue, row.uid))
 
-    def _start_job(self, uid: int) -> None:
+    def _start_job(self, queue: str | None, uid: int) -> None:
         now = self._now
         started = self._db.execute(
             "UPDATE jobs SET state = ?, started = ?, boot = ?, deadline = timeout + ?"
             " WHERE uid = ? AND state = ?",
             (RUNNING, now.ms, now.boot_id, now.boot, uid, PENDING),
         ).rowcount
-        if started:
+        if started and records.environment(self._db, uid) is None:
+            finish_job(self._change, now, uid, "lost")
+            self.outcome.withdrawn.append((queue, uid))
+        elif started:
             self._start_command(uid, 0)
 
     def _start_command(self, uid: int, n: int) -> None:
@@ -413,7 +426,7 @@ class Advance:
                 n,
                 queue,
                 json.loads(argv),
-                records.environment(self._db, uid),
+                records.environment(self._db, uid) or {},
                 cwd or "/",
                 deadline,
             )

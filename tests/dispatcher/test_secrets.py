@@ -105,3 +105,34 @@ def test_an_older_state_file_is_rid_of_them(room: Driver) -> None:
     assert room.output(waits) == f"{SECRET}\n".encode()
     wait_for(lambda: gone(room), "an end of the secret")
     assert env_of(room, uid) == env_of(room, waits) == '{"A":null,"B\\"":null}'
+
+
+def test_a_copy_put_back_starts_nothing_without_the_values(room: Driver) -> None:
+    env, cwd = {"A": SECRET}, str(room.state_dir)
+    go = "echo begun; until test -e go; do sleep 0.05; done"
+    runs = room.submit(["sh", "-c", f"{go}; exit 0"], env=env, cwd=cwd)
+    further = room.submit(["sh", "-c", f"{go}; exit 0"], ["touch", "begun"], env=env, cwd=cwd)
+    wait_for(lambda: room.output(runs) == room.output(further) == b"begun\n", "both")
+    room.kill()
+    with state_file(room.state_dir) as db:
+        db.execute("DELETE FROM secrets")
+        # As one that waited: an environment, and nothing of it begun.
+        waits = db.execute(
+            "INSERT INTO jobs (id, state, created, env) VALUES ('w', 0, 0, '{\"A\":null}')"
+        ).lastrowid
+        assert waits is not None
+        command = '["touch","begun"]'
+        row = (waits, 0, command, "x", 0)
+        db.execute("INSERT INTO commands (job, n, argv, text, state) VALUES (?,?,?,?,?)", row)
+    room.start()
+    lost = room.finished(waits)
+    assert (lost.result, lost.started is None) == ("lost", False)
+    assert lost.commands[0].state == "skipped"
+    (room.state_dir / "go").touch()
+    # What has begun with it goes on; what has not, does not.
+    assert room.finished(runs).result == "succeeded"
+    ended = room.finished(further)
+    assert ended.result == "lost"
+    assert [one.state for one in ended.commands] == ["finished", "skipped"]
+    assert not (room.state_dir / "begun").exists()
+    assert room.finished(room.submit("true", env=env)).result == "succeeded"
