@@ -1,11 +1,16 @@
-"""After `state.db` was moved away, or an older one put back: parts what was there from it."""
+"""After `state.db` was moved away, or an older one put back: parts what was there from it.
+
+By hand, that is found at the start; by `sysadmd restore`, before it is put back.
+"""
 
 from __future__ import annotations
 
 import logging
 
-from dispatcher import logs
+from dispatcher import logs, transitions
+from dispatcher.records import FINISHED, RUNNING
 from dispatcher.site import Site
+from dispatcher.transitions import Now
 from sysadmd.journal import Transaction
 
 log = logging.getLogger(__name__)
@@ -37,3 +42,24 @@ async def part_from_another_state(site: Site) -> None:
         len(foreign),
         aside,
     )
+
+
+def lose_active(change: Transaction, now: Now, last: int) -> list[str]:
+    """In a state that is to be put back: no job of it goes on. Their ids.
+
+    What ran or waited then has run since, as far as anybody knows, and nothing runs twice. The
+    next job gets a uid above `last`, the highest one there are traces of.
+    """
+    db = change.db
+    active = db.execute("SELECT uid, id FROM jobs WHERE state < 2 ORDER BY uid").fetchall()
+    for uid, _ in active:
+        # Its log is not known: as much as was told of it.
+        db.execute(
+            "UPDATE commands SET state = ?, finished = ?, log_size = told"
+            " WHERE job = ? AND state = ?",
+            (FINISHED, now.ms, uid, RUNNING),
+        )
+        transitions.finish_job(change, now, uid, "lost")
+    db.execute("DELETE FROM books")
+    db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", (last,))
+    return [id for _, id in active]

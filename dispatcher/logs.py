@@ -53,6 +53,7 @@ def size(path: Path) -> int | None:
 class _Part:
     """An open file of a log: of what places it has the bytes."""
 
+    path: Path
     start: int
     end: int
     file: int
@@ -73,11 +74,18 @@ def _parts(path: Path) -> Generator[list[_Part]]:
             with contextlib.suppress(OSError):
                 opened = job_files.open_file(file, depth=depth)
                 end = min(start + os.fstat(opened).st_size, _FARTHEST)
-                found.append(_Part(start, end, opened))
+                found.append(_Part(file, start, end, opened))
         yield found
     finally:
         for part in found:
             os.close(part.file)
+
+
+@contextlib.contextmanager
+def files(path: Path) -> Generator[list[tuple[Path, int]]]:
+    """The files of a log, in order, opened to be read; none if it is not there."""
+    with _parts(path) as parts:
+        yield [(part.path, part.file) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,34 @@ def token_revoke(name: str, config: str | None, state_dir: str | None) -> None:
     click.echo(f"revoked {name}")
 
 
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--with-keys", is_flag=True, help="Certificate, key and admin token, too.")
+@_config
+@_state_dir
+def backup(directory: Path, with_keys: bool, config: str | None, state_dir: str | None) -> None:
+    """Save the state into a new directory; the daemon may run meanwhile."""
+    from server.backup import making
+
+    made = making.make(
+        _state_dir_of(config, state_dir), directory.absolute(), with_keys=with_keys
+    )
+    click.echo("\n".join(made))
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@_config
+@_state_dir
+def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
+    """Put a backup back and say what was lost; the daemon must not run."""
+    from server.backup import restoring
+    from server.token_cli import own_name
+
+    path = _state_dir_of(config, state_dir)
+    click.echo("\n".join(restoring.restore(path, directory.absolute(), own_name())))
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     try:

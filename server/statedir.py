@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import stat
 import time
@@ -17,12 +18,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from server.backup import placing
 from server.login import tokens
 from sysadmd.errors import CannotStart
 from sysadmd.machine import reason, write_private
 
 # How long a child of a daemon that was killed may hold the directory on its way to exec; s.
 CHILD: Final = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class StateDir:
@@ -43,6 +47,14 @@ class StateDir:
                 raise self._in_use() from error
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            aside = placing.settle(path)
+        if aside is not None:
+            log.warning(
+                "a restore had been cut off in %s and is finished now; what was there before is"
+                " in %s",
+                path,
+                aside,
+            )
 
     def _open(self) -> int:
         """Its descriptor; made if needed, ours, and nobody else's to enter."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from server.backup import placing
 from server.classes.tokens import parse_new_token, token_value
 from server.daemon import SCHEMAS
 from server.login import audit, tokens
@@ -90,7 +91,7 @@ async def _offline(
     state_dir: Path, args: Mapping[str, str], unreachable: Unreachable
 ) -> dict[str, Any]:
     try:
-        is_there = (state_dir / "state.db").exists()
+        is_there = (state_dir / "state.db").exists() or placing.is_pending(state_dir)
     except PermissionError:
         # That it is not ours to read was said when the daemon was asked.
         raise CannotStart(str(unreachable)) from None
@@ -115,7 +116,7 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
         return {"tokens": [token_value(token) for token in tokens.listed(store.reader)]}
     if not name.isprintable():
         raise BadRequest("the name must be printable")
-    note = audit.entry(_own_name(), "local", f"token {action} {name}")
+    note = audit.entry(own_name(), "local", f"token {action} {name}")
     if action == "revoke":
         number = tokens.named(store.reader, name)
         await store.write(lambda change: tokens.revoke(change, number, note))
@@ -130,7 +131,7 @@ async def _change(store: Store, args: Mapping[str, str]) -> dict[str, Any]:
     return {"token": secret, "name": name, "role": role.word}
 
 
-def _own_name() -> str:
+def own_name() -> str:
     """For the trail: by the system, whatever the environment says."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name

@@ -64,6 +64,7 @@ EVENTS_WAITING: Final = 64
 GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # Refusals that pass: too many logins, and a daemon that stops.
 PASSING: Final = (429, 503)
+BAD_REQUEST: Final = 400
 
 
 class Unreachable(SysadmdError):
@@ -360,6 +361,16 @@ async def events(
                     if event is not None:
                         yield event
         except (Unreachable, Refused) as error:
+            if begun and isinstance(error, Refused) and error.number == BAD_REQUEST:
+                # What it refuses is what it gave.
+                raise Refused(
+                    error.number,
+                    error.message,
+                    "the server has another history now than the one that was followed: a"
+                    " backup was restored there, most likely, and what came after it is lost."
+                    " Begin again with a snapshot, or with since 'oldest' (sysadmctl tail"
+                    " --since oldest)",
+                ) from error
             if not begun or (isinstance(error, Refused) and error.number not in PASSING):
                 raise
             wait = next(waits)

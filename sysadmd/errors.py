@@ -77,3 +77,15 @@ class CannotStart(SysadmdError):
     """The daemon can't run here and now; the text says why and what to do."""
 
     code = "cannot-start"
+
+
+class BackupUnusable(SysadmdError):
+    """What was to be restored or checked is no backup, or not what was saved."""
+
+    code = "backup-unusable"
+
+
+class BackupFailed(SysadmdError):
+    """No backup was made; nothing of it is left."""
+
+    code = "backup-failed"
