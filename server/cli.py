@@ -188,6 +188,22 @@ def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
     click.echo("\n".join(restoring.restore(path, directory.absolute(), own_name())))
 
 
+@cli.command()
+@click.argument(
+    "directory", type=click.Path(path_type=Path), metavar="[BACKUP]", required=False
+)
+@_config
+@_state_dir
+def verify(directory: Path | None, config: str | None, state_dir: str | None) -> None:
+    """Check the history, of the state or of a backup, from its first event to its last."""
+    from server.backup import checking
+
+    if directory is not None:
+        click.echo(checking.check_backup(directory.absolute()))
+    else:
+        click.echo(checking.check_state(_state_dir_of(config, state_dir)))
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     try:

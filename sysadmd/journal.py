@@ -154,13 +154,8 @@ def ensure_epoch(db: Connection) -> str:
     row = db.execute("SELECT epoch FROM journal").fetchone()
     if row is not None:
         return str(row[0])
-    return renew_epoch(db)
-
-
-def renew_epoch(db: Connection) -> str:
-    """A fresh birth mark: from here on it is another journal, whose cursors are its own."""
     epoch = secrets.token_hex(8)
-    db.execute("INSERT OR REPLACE INTO journal VALUES (1, ?)", (epoch,))
+    db.execute("INSERT INTO journal VALUES (1, ?)", (epoch,))
     return epoch
 
 
