@@ -189,9 +189,7 @@ def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
 
 
 @cli.command()
-@click.argument(
-    "directory", type=click.Path(path_type=Path), metavar="[BACKUP]", required=False
-)
+@click.argument("directory", required=False, type=click.Path(path_type=Path), metavar="[DIR]")
 @_config
 @_state_dir
 def verify(directory: Path | None, config: str | None, state_dir: str | None) -> None:

@@ -22,6 +22,7 @@ import msgspec
 
 from dispatcher import job_files
 from server.backup.placing import DATABASE
+from sysadmd.copies import to_disk
 from sysadmd.errors import BackupUnusable
 
 FORMAT: Final = 1
@@ -87,13 +88,23 @@ def portions(file: int, size: int | None = None) -> Iterator[bytes]:
 
 
 def pour(data: Iterable[bytes], target: Path) -> None:
-    """Make a file of this, ours to read alone, on disk. Raises: OSError."""
+    """Make a file of this, ours to read alone. Raises: OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(target, flags, 0o600), "wb") as out:
         for portion in data:
             out.write(portion)
-        out.flush()
-        os.fsync(out.fileno())
+
+
+def all_to_disk(top: Path) -> None:
+    """Return once this directory, and all that is in it, would outlast a power cut.
+
+    One after the other behind all writes: thousands of files take a fifth of the time that
+    they take each by itself. Raises: OSError.
+    """
+    for directory, _, files in os.walk(top):
+        for name in files:
+            to_disk(Path(directory, name))
+        to_disk(Path(directory))
 
 
 @contextmanager
@@ -103,6 +114,9 @@ def looked_at(path: Path, *, alone: bool = False) -> Generator[sqlite3.Connectio
     alone: it is one file that nobody writes; else others may, and it may have a WAL. Raises:
     sqlite3.Error.
     """
+    if not path.with_name(path.name + "-wal").exists():
+        # Else SQLite makes one, where it can: not in a snapshot, or on a disk that is dying.
+        alone |= not os.access(path.parent, os.W_OK)
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)) as db:
         yield db

@@ -128,11 +128,8 @@ class _NewBackup:
 
     def finish(self, manifest: Manifest) -> None:
         """Let it be a backup; all of it is on disk then."""
-        self._list.flush()
-        os.fsync(self._list.fileno())
         self.close()
-        for directory, _, _ in os.walk(self.path):
-            to_disk(Path(directory))
+        contents.all_to_disk(self.path)
         # Which may be written to, but not read.
         with suppress(PermissionError):
             to_disk(self.path.parent)

@@ -28,7 +28,6 @@ from server.backup.making import ROOMS
 from server.login import audit, tokens
 from server.statedir import StateDir
 from sysadmd import journal, schema
-from sysadmd.copies import to_disk
 from sysadmd.errors import BackupUnusable, CannotStart
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
@@ -67,8 +66,7 @@ def restore(state_dir: Path, source: Path, account: str) -> list[str]:
         with _beside(state_dir) as new:
             _copy(backup, new)
             _renew(backup, new, told, account, last=max(_uids(state_dir), default=0))
-            for directory, _, _ in os.walk(new):
-                to_disk(Path(directory))
+            contents.all_to_disk(new)
         placing.commit(state_dir)
         aside = placing.settle(state_dir)
     return _lines(backup, state, aside, told)
@@ -81,8 +79,8 @@ def _check_place(state_dir: Path, source: Path) -> None:
     while living := _living(room):
         if time.monotonic() > until:
             raise CannotStart(
-                f"jobs of {state_dir} still run, though the daemon does not (processes"
-                f" {', '.join(map(str, sorted(living)))}): wait for their end, or start the"
+                f"jobs of {state_dir} may still run: who looks after them lives (processes"
+                f" {', '.join(map(str, sorted(living)))}). Wait for their end, or start the"
                 " daemon and kill them (sysadmctl jobs, sysadmctl kill); then restore"
             )
         time.sleep(0.05)
