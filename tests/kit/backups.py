@@ -80,6 +80,8 @@ def events_of(directory: Path) -> list[Any]:
 def ended(daemon: Daemon) -> Generator[Path]:
     """Stopped, and nobody of its jobs lives any more."""
     if daemon.is_up:
+        # One that is on its way would not be ended.
+        wait_for(lambda: holders(daemon.state_dir, "keeper"), "the keeper")
         daemon.stop()
     clean(daemon.state_dir)
     wait_for(lambda: not holders(daemon.state_dir), "the end of guard and keeper")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import stat
 import subprocess
 import threading
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from tests.kit import QUIET, Daemon, needs_root, wait_for
 from tests.kit.backups import ended, events_of, output, refused, run, show, submit, works
 from tests.kit.ctl import Ctl
 from tests.kit.disks import small_disk
+from tests.kit.golden import GOLDEN, WORDS, lay
 from tests.kit.processes import holders
 from tests.kit.state_file import state_file
 
@@ -177,8 +176,7 @@ def test_keys_come_only_if_they_are_asked_for(
     works("backup", daemon.state_dir, keys, "--with-keys")
     fresh = Daemon(tmp_path / "fresh", QUIET)
     assert "the next start makes new ones" in works("restore", fresh.state_dir, saved)
-    with fresh:
-        assert fresh.token != daemon.token
+    assert fresh.start().token != daemon.token
     with ended(fresh) as state_dir:
         works("restore", state_dir, keys)
     with fresh:
@@ -324,20 +322,25 @@ def test_a_state_on_a_file_system_that_can_only_be_read_is_checked(tmp_path: Pat
             subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
 
 
-def test_of_an_older_version_a_backup_is_brought_up_to_date(
-    daemon: Daemon, saved: Path, tmp_path: Path
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in GOLDEN.glob("*/*.json")))
+def test_of_every_older_version_a_backup_is_brought_up_to_date(
+    tmp_path: Path, name: str
 ) -> None:
-    # The last step taken back, and the backup made as that version would have made it.
-    with ended(daemon) as state_dir:
-        with closing(sqlite3.connect(state_dir / "state.db", isolation_level=None)) as db:
-            db.execute("ALTER TABLE commands DROP COLUMN reason")
-            db.execute("UPDATE schema SET version = 4 WHERE room = 'dispatcher'")
-        works("backup", state_dir, tmp_path / "older")
+    older, saved = tmp_path / "older", tmp_path / "saved"
+    lay(name, older)
+    before = (older / "state.db").read_bytes()
+    works("backup", older, saved)
+    # A look changes nothing.
+    assert (older / "state.db").read_bytes() == before
+    assert all(
+        word.encode() not in (saved / "state.db").read_bytes() for word in WORDS.values()
+    )
+    works("verify", older, saved)
     fresh = Daemon(tmp_path / "fresh", QUIET)
-    works("restore", fresh.state_dir, tmp_path / "older")
+    assert "not run again: " in works("restore", fresh.state_dir, saved)
+    assert works("verify", fresh.state_dir).startswith("whole: ")
     assert not (fresh.state_dir / "state.db.before").exists()
     with fresh, fresh.client() as client:
-        assert output(client, "done") == "told\n"
-    with state_file(daemon.state_dir) as db:
-        db.execute("ALTER TABLE commands ADD COLUMN reason TEXT")
-        db.execute("UPDATE schema SET version = 5 WHERE room = 'dispatcher'")
+        assert output(client, "succeeded") == "größe: 日本語 ☃\n"
+        assert {show(client, id)["result"] for id in ("running", "waiting")} == {"lost"}
+        assert not client.ask("rpc", "dispatcher", {"action": "list"}).get("waiting")
