@@ -21,8 +21,10 @@ from server.backup.contents import Backup
 from sysadmd.errors import BackupUnusable
 from tests.kit import QUIET, Daemon
 from tests.kit.backups import events_of, output, refused, run, works
-from tests.kit.processes import clean, holders
-from tests.kit.waiting import wait_for
+from tests.kit.processes import clean
+
+
+NO_SOCKETS = shutil.ignore_patterns("*.sock")
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,16 @@ class Kept:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     place = tmp_path_factory.mktemp("kept")
     found = Kept(place / "state", place / "saved")
-    with Daemon(found.state, QUIET) as daemon:
+    with Daemon(place / "running", QUIET) as daemon:
         with daemon.client() as client:
             run(client, "done", "echo told")
-            works("backup", found.state, found.saved, "--with-keys")
+            works("backup", daemon.state_dir, found.saved, "--with-keys")
             run(client, "later", "echo later")
         daemon.kill()
-    clean(found.state)
-    wait_for(lambda: not holders(found.state), "the end of guard and keeper")
+        shutil.copytree(daemon.state_dir, found.state, ignore=NO_SOCKETS)
+        clean(daemon.state_dir)
+    # What came later is in there alone.
+    assert (found.state / "state.db-wal").stat().st_size
     return found
 
 
@@ -55,7 +59,7 @@ def copy(kept: Kept, tmp_path: Path) -> Kept:
 
 def copied(kept: Kept, place: Path) -> Kept:
     place.mkdir(exist_ok=True)
-    shutil.copytree(kept.state, place / "state", ignore=shutil.ignore_patterns("*.sock"))
+    shutil.copytree(kept.state, place / "state")
     shutil.copytree(kept.saved, place / "saved")
     return Kept(place / "state", place / "saved")
 
