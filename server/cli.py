@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -57,6 +58,9 @@ _config = click.option(
 _state_dir = click.option(
     "--state-dir", metavar="DIR", help="State directory; SYSADMD_STATE_DIR otherwise."
 )
+# That it can't be read is said by who reads it.
+_PATH: Final = click.Path(readable=False, path_type=Path)
+_directory = click.argument("directory", type=_PATH, metavar="DIR")
 
 
 @cli.command()
@@ -161,7 +165,7 @@ def token_revoke(name: str, config: str | None, state_dir: str | None) -> None:
 
 
 @cli.command()
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@_directory
 @click.option("--with-keys", is_flag=True, help="Certificate, key and admin token, too.")
 @_config
 @_state_dir
@@ -176,7 +180,7 @@ def backup(directory: Path, with_keys: bool, config: str | None, state_dir: str 
 
 
 @cli.command()
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@_directory
 @_config
 @_state_dir
 def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
@@ -189,7 +193,7 @@ def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
 
 
 @cli.command()
-@click.argument("directory", required=False, type=click.Path(path_type=Path), metavar="[DIR]")
+@click.argument("directory", required=False, type=_PATH, metavar="[DIR]")
 @_config
 @_state_dir
 def verify(directory: Path | None, config: str | None, state_dir: str | None) -> None:

@@ -28,7 +28,7 @@ from server.backup.making import ROOMS
 from server.login import audit, tokens
 from server.statedir import StateDir
 from sysadmd import journal, schema
-from sysadmd.errors import BackupUnusable, CannotStart
+from sysadmd.errors import CannotStart
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
 from sysadmd.mishaps import COMPLAINTS, translate
@@ -61,7 +61,7 @@ def restore(state_dir: Path, source: Path, account: str) -> list[str]:
     os.umask(0o077)
     state = StateDir(state_dir)
     with state.in_words():
-        _check_place(state_dir, source)
+        _check_place(state_dir)
         told = _Told()
         with _beside(state_dir) as new:
             _copy(backup, new)
@@ -72,7 +72,7 @@ def restore(state_dir: Path, source: Path, account: str) -> list[str]:
     return _lines(backup, state, aside, told)
 
 
-def _check_place(state_dir: Path, source: Path) -> None:
+def _check_place(state_dir: Path) -> None:
     """Raises: CannotStart, OSError."""
     room = state_dir / "keeper"
     until = time.monotonic() + GOING
@@ -93,8 +93,6 @@ def _check_place(state_dir: Path, source: Path) -> None:
                         f"{state_dir / old} is on a file system of its own, from which it can't"
                         " be moved; unmount it, or restore into another --state-dir"
                     )
-    if (source / placing.DATABASE).resolve() == (state_dir / placing.DATABASE).resolve():
-        raise BackupUnusable(f"{source} is the state directory itself; name a backup")
 
 
 def _living(room: Path) -> set[int]:

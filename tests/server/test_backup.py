@@ -229,6 +229,22 @@ def test_a_backup_of_a_daemon_that_was_killed_has_all(daemon: Daemon, tmp_path: 
     assert events_of(saved) == events_of(daemon.state_dir)
 
 
+def test_logs_that_are_gone_are_counted_and_all_others_saved(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon.client() as client:
+        for id in ("gone", "kept"):
+            run(client, id, f"echo {id}", "true")
+    (daemon.state_dir / "jobs/1/0.log").unlink()
+    # Only what a job has put in a log's place.
+    (daemon.state_dir / "jobs/2/1.log").unlink()
+    (daemon.state_dir / "jobs/2/1.log").symlink_to("/etc/passwd")
+    said = works("backup", daemon.state_dir, tmp_path / "saved")
+    assert said.endswith("somebody else has taken them: 1\n")
+    logs = {str(log.relative_to(tmp_path)) for log in tmp_path.glob("saved/jobs/*/*")}
+    assert logs == {"saved/jobs/1/1.log", "saved/jobs/2/0.log"}
+
+
 def test_where_a_backup_can_not_be_is_said(daemon: Daemon, tmp_path: Path) -> None:
     file, link, full = tmp_path / "file", tmp_path / "link", tmp_path / "full"
     file.touch()

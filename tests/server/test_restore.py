@@ -23,7 +23,6 @@ from tests.kit import QUIET, Daemon
 from tests.kit.backups import events_of, output, refused, run, works
 from tests.kit.processes import clean
 
-
 NO_SOCKETS = shutil.ignore_patterns("*.sock")
 
 
