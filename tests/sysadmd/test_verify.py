@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
@@ -144,6 +145,18 @@ def test_a_window_misses_nothing_after_a_spell_with_a_wrong_clock() -> None:
         for first, count in ((20_000 * day, 209), (20_000 * day + 3600, 94), (day, 209)):
             after = journal.seq_before(db, round(first * 1000))
             assert 209 - after == count
+
+
+@pytest.mark.parametrize("column", ["time", "place", "body", "wall", "format", "system"])
+@pytest.mark.parametrize("value", [None, "text", 7, 7.5, b"bytes", b"\xff", 10**9])
+def test_whatever_stands_in_a_column_is_found(column: str, value: object) -> None:
+    with history(TEN) as db:
+        (there,) = db.execute(f"SELECT {column} FROM events WHERE seq = 5").fetchone()
+        with contextlib.suppress(sqlite3.IntegrityError):
+            db.execute(f"UPDATE events SET {column} = ? WHERE seq = 5", (value,))
+            (found,) = db.execute(f"SELECT {column} FROM events WHERE seq = 5").fetchone()
+            if found != there:
+                assert broken_at(db) == 5
 
 
 def test_the_same_numbers_in_another_history_are_not_the_same_cursors() -> None:
