@@ -23,6 +23,8 @@ from tests.kit import QUIET, Daemon
 from tests.kit.backups import events_of, output, refused, run, works
 from tests.kit.processes import clean
 
+# Of 3.12 and later, where a worker has threads: the child uses nothing of theirs.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 NO_SOCKETS = shutil.ignore_patterns("*.sock")
 
 
