@@ -83,7 +83,8 @@ class Subscribe:
         known = True
         if since is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
-            start, openings = subscriber.tail.place, subscriber.tail.openings
+            tail = subscriber.tail
+            start, openings, known = tail.place, tail.openings, tail.known
             names = list(dict.fromkeys([*subscriber.systems, *names]))
         elif since == "oldest":
             start = journal.pruned(store.reader)

@@ -83,7 +83,7 @@ class Tail:
         self.openings = deque[Opening]() if openings is None else openings
         self.form = form
         self._start = start
-        self._known = known
+        self.known = known
         # The last event given out (or passed), and its cursor as these systems' chain has it.
         self._place = start
         self.prev = prev
@@ -96,7 +96,7 @@ class Tail:
 
     def widened(self, form: Form, prev: str) -> Tail:
         """A tail for other systems that goes on here."""
-        return Tail(self._sources, form, self._place, prev, self.openings, known=self._known)
+        return Tail(self._sources, form, self._place, prev, self.openings, known=self.known)
 
     @property
     def ledger(self) -> Ledger:
@@ -180,11 +180,11 @@ class Tail:
         systems = self.form.systems
         lost = gone.place.count(systems) - self._place.count(systems)
         self._place = gone.place
-        if lost == 0 and self._known:
+        if lost == 0 and self.known:
             return b""
         # What the client has seen may be of another history: that some is missing is told even
         # if none can be counted.
-        self._known = True
+        self.known = True
         self._gapped += lost
         if not self.form.extended:
             raise EventsLost(f"{lost} events were removed by retention before they were taken")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterable
@@ -67,15 +68,22 @@ def test_a_cursor_of_before_the_copy_is_good(daemon: Daemon) -> None:
         assert client.event()["args"]["message"] == "m77"
 
 
-def test_where_nobody_can_tell_any_more_a_gap_is_told(daemon: Daemon) -> None:
-    """As many events as the client has had, but others; they are gone, and so are the marks."""
+def replaced(daemon: Daemon) -> str:
+    """A cursor; as many events as its client has had came to be, but others, and are gone with
+    their marks."""
     cursor = newest(daemon)
     put_back(daemon)
     told(daemon, range(5), "system-state")
     told(daemon, range(100, 120))
     told(daemon, range(2000), "system-state")
+    daemon.start()
+    wait_for(lambda: "retention took" in daemon.log.read_text(), "retention")
+    return cursor
+
+
+def test_where_nobody_can_tell_any_more_a_gap_is_told(daemon: Daemon) -> None:
+    cursor = replaced(daemon)
     with daemon:
-        wait_for(lambda: "retention took" in daemon.log.read_text(), "retention")
         with daemon.client() as client:
             reply = client.ask("events", "subscribe", {"systems": LP, "since": cursor})
             gap = client.event()
@@ -88,3 +96,15 @@ def test_where_nobody_can_tell_any_more_a_gap_is_told(daemon: Daemon) -> None:
             assert reply["prev"] == gap["cursor"]
             client.ask("rpc", "identify")
             assert client.events == []
+
+
+@pytest.mark.parametrize("more", [LP, ["dispatcher"]], ids=["the same", "others"])
+def test_it_is_told_to_who_subscribes_again_at_once(daemon: Daemon, more: list[str]) -> None:
+    cursor = replaced(daemon)
+    with daemon, daemon.client() as client:
+        # Both are there before anything can be read for the first.
+        for args in ({"systems": LP, "since": cursor}, {"systems": more}):
+            request = {"namespace": "events", "name": "subscribe", "id": "one", "args": args}
+            client.socket.send(json.dumps(request))
+        names = [client.receive()["name"] for _ in range(3)]
+        assert sorted(names) == ["gap", "response", "response"]
