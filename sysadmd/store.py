@@ -9,6 +9,7 @@ The rooms above own their tables: they hand in their schema steps when the store
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import math
 import queue
@@ -209,7 +210,12 @@ class Store:
         except BaseException as error:  # noqa: BLE001 - handed to `watch`
             self._loop.call_soon_threadsafe(self._break, error, group)
         finally:
-            self._writer.close()
+            # The last that closes works the WAL in. Into a file that was put back meanwhile, or
+            # from an older WAL, that would be the end of it: all is left as it is.
+            if self._files.are_untouched(self._stamp):
+                self._writer.close()
+            else:
+                _leave_open(self._writer)
 
     def _next(self) -> _Change | None:
         """The next change; None: it is the end. While there is none it looks at the files, and
@@ -439,6 +445,14 @@ def open_store(path: Path, schemas: Schemas, beside: Sequence[Path] = ()) -> Sto
             raise
     except COMPLAINTS as error:
         raise translate(error, path) from error
+
+
+def _leave_open(db: sqlite3.Connection) -> None:
+    """Have it never closed, not even at the interpreter's end.
+
+    SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE would do; Python has had that since 3.12.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
 def _prepare(db: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sysadmd.errors import StoreLost
@@ -35,8 +36,20 @@ class Whereabouts:
 
         Raises: StoreLost.
         """
-        stats = map(_stat, self._contents)
-        return tuple((*_identity(stat), stat.st_size, stat.st_mtime_ns) for stat in stats)
+        return tuple(map(_look, self._contents))
+
+    def are_untouched(self, stamp: Stamp) -> bool:
+        """Are those of the contents that are still there as they were at this stamp?"""
+        for path, before in zip(self._contents, stamp, strict=True):
+            with suppress(StoreLost):
+                if _look(path) != before:
+                    return False
+        return True
+
+
+def _look(path: Path) -> tuple[int, int, int, int]:
+    stat = _stat(path)
+    return *_identity(stat), stat.st_size, stat.st_mtime_ns
 
 
 def _stat(path: Path) -> os.stat_result:

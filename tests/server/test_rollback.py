@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import QUIET, Daemon, wait_for
-from tests.kit.state_file import append_events, line
+from tests.kit.state_file import append_events, line, state_file
 
 LP = ["life-preserver"]
 
@@ -108,3 +108,40 @@ def test_it_is_told_to_who_subscribes_again_at_once(daemon: Daemon, more: list[s
             client.socket.send(json.dumps(request))
         names = [client.receive()["name"] for _ in range(3)]
         assert sorted(names) == ["gap", "response", "response"]
+
+
+def add_tokens(daemon: Daemon, names: Iterable[str]) -> None:
+    with daemon.client() as client:
+        for name in names:
+            client.ask("rpc", "tokens", {"action": "add", "name": name, "role": "read"})
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["with its WAL", "without"])
+def test_what_was_put_back_while_it_was_in_use_is_left_as_it_is(
+    daemon: Daemon, wal: bool
+) -> None:
+    """As `zfs rollback` does: the files are the same ones, and what they hold is older."""
+    files = [daemon.state_dir / name for name in ("state.db", "state.db-wal")[: 1 + wal]]
+    with daemon:
+        # Enough for the WAL to begin anew, with what it had before still behind it.
+        add_tokens(daemon, (f"kept {n}" for n in range(300)))
+        if not wal:
+            # What is copied is whole without it.
+            daemon.stop()
+        copies = [file.read_bytes() for file in files]
+        if not daemon.is_up:
+            daemon.start()
+        add_tokens(daemon, (f"lost {n}" for n in range(100)))
+        if not wal:
+            (daemon.state_dir / "state.db-wal").unlink()
+        for file, copy in zip(files, copies, strict=True):
+            with file.open("r+b") as opened:
+                opened.write(copy)
+                opened.truncate()
+        wait_for(lambda: "every change is refused" in daemon.log.read_text(), "that it is seen")
+        daemon.stop()
+        with state_file(daemon.state_dir) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            names = [name for (name,) in db.execute("SELECT name FROM tokens ORDER BY id")]
+        assert names == [f"kept {n}" for n in range(300)]
+        daemon.start()
