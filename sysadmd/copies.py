@@ -39,10 +39,10 @@ def copy_database(db: sqlite3.Connection, path: Path) -> None:
                 # In files of before that table, even when the job had long ended.
                 copy.execute("UPDATE jobs SET env = NULL")
         to_disk(new)
+        new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    new.replace(path)
     to_disk(path.parent)
 
 

@@ -77,19 +77,20 @@ def migrate(db: sqlite3.Connection, path: Path, rooms: Schemas) -> None:
         return
     if present:
         before = path.with_name(path.name + BEFORE)
-        try:
-            copy_database(db, before)
-        except OSError as error:
-            raise StoreFull(
-                f"{path} is of an older version and can't be copied before it is brought up to"
-                f" date: {reason(error)}; then start again"
-            ) from error
         older = ", ".join(
             f"{room} {present.get(room, 0)} to {version}"
             for room, version in wanted.items()
             if present.get(room, 0) != version
         )
-        log.info("%s is brought up to date (%s); as it was it is %s", path, older, before)
+        # First of all: with a large file this takes its time.
+        log.info("%s is brought up to date (%s); as it was is kept in %s", path, older, before)
+        try:
+            copy_database(db, before)
+        except OSError as error:
+            raise StoreFull(
+                f"{path} is of an older version and can't be copied to {before} before it is"
+                f" brought up to date: {reason(error)}; then start again"
+            ) from error
     # Has no effect within a transaction.
     db.execute("PRAGMA foreign_keys = OFF")
     db.execute("BEGIN IMMEDIATE")

@@ -121,6 +121,15 @@ def test_without_room_for_the_copy_nothing_is_changed(
     assert children(path) == 3
 
 
+def test_where_no_copy_can_be_put_is_said(tmp_path: Path) -> None:
+    path, before = tmp_path / "s.db", tmp_path / "s.db.before"
+    migrated(path, FAMILY)
+    before.mkdir()
+    with pytest.raises(StoreFull, match=f"can't be copied to {before} before"):
+        migrated(path, FAMILY, REBUILD)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s.db", "s.db.before"]
+
+
 def test_what_a_start_that_was_killed_has_left_of_a_copy_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     migrated(path, FAMILY)
