@@ -37,13 +37,11 @@ class Aging:
 
     def look(self) -> None:
         """At the clocks, which is when it is from here on."""
+        uptime, wall = boot_clock(), time.time()
         if self._now is None:
-            self._now = self._kept = ages.last_look(self._store.reader)
-        before, clocks = self._now, (boot_clock(), time.time())
-        if before is None:
-            self._now = Passage(boot=self._boot, uptime=clocks[0], wall=clocks[1])
-            return
-        self._now = before.seen(self._boot, *clocks)
+            self._kept = ages.last_look(self._store.reader)
+        before = self._now or self._kept or Passage(boot=self._boot, uptime=uptime, wall=wall)
+        self._now = before.seen(self._boot, uptime, wall)
         _say(before, self._now)
 
     def older(self, kind: str, days: int) -> int:

@@ -5,11 +5,13 @@ before a moment is written down now and then, and that is how old they count: by
 the journal has seen pass, whatever the wall clock said.
 """
 
+# ruff: noqa: S608 - the texts of queries are put together of the names of fields alone
+
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from sqlite3 import Connection
-from typing import Final
+from typing import Any, Final
 
 from sysadmd.passage import Passage
 
@@ -36,32 +38,25 @@ SCHEMA: Final = (
     """,
 )
 
+_FIELDS: Final = tuple(field.name for field in fields(Passage))
+
 
 def last_look(db: Connection) -> Passage | None:
     """The last look at the clocks that was kept; None: there was none yet."""
-    row = db.execute(
-        "SELECT passed, boot, uptime, wall, strayed, steady, leap, ahead, owed FROM passage"
-    ).fetchone()
+    row = db.execute(f"SELECT {', '.join(_FIELDS)} FROM passage").fetchone()
     if row is None:
         return None
-    passed, boot, uptime, wall, strayed, steady, leap, ahead, owed = row
-    return Passage(
-        passed=passed,
-        boot=boot,
-        uptime=uptime,
-        wall=wall,
-        strayed=strayed,
-        steady=steady,
-        leap=leap,
-        ahead=ahead,
-        owed=bool(owed),
-    )
+    told: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+    told["owed"] = bool(told["owed"])
+    return Passage(**told)
 
 
 def keep_look(db: Connection, look: Passage) -> None:
     """Keep this one."""
-    row = astuple(look)
-    db.execute(f"REPLACE INTO passage VALUES (1{', ?' * len(row)})", row)  # noqa: S608
+    db.execute(
+        f"REPLACE INTO passage (id, {', '.join(_FIELDS)}) VALUES (1{', ?' * len(_FIELDS)})",
+        astuple(look),
+    )
 
 
 def note(db: Connection, kind: str, upto: int, passed: float) -> None:
