@@ -1,5 +1,5 @@
 """What is kept how long: takes old events, finished jobs that no event speaks of, old entries
-of the trail, tokens that have run out. How old things are it is told by `aging`."""
+of the trail, tokens that have run out. `aging` says how old things are."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Pruner:
     async def _measure(self) -> None:
         while True:
             count = 0
-            for seq, _, size in journal.sizes(self._store.reader, self._measured, STEP):
+            for seq, size in journal.sizes(self._store.reader, self._measured, STEP):
                 self._measured, count = seq, count + 1
                 self._size += size
             if count < STEP:
@@ -85,7 +85,7 @@ class Pruner:
         excess = self._size - self._settings().events_size
         old = self._aging.older(journal.KIND, self._settings().events_days)
         upto = taken = 0
-        for seq, _, size in journal.sizes(self._store.reader, 0, STEP):
+        for seq, size in journal.sizes(self._store.reader, 0, STEP):
             if seq > old and taken >= excess:
                 break
             upto, taken = seq, taken + size

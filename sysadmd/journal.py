@@ -306,10 +306,10 @@ def prune(db: Connection, upto: int) -> int:
     return db.execute("DELETE FROM events WHERE seq <= ?", (upto,)).rowcount
 
 
-def sizes(db: Connection, after: int, limit: int) -> Iterator[tuple[int, int, int]]:
-    """(seq, time, bytes) of at most `limit` events with seq > after, oldest first."""
+def sizes(db: Connection, after: int, limit: int) -> Iterator[tuple[int, int]]:
+    """(seq, bytes) of at most `limit` events with seq > after, oldest first."""
     yield from db.execute(
-        "SELECT seq, time, length(body) + length(place) + 24 FROM events"
+        "SELECT seq, length(body) + length(place) + 24 FROM events"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),
     )
