@@ -288,6 +288,7 @@ class Store:
                 raise found
             self._unsound = (stamp, found) if found is not None else None
         if self._unsound is not None:
+            # One that is raised again and again collects tracebacks.
             told = self._unsound[1]
             raise type(told)(str(told))
         self._stamp = stamp
@@ -389,7 +390,7 @@ class Store:
         except Exception as raised:  # noqa: BLE001 - handed to `watch`
             error = MemoryBehind("a change is on disk, and what follows it has failed")
             error.__cause__ = raised
-            self.give_up(error)
+            self._break(error)
         if change.done.cancelled():
             return
         if error is None:
@@ -402,13 +403,10 @@ class Store:
         try:
             call(*args)
         except Exception as error:  # noqa: BLE001 - handed to `watch`
-            self.give_up(error)
+            self._break(error)
 
-    def give_up(self, error: Exception) -> None:
-        """A defect after a commit: what comes next would be lost, so `watch` raises it."""
-        self._break(error, ())
-
-    def _break(self, error: BaseException, group: Sequence[_Change]) -> None:
+    def _break(self, error: BaseException, group: Sequence[_Change] = ()) -> None:
+        """A defect: what comes next would be lost, so `watch` raises it."""
         error = mishaps.bearable(error)
         self.trouble = f"a defect: {error!r}"
         for change in group:
