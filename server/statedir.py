@@ -120,7 +120,7 @@ class StateDir:
 
     @property
     def database(self) -> Path:
-        return self.path / "state.db"
+        return self.path / placing.DATABASE
 
     @property
     def tls(self) -> Path:

@@ -91,7 +91,7 @@ async def _offline(
     state_dir: Path, args: Mapping[str, str], unreachable: Unreachable
 ) -> dict[str, Any]:
     try:
-        is_there = (state_dir / "state.db").exists() or placing.is_pending(state_dir)
+        is_there = (state_dir / placing.DATABASE).exists() or placing.is_pending(state_dir)
     except PermissionError:
         # That it is not ours to read was said when the daemon was asked.
         raise CannotStart(str(unreachable)) from None
