@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +38,7 @@ from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome
 from dispatcher.words import Dead, Fact
 from sysadmd import journal
 from sysadmd.journal import Transaction
+from tests.kit.state_file import tables
 
 T = TypeVar("T")
 
@@ -306,10 +306,7 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.execute("PRAGMA foreign_keys = ON")
-        for script in (*journal.SCHEMA, *records.SCHEMA):
-            self.db.executescript(script)
+        self.db = tables(journal.SCHEMA, records.SCHEMA)
         self.disk = Disk(Path("/nowhere"))
         self.time = 1000.0
         self.boot = 0

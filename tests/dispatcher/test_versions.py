@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from sysadmd.journal import Transaction
 from tests.kit import ROOT, wait_for
 from tests.kit.driver import PROGRAM, Driver
 from tests.kit.processes import books, holders
+from tests.kit.state_file import tables
 
 # What keepers of other versions may do differently, each as an edit of today's code; the return
 # code that a command has then, None: nobody knows.
@@ -143,9 +143,7 @@ def test_whatever_a_book_says_no_job_is_forgotten(book: list[bytes], log: bool) 
         def forget(self, uid: int, n: int) -> None:
             pass
 
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        for script in (*journal.SCHEMA, *records.SCHEMA):
-            db.executescript(script)
+    with closing(tables(journal.SCHEMA, records.SCHEMA)) as db:
         now, change = Now(1e9, 1e3, "boot"), Transaction(db)
         order = Order(commands=(Spec(("true",), "true"), Spec(("false",), "false")))
         (one,) = acceptance.accept(change, now, [order])

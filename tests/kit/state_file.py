@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
-from sysadmd import journal
+from sysadmd import journal, schema
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
+from sysadmd.schema import Step
 
 
 @contextlib.contextmanager
@@ -18,6 +19,13 @@ def state_file(state_dir: Path) -> Generator[sqlite3.Connection]:
     connection = sqlite3.connect(state_dir / "state.db", timeout=30)
     with contextlib.closing(connection) as db, db:
         yield db
+
+
+def tables(*schemas: Sequence[Step]) -> sqlite3.Connection:
+    """The tables that these steps make, in memory."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    schema.migrate(db, Path(), {str(n): steps for n, steps in enumerate(schemas)})
+    return db
 
 
 def ended_twice(state_dir: Path) -> list[int]:

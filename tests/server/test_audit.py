@@ -21,6 +21,7 @@ from sysadmd.journal import Transaction
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import open_store
 from tests.kit import Client, Daemon
+from tests.kit.state_file import tables
 
 FOR_EVER = 10**15
 
@@ -110,9 +111,7 @@ def found(db: sqlite3.Connection, start: int, end: int = FOR_EVER, after: int = 
 @pytest.fixture
 def trail() -> Iterator[sqlite3.Connection]:
     """A table of the newest form."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for script in audit.SCHEMA:
-            db.executescript(script)
+    with contextlib.closing(tables(audit.SCHEMA)) as db:
         yield db
 
 

@@ -13,6 +13,7 @@ from server.login import tokens
 from server.login.roles import Login, Role
 from sysadmd.errors import Conflict
 from sysadmd.journal import Transaction
+from tests.kit.state_file import tables
 
 DAY = 86400
 NOW = 1_790_000_000.0
@@ -52,9 +53,7 @@ class Safe:
 
 @pytest.fixture
 def safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Safe]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for script in tokens.SCHEMA:
-            db.executescript(script)
+    with contextlib.closing(tables(tokens.SCHEMA)) as db:
         safe = Safe(db)
         monkeypatch.setattr(time, "time", lambda: safe.now)
         yield safe

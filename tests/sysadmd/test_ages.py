@@ -10,13 +10,12 @@ import pytest
 
 from sysadmd import ages
 from sysadmd.passage import Passage
+from tests.kit.state_file import tables
 
 
 @pytest.fixture
 def db() -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for script in ages.SCHEMA:
-            db.executescript(script)
+    with contextlib.closing(tables(ages.SCHEMA)) as db:
         yield db
 
 

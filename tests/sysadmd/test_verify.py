@@ -17,6 +17,7 @@ from sysadmd.errors import BadRequest
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
 from sysadmd.verify import HistoryBroken
+from tests.kit.state_file import tables
 
 EPOCH = "0123456789abcdef"
 # System, and what the wall clock says, of one event after the other.
@@ -29,9 +30,7 @@ TEN: Told = [(SYSTEMS[n % 3], 1000.0 + n) for n in range(10)]
 
 @contextmanager
 def history(told: Told, steps: Sequence[str] = journal.SCHEMA) -> Generator[sqlite3.Connection]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        for step in steps:
-            db.executescript(step)
+    with closing(tables(steps)) as db:
         tell(db, told)
         yield db
 
