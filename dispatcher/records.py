@@ -17,6 +17,7 @@ import msgspec
 
 from dispatcher import logs
 from sysadmd.journal import Transaction
+from sysadmd.schema import Hiding, Step
 
 # As they are in the column: small, and "not finished" is one comparison.
 STATES: Final = ("pending", "running", "finished", "skipped")
@@ -25,8 +26,9 @@ RUNNING: Final = 1
 FINISHED: Final = 2
 SKIPPED: Final = 3
 
-SCHEMA: Final = (
-    """
+SCHEMA: Final[tuple[Step, ...]] = (
+    Hiding(
+        """
     CREATE TABLE jobs (
         uid INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of acceptance; never used again
         id TEXT NOT NULL,               -- the client's word; free again when finished
@@ -81,6 +83,8 @@ SCHEMA: Final = (
         used INTEGER NOT NULL DEFAULT 0 -- it ever had a job
     );
     """,
+        "UPDATE jobs SET env = NULL",
+    ),
     """
     ALTER TABLE commands DROP COLUMN start;
     """,
@@ -102,7 +106,8 @@ SCHEMA: Final = (
     """,
     # As long as a command is to begin. The padding has each value in pages of its own: what
     # shares a page with others leaves copies there when these move.
-    """
+    Hiding(
+        """
     CREATE TABLE secrets (
         job INTEGER PRIMARY KEY,
         padding BLOB NOT NULL,
@@ -113,6 +118,8 @@ SCHEMA: Final = (
     UPDATE jobs SET env = (SELECT json_group_object(key, NULL) FROM json_each(jobs.env))
     WHERE env IS NOT NULL;
     """,
+        "DELETE FROM secrets",
+    ),
     """
     ALTER TABLE commands ADD COLUMN reason TEXT;
     """,

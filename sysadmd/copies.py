@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
-
-# Of any room: what its rows hold is nobody's business, and in no copy.
-SECRETS: Final = "secrets"
 
 
-def copy_database(db: sqlite3.Connection, path: Path) -> None:
+def copy_database(
+    db: sqlite3.Connection, path: Path, wipe: Callable[[sqlite3.Connection], object]
+) -> None:
     """Put a copy of this database at `path`, one file, whole or not at all, ours to read alone.
 
-    db: outside a transaction. Raises: sqlite3.Error, OSError.
+    db: outside a transaction. wipe: takes out of the copy what is to be in none. Raises:
+    sqlite3.Error, OSError.
     """
     new = path.with_name(path.name + ".new")
     # Of a copy that was cut off.
@@ -29,15 +29,7 @@ def copy_database(db: sqlite3.Connection, path: Path) -> None:
             copy.execute("PRAGMA journal_mode = MEMORY")
             copy.execute("PRAGMA synchronous = OFF")
             copy.execute("PRAGMA secure_delete = ON")
-            if copy.execute(
-                "SELECT 1 FROM sqlite_schema WHERE name = ?", (SECRETS,)
-            ).fetchone():
-                copy.execute(f"DELETE FROM {SECRETS}")  # noqa: S608 - a constant
-            elif copy.execute(
-                "SELECT 1 FROM pragma_table_info('jobs') WHERE name = 'env'"
-            ).fetchone():
-                # In files of before that table, even when the job had long ended.
-                copy.execute("UPDATE jobs SET env = NULL")
+            wipe(copy)
         to_disk(new)
         new.replace(path)
     except BaseException:

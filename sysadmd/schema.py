@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,22 @@ from sysadmd.errors import StoreFull, StoreUnusable
 from sysadmd.machine import reason
 from sysadmd.mishaps import damaged
 
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """A script after which the room's tables hold what is nobody's business, and in no copy.
+
+    wipe: the statement that takes all of that out of a copy of this version, and of later ones
+    up to the next such step.
+    """
+
+    script: str
+    wipe: str
+
+
 # A step: a script, or a function where SQL alone does not do. It may rebuild tables: foreign
 # keys are not enforced meanwhile, but looked at before the commit.
-Step = str | Callable[[sqlite3.Connection], object]
+Step = str | Hiding | Callable[[sqlite3.Connection], object]
 # The steps of each room.
 Schemas = Mapping[str, Sequence[Step]]
 
@@ -65,6 +79,20 @@ def versions(db: sqlite3.Connection) -> dict[str, int]:
     return dict(db.execute("SELECT room, version FROM schema"))
 
 
+def copy(db: sqlite3.Connection, path: Path, rooms: Schemas) -> None:
+    """`copy_database` of a file that was checked; the rooms say what is to be in no copy."""
+
+    def wipe(copied: sqlite3.Connection) -> None:
+        # By its own version: the file may have been brought up to date a moment ago.
+        present = versions(copied)
+        for room, steps in rooms.items():
+            taken = steps[: present.get(room, 0)]
+            if hiding := [step for step in taken if isinstance(step, Hiding)]:
+                copied.execute(hiding[-1].wipe)
+
+    copy_database(db, path, wipe)
+
+
 def migrate(db: sqlite3.Connection, path: Path, rooms: Schemas) -> None:
     """Bring the tables up to date, all or nothing; what was there is copied before.
 
@@ -85,7 +113,7 @@ def migrate(db: sqlite3.Connection, path: Path, rooms: Schemas) -> None:
         # First of all: with a large file this takes its time.
         log.info("%s is brought up to date (%s); as it was is kept in %s", path, older, before)
         try:
-            copy_database(db, before)
+            copy(db, before, rooms)
         except OSError as error:
             raise StoreFull(
                 f"{path} is of an older version and can't be copied to {before} before it is"
@@ -119,7 +147,7 @@ def _take(db: sqlite3.Connection, step: Step) -> None:
     if callable(step):
         step(db)
         return
-    for statement in _statements(step):
+    for statement in _statements(step.script if isinstance(step, Hiding) else step):
         db.execute(statement)
 
 

@@ -27,7 +27,7 @@ from server.daemon import SCHEMAS
 from server.dialects.values import rfc3339
 from server.statedir import StateDir
 from sysadmd import __version__, schema, store
-from sysadmd.copies import copy_database, to_disk
+from sysadmd.copies import to_disk
 from sysadmd.errors import BackupFailed, CannotStart
 from sysadmd.machine import host_name, reason, write_private
 from sysadmd.mishaps import COMPLAINTS, translate
@@ -216,7 +216,7 @@ def _copy_database(database: Path, backup: _NewBackup) -> None:
     try:
         with contents.looked_at(database) as db:
             schema.check(db, database, ROOMS)
-            copy_database(db, copy)
+            schema.copy(db, copy, ROOMS)
     except COMPLAINTS as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             raise BackupFailed(

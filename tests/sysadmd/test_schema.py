@@ -13,7 +13,7 @@ import pytest
 
 from sysadmd import copies
 from sysadmd.errors import StoreFull, StoreUnusable
-from sysadmd.schema import Step, versions
+from sysadmd.schema import Hiding, Step, versions
 from sysadmd.store import open_store
 
 FAMILY = """
@@ -90,9 +90,10 @@ def test_a_step_that_would_orphan_rows_is_undone(tmp_path: Path) -> None:
 
 def test_what_was_there_is_kept_beside_but_for_secrets(tmp_path: Path) -> None:
     path, before = tmp_path / "s.db", tmp_path / "s.db.before"
-    migrated(path, FAMILY)
+    family = Hiding(FAMILY, "DELETE FROM secrets")
+    migrated(path, family)
     assert not before.exists()
-    migrated(path, FAMILY, REBUILD)
+    migrated(path, family, REBUILD)
     with opened(before) as db:
         assert versions(db)["family"] == 1
         assert db.execute("SELECT count(*) FROM children").fetchone() == (3,)
