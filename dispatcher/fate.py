@@ -11,6 +11,7 @@ so the same fact heard again decides nothing.
     its start was barred                the job ends; a kill bars what has not begun
     it may have begun, nobody can tell  lost
     it never began, and never will      started anew; if the job is to end, the job ends
+    what it would start with is gone    lost, instead of started without it
     it began, nobody will tell its end  watched until its process is gone; then lost
     else                                nothing: more will be learnt
 """
@@ -50,7 +51,7 @@ class Known:
     process was looked for, in vain. log: its log is there, and says that it may have begun; the
     guard had no time to look for it. ending: how its job is to end, decided before the first
     signal. same_boot: the machine has not been down since the job's start. last: the job has no
-    further command.
+    further command. forgotten: its environment is not there any more.
     """
 
     pair: Pair
@@ -66,6 +67,7 @@ class Known:
     ending: str | None = None
     same_boot: bool = True
     last: bool = True
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,9 @@ def judge(known: Known) -> Fate:
         # Its starter had no time to write that it began, or the book is gone: no second run of
         # what may have run.
         return Ended(None, known.ending or LOST)
-    return Skipped(known.ending) if known.ending else Open.AGAIN
+    if known.ending:
+        return Skipped(known.ending)
+    return Skipped(LOST) if known.forgotten else Open.AGAIN
 
 
 def _never_begins(known: Known) -> bool:
@@ -134,4 +138,4 @@ def _result(known: Known, code: int) -> str | None:
     if known.last:
         return "succeeded"
     # Between two commands when the machine went down: what was to come did not.
-    return None if known.same_boot else LOST
+    return None if known.same_boot and not known.forgotten else LOST

@@ -192,16 +192,22 @@ def keep_environment(db: Connection, uid: int, env: Mapping[str, str]) -> None:
     )
 
 
-def environment(db: Connection, uid: int) -> dict[str, str] | None:
-    """What the job adds to the environment of its commands. None: that was forgotten; where
-    one is still to begin, the file is a copy, which never has it."""
-    names, values = db.execute(
-        "SELECT jobs.env, secrets.env FROM jobs LEFT JOIN secrets ON job = uid WHERE uid = ?",
-        (uid,),
-    ).fetchone()
-    if names is None:
-        return {}
-    return None if values is None else dict(json.loads(values))
+def environment(db: Connection, uid: int) -> dict[str, str]:
+    """What the job adds to the environment of its commands, until it is forgotten."""
+    found = db.execute("SELECT env FROM secrets WHERE job = ?", (uid,)).fetchone()
+    return {} if found is None else dict(json.loads(found[0]))
+
+
+def is_forgotten(db: Connection, uid: int) -> bool:
+    """Had the job an environment that is not there any more?
+
+    Where a command of it is still to begin the file is a copy, which never has it.
+    """
+    query = (
+        "SELECT 1 FROM jobs WHERE uid = ? AND env IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM secrets WHERE job = uid)"
+    )
+    return db.execute(query, (uid,)).fetchone() is not None
 
 
 def forget_environment(change: Transaction, uid: int) -> None:

@@ -316,6 +316,7 @@ class Advance:
                 ending=row.ending,
                 same_boot=alive or self._is_this_boot(row.boot),
                 last=row.last,
+                forgotten=records.is_forgotten(self._db, row.uid),
             )
         )
         if isinstance(fate, Ended):
@@ -348,10 +349,6 @@ class Advance:
 
     def _again(self, row: _Row) -> None:
         """Start it once more: nothing of it has begun."""
-        if records.environment(self._db, row.uid) is None:
-            self._set_state(row, SKIPPED)
-            self._finish(row, "lost")
-            return
         # A log of it was made by a process that then died. A kill's can't be meant: its mark
         # comes before it, and is none of this row's.
         self._logs.forget(row.uid, row.n)
@@ -374,12 +371,10 @@ class Advance:
             " reason = ? WHERE job = ? AND n = ?",
             (FINISHED, fate.code, at, size, end and end.reason, row.uid, row.n),
         )
-        if fate.result is not None:
-            self._finish(row, fate.result, at)
-        elif records.environment(self._db, row.uid) is None:
-            self._finish(row, "lost", at)
-        else:
+        if fate.result is None:
             self._start_command(row.uid, row.n + 1)
+        else:
+            self._finish(row, fate.result, at)
 
     def _set_state(self, row: _Row, state: int) -> None:
         self._db.execute(
@@ -397,7 +392,7 @@ class Advance:
             " WHERE uid = ? AND state = ?",
             (RUNNING, now.ms, now.boot_id, now.boot, uid, PENDING),
         ).rowcount
-        if started and records.environment(self._db, uid) is None:
+        if started and records.is_forgotten(self._db, uid):
             finish_job(self._change, now, uid, "lost")
             self.outcome.withdrawn.append((queue, uid))
         elif started:
@@ -426,7 +421,7 @@ class Advance:
                 n,
                 queue,
                 json.loads(argv),
-                records.environment(self._db, uid) or {},
+                records.environment(self._db, uid),
                 cwd or "/",
                 deadline,
             )

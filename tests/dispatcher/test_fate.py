@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 FLAGS = (
     *("announced", "begun", "unknown", "unbegun", "barred", "left"),
-    *("gone", "log", "same_boot", "last"),
+    *("gone", "log", "same_boot", "last", "forgotten"),
 )
 ALL = [
     Known(pair=pair, code=code, ending=ending, **dict(zip(FLAGS, flags, strict=True)))
@@ -97,6 +97,14 @@ def test_what_may_have_begun_is_not_started_again() -> None:
             assert judge(known) is not Open.AGAIN, known
 
 
+def test_nothing_is_started_without_its_environment() -> None:
+    for known in ALL:
+        if known.forgotten:
+            fate = judge(known)
+            assert fate is not Open.AGAIN, known
+            assert isinstance(fate, Open) or fate.result is not None, known
+
+
 def test_nothing_of_another_boot_is_waited_for() -> None:
     for known in ALL:
         if not known.same_boot and known.code is None:
@@ -120,7 +128,7 @@ def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
         if known.ending:
             assert fate.result == known.ending, known
         elif isinstance(fate, Skipped):
-            assert fate.result == "killed", known
+            assert fate.result == ("killed" if known.barred else "lost"), known
         elif known.code is None:
             assert fate.result == "lost", known
         elif known.code:
@@ -128,7 +136,8 @@ def test_a_job_ends_as_it_was_to_end_and_succeeds_only_as_a_whole() -> None:
         elif known.last:
             assert fate.result == "succeeded", known
         else:
-            assert fate.result == (None if known.same_boot else "lost"), known
+            goes_on = known.same_boot and not known.forgotten
+            assert fate.result == (None if goes_on else "lost"), known
 
 
 # --- the world
