@@ -13,7 +13,7 @@ import pytest
 
 from dispatcher import logs
 from tests.kit import needs_root, wait_for
-from tests.kit.clock import wall_clock_off_by
+from tests.kit.clock import Clocks
 from tests.kit.driver import Driver
 from tests.kit.processes import begun, end, end_pairs, held, members
 
@@ -49,7 +49,7 @@ def test_a_whole_directory_deleted_under_its_job_is_made_again(room: Driver) -> 
 def test_a_clock_that_steps_back_by_an_hour_harms_nothing(
     daemon: Driver, tmp_path_factory: pytest.TempPathFactory, role: str
 ) -> None:
-    an_hour_ago = wall_clock_off_by(-3600, tmp_path_factory.mktemp("clock"))
+    an_hour_ago = Clocks(tmp_path_factory.mktemp("clock"), -3600).environment
     script = "echo one; while [ ! -e go ]; do sleep 0.05; done; exit 3"
     adopted = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
     timed = daemon.submit("sleep 60", timeout=3)

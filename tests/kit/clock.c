@@ -1,8 +1,8 @@
 /*
- * Sets clocks of one process off. To be preloaded. The wall clock by $CLOCK_OFFSET seconds, or by
- * as many as $CLOCK_FILE says at the moment; the time since boot by $UPTIME_OFFSET. The clock
- * that waits are measured by, CLOCK_MONOTONIC, and the times of files stay as they are: the
- * kernel would know nothing of it.
+ * Sets clocks of one process off. To be preloaded. The wall clock by as many seconds as
+ * $CLOCK_FILE says at the moment; the time since boot by $UPTIME_OFFSET. The clock that waits are
+ * measured by, CLOCK_MONOTONIC, and the times of files stay as they are: the kernel would know
+ * nothing of it.
  *
  * The kernel is asked by syscall(2), not through the functions that these stand before: to find
  * those takes dlsym(3), which is in another library on each system.
@@ -63,9 +63,7 @@ static long wall_offset(void) {
     const char *path = getenv("CLOCK_FILE");
     char text[32] = "";
     int before = errno, file;
-    if (path == NULL)
-        return number(getenv("CLOCK_OFFSET"));
-    file = open(path, O_RDONLY | O_CLOEXEC);
+    file = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (file >= 0) {
         if (read(file, text, sizeof text - 1) < 0)
             text[0] = '\0';

@@ -11,14 +11,6 @@ from tests.kit.needs import needed
 SOURCE = Path(__file__).with_name("clock.c")
 
 
-def wall_clock_off_by(seconds: int, room: Path) -> dict[str, str]:
-    """The environment that sets the wall clock of a process and its children off.
-
-    What it needs is built in `room`.
-    """
-    return {"LD_PRELOAD": _library(room), "CLOCK_OFFSET": str(seconds)}
-
-
 class Clocks:
     """Those of processes that are started in `environment` (and of their children).
 
@@ -26,11 +18,12 @@ class Clocks:
     a process was started, so no job may run over a change of that.
     """
 
-    def __init__(self, room: Path) -> None:
+    def __init__(self, room: Path, seconds: float = 0) -> None:
+        """room: where what that needs is made. seconds: as `set` has it."""
         self._file = room / "clock"
         self._library = _library(room)
         self.uptime = 0
-        self.set(0)
+        self.set(seconds)
 
     def set(self, seconds: float) -> None:
         """From now on the wall clock is ahead of the true one by so much; s."""

@@ -11,16 +11,13 @@ import pytest
 
 from server.wire.tls import DAYS
 from tests.kit import QUIET, Daemon, wait_for
-from tests.kit.clock import wall_clock_off_by
+from tests.kit.clock import Clocks
 
 DAY = 86400
-# At each look the wall clock of the daemon is set off by what a file says, and another gets a
-# byte. No thread does so: the daemon's clean start would close its files.
-STEPPED = """import os, pathlib
-from server import certificate
+# At each look a file gets a byte.
+STEPPED = """from server import certificate
 certificate.LOOK = 0.05
 def look(self, look=certificate.Certificate.look):
-    os.environ["CLOCK_OFFSET"] = pathlib.Path({offset!r}).read_text()
     look(self)
     with open({looks!r}, "ab") as looks:
         looks.write(b".")
@@ -31,17 +28,10 @@ class Stepped(Daemon):
     """A daemon whose clock can be set, and which looks at its certificate all the time."""
 
     def __init__(self, directory: Path, offset: int, config: str = QUIET) -> None:
-        self._offset, self._looks = directory / "offset", directory / "looks"
-        env = wall_clock_off_by(offset, directory)
-        self.set_clock(offset)
-        before = STEPPED.format(offset=str(self._offset), looks=str(self._looks))
+        self.clocks, self._looks = Clocks(directory, offset), directory / "looks"
+        before = STEPPED.format(looks=str(self._looks))
+        env = self.clocks.environment
         super().__init__(directory / "state", config, env=env, before=before)
-
-    def set_clock(self, offset: int) -> None:
-        """offset: from the true time, s."""
-        made = self._offset.with_suffix(".new")
-        made.write_text(str(offset))
-        made.replace(self._offset)
 
     def wait_for_looks(self) -> None:
         """Until it has had every occasion to say something twice."""
@@ -78,12 +68,11 @@ WRONG = [2 * DAY, -400 * DAY, -300 * DAY]
 def test_a_certificate_made_by_a_wrong_clock_is_made_anew_at_the_next_start(
     tmp_path: Path, offset: int
 ) -> None:
-    env = wall_clock_off_by(offset, tmp_path)
-    daemon = Daemon(tmp_path / "state", QUIET, env=env)
+    clocks = Clocks(tmp_path, offset)
+    daemon = Daemon(tmp_path / "state", QUIET, env=clocks.environment)
     daemon.start().stop()
     key = own_key(daemon)
-    for name in env:
-        del daemon.environment[name]
+    clocks.set(0)
     for _ in range(2):
         with daemon, daemon.client() as client:
             assert client.ask("rpc", "identify")["type"] == "server"
@@ -99,7 +88,7 @@ def test_a_certificate_made_by_a_wrong_clock_is_made_anew_once_that_is_set(
         key = own_key(daemon)
         daemon.wait_for_looks()
         assert not lines(daemon, "was renewed")
-        daemon.set_clock(0)
+        daemon.clocks.set(0)
         daemon.wait_for_line("was renewed")
         with daemon.client() as client:
             assert client.ask("rpc", "identify")["type"] == "server"
@@ -112,7 +101,7 @@ def test_a_certificate_that_expires_is_made_anew_and_again_if_the_clock_was_wron
     tmp_path: Path,
 ) -> None:
     with Stepped(tmp_path, 0) as daemon:
-        daemon.set_clock((DAYS + 1) * DAY)
+        daemon.clocks.set((DAYS + 1) * DAY)
         daemon.wait_for_line("was renewed")
         host, port = daemon.address.rsplit(":", 1)
         trusted = str(daemon.state_dir / "tls/certificate.pem")
@@ -127,7 +116,7 @@ def test_a_certificate_that_expires_is_made_anew_and_again_if_the_clock_was_wron
                 check=False,
             )
             assert (done.returncode == 0) is is_right
-        daemon.set_clock(0)
+        daemon.clocks.set(0)
         daemon.wait_for_line("was renewed", 2)
         with daemon.client() as client:
             assert client.ask("rpc", "identify")["type"] == "server"
@@ -145,7 +134,7 @@ def test_a_renewal_that_fails_is_said_once_and_tried_again(tmp_path: Path) -> No
     daemon.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
     with daemon:
         broken.touch()
-        daemon.set_clock((DAYS + 1) * DAY)
+        daemon.clocks.set((DAYS + 1) * DAY)
         daemon.wait_for_line("could not be renewed")
         daemon.wait_for_looks()
         assert len(lines(daemon, "could not be renewed")) == 1
@@ -169,7 +158,7 @@ def test_what_is_wrong_with_a_configured_certificate_is_said_at_each_change(
     with Stepped(tmp_path, first * DAY, config) as daemon:
         daemon.wait_for_looks()
         for days in rest:
-            daemon.set_clock(days * DAY)
+            daemon.clocks.set(days * DAY)
             daemon.wait_for_line(said[days][1])
             daemon.wait_for_looks()
     about = lines(daemon, f"{tmp_path}/cert.pem")
