@@ -80,7 +80,8 @@ def _is_due(kept: Passage, now: Passage) -> bool:
 
 
 def _say(before: Passage, now: Passage) -> None:
-    if now.leap and now.leap != before.leap:
+    # A clock that goes on leaping is said to do so once.
+    if now.leap and not before.leap:
         log.warning(
             "the wall clock went %.1f days %s the time that this machine was up since it was"
             " last looked at: it was set, or the machine was off. Until both have agreed for"

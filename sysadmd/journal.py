@@ -27,6 +27,27 @@ from sysadmd import chain
 from sysadmd.errors import BadRequest
 from sysadmd.events import SYSTEMS
 
+
+def _add_marks(db: Connection) -> None:
+    """Places get their marks from here on, and no event's time is below the one before it."""
+    # What the wall clock said, if not `time`; what the body is like.
+    db.execute("ALTER TABLE events ADD COLUMN wall INTEGER")
+    db.execute("ALTER TABLE events ADD COLUMN format INTEGER NOT NULL DEFAULT 1")
+    db.execute("ALTER TABLE pruned ADD COLUMN time INTEGER NOT NULL DEFAULT 0")
+    db.execute("CREATE INDEX events_by_wall ON events (wall) WHERE wall IS NOT NULL")
+    seq = highest = 0
+    # In parts: for millions one statement would need hundreds of MiB.
+    while rows := db.execute(
+        "SELECT seq, time FROM events WHERE seq > ? ORDER BY seq LIMIT 10000", (seq,)
+    ).fetchall():
+        back: list[tuple[int, int, int]] = []
+        for seq, time in rows:
+            highest = max(highest, time)
+            if time < highest:
+                back.append((highest, time, seq))
+        db.executemany("UPDATE events SET time = ?, wall = ? WHERE seq = ?", back)
+
+
 SCHEMA: Final = (
     """
     CREATE TABLE journal (
@@ -47,15 +68,7 @@ SCHEMA: Final = (
         place TEXT NOT NULL
     );
     """,
-    # Places get their marks from here on; `time` has no step back any more.
-    """
-    ALTER TABLE events ADD COLUMN wall INTEGER; -- what the wall clock said, if not `time`
-    ALTER TABLE events ADD COLUMN format INTEGER NOT NULL DEFAULT 1; -- of the body
-    UPDATE events SET wall = events.time, time = top.highest FROM (
-        SELECT seq, time, max(time) OVER (ORDER BY seq) AS highest FROM events
-    ) AS top WHERE top.seq = events.seq AND top.highest > events.time;
-    ALTER TABLE pruned ADD COLUMN time INTEGER NOT NULL DEFAULT 0;
-    """,
+    _add_marks,
 )
 
 # What bodies are like today. None is ever rewritten: its mark covers it. Who changes what they
@@ -288,6 +301,15 @@ def seq_before(db: Connection, time: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def last_until(db: Connection, first: int, last: int) -> int:
+    """The seq behind which no event was told between these moments (ms since 1970), neither by
+    the journal's time nor by the wall clock."""
+    odd = db.execute(
+        "SELECT max(seq) FROM events WHERE wall >= ? AND wall <= ?", (first, last)
+    ).fetchone()
+    return max(seq_before(db, last + 1), odd[0] or 0)
 
 
 def prune(db: Connection, upto: int) -> int:

@@ -135,7 +135,8 @@ class Logs:
             return lines, page[-1].id if page else -1
         numbers = frozenset((SYSTEMS.index(system),))
         after = max(after, journal.seq_before(db, look.first))
-        events = journal.read_after(db, numbers, after, look.upto, _PAGE)
+        upto = min(look.upto, journal.last_until(db, look.first, look.last))
+        events = journal.read_after(db, numbers, after, upto, _PAGE)
         told: list[_Line] = []
         done = time.thread_time() + PAGE_TIME
         for event in events:

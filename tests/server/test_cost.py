@@ -6,7 +6,6 @@ The one place where time is measured in a test: as a ratio, of CPU time of this 
 import contextlib
 import gc
 import re
-import sqlite3
 import time
 from collections.abc import Callable
 
@@ -25,6 +24,7 @@ from sysadmd import journal
 from sysadmd.errors import SysadmdError
 from sysadmd.text import printable, quoted
 from tests.kit.json_families import FAMILIES
+from tests.kit.state_file import tables
 
 # Twice the bytes cost at most so many times the time.
 AT_MOST = 3.0
@@ -101,9 +101,7 @@ TEXTS = {
     "estimates": repeated("total estimated size is 1", behind="x"),
 }
 
-_DATABASE = sqlite3.connect(":memory:")
-for statement in (*journal.SCHEMA, *tokens.SCHEMA):
-    _DATABASE.executescript(statement)
+_DATABASE = tables(journal.SCHEMA, tokens.SCHEMA)
 
 PARSERS: dict[str, Callable[[str], object]] = {
     "time_format": lambda text: window(text, "1", "", 0),

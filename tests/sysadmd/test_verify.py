@@ -16,9 +16,11 @@ from sysadmd import journal, verify
 from sysadmd.errors import BadRequest
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
+from sysadmd.schema import Step
 from sysadmd.verify import HistoryBroken
 from tests.kit.state_file import tables
 
+_, add_marks = journal.SCHEMA
 EPOCH = "0123456789abcdef"
 # System, and what the wall clock says, of one event after the other.
 Told = list[tuple[str, float]]
@@ -29,7 +31,9 @@ TEN: Told = [(SYSTEMS[n % 3], 1000.0 + n) for n in range(10)]
 
 
 @contextmanager
-def history(told: Told, steps: Sequence[str] = journal.SCHEMA) -> Generator[sqlite3.Connection]:
+def history(
+    told: Told, steps: Sequence[Step] = journal.SCHEMA
+) -> Generator[sqlite3.Connection]:
     with closing(tables(steps)) as db:
         tell(db, told)
         yield db
@@ -95,7 +99,7 @@ def test_events_of_before_there_were_marks_are_counted() -> None:
     with history([], journal.SCHEMA[:1]) as db:
         old = [(1, 1, 0, "1:1.0.0"), (2, 2, 2, "2:1.0.1"), (3, 3, 0, "3:2.0.1")]
         db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, '{}')", old)
-        db.executescript(journal.SCHEMA[1])
+        add_marks(db)
         tell(db, TEN)
         whole = verify.verify(db)
         assert (whole.events, whole.unmarked) == (13, 3)
@@ -112,9 +116,13 @@ def test_steps_back_of_an_older_journal_are_mended_and_kept() -> None:
             db.execute(
                 f"INSERT INTO events VALUES (?, ?, 0, '{seq}:{seq}.0.0', '')", (seq, time)
             )
-        db.executescript(journal.SCHEMA[1])
+        add_marks(db)
         rows = db.execute("SELECT time, wall FROM events ORDER BY seq").fetchall()
         assert rows == [(10, None), (50, None), (50, 20), (50, 49), (60, None), (60, 3)]
+        (plan,) = db.execute(
+            "EXPLAIN QUERY PLAN SELECT max(seq) FROM events WHERE wall >= 1 AND wall <= 2"
+        )
+        assert "events_by_wall" in plan[3]
 
 
 @given(histories, st.integers(0, 12))
@@ -141,9 +149,18 @@ def test_a_window_misses_nothing_after_a_spell_with_a_wrong_clock() -> None:
         *((SYSTEMS[0], 20_000 * day + 3600 + n) for n in range(94)),
     ]
     with history(told) as db:
-        for first, count in ((20_000 * day, 209), (20_000 * day + 3600, 94), (day, 209)):
-            after = journal.seq_before(db, round(first * 1000))
-            assert 209 - after == count
+        for first, last, seqs in (
+            (20_000 * day, 20_001 * day, (1, 209)),
+            (20_000 * day + 3600, 20_001 * day, (116, 209)),
+            (20_000 * day + 10, 20_000 * day + 20, (11, 21)),
+            (day, day + 10, (1, 106)),
+            (day - 20, day - 10, (1, 0)),
+        ):
+            window = round(first * 1000), round(last * 1000)
+            assert (
+                journal.seq_before(db, window[0]) + 1,
+                journal.last_until(db, *window),
+            ) == seqs
 
 
 @pytest.mark.parametrize("column", ["time", "place", "body", "wall", "format", "system"])
