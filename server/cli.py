@@ -170,7 +170,7 @@ def token_revoke(name: str, config: str | None, state_dir: str | None) -> None:
 @_config
 @_state_dir
 def backup(directory: Path, with_keys: bool, config: str | None, state_dir: str | None) -> None:
-    """Save the state into a new directory; the daemon may run meanwhile."""
+    """Save the state into a new directory. The daemon may run meanwhile."""
     from server.backup import making
 
     made = making.make(
@@ -184,7 +184,7 @@ def backup(directory: Path, with_keys: bool, config: str | None, state_dir: str 
 @_config
 @_state_dir
 def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
-    """Put a backup back and say what was lost; the daemon must not run."""
+    """Put a backup back. Says what was lost; the daemon must not run."""
     from server.backup import restoring
     from server.token_cli import own_name
 
@@ -197,7 +197,7 @@ def restore(directory: Path, config: str | None, state_dir: str | None) -> None:
 @_config
 @_state_dir
 def verify(directory: Path | None, config: str | None, state_dir: str | None) -> None:
-    """Check the history, of the state or of a backup, from its first event to its last."""
+    """Check the history, or a backup. Looks at each event, and at each file of the backup."""
     from server.backup import checking
 
     if directory is not None:
