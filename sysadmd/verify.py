@@ -22,13 +22,12 @@ class HistoryBroken(SysadmdError):
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The history is as it was told, from behind `start` to `end`.
+    """The history is as it was told, up to `end`.
 
     events: how many are kept. unmarked: how many of them were told before there were marks, and
     can only be counted.
     """
 
-    start: Place
     end: Place
     events: int
     unmarked: int
@@ -36,7 +35,7 @@ class Whole:
 
 def verify(db: Connection) -> Whole:
     """Check each event that is kept against its predecessor. Raises: HistoryBroken."""
-    start = before = journal.pruned(db)
+    before = journal.pruned(db)
     time = events = unmarked = 0
     for event in journal.all_events(db):
         try:
@@ -49,7 +48,7 @@ def verify(db: Connection) -> Whole:
         before, time = parse_place(event.place), event.time
         events += 1
         unmarked += not before.mark
-    return Whole(start, before, events, unmarked)
+    return Whole(before, events, unmarked)
 
 
 def _check(before: Place, event: Event) -> None:
