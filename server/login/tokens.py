@@ -17,6 +17,7 @@ from typing import Final
 from server.login.roles import Login, Role
 from sysadmd.errors import Conflict, NotFound
 from sysadmd.journal import Note, Transaction, no_note
+from sysadmd.passage import DAY
 
 SCHEMA: Final = (
     """
@@ -37,6 +38,8 @@ SCHEMA: Final = (
 
 # Use renews a token at most this often; a write for each request would be one disk sync each.
 RENEW_AFTER: Final = 0.1
+# So far off may a clock be that is believed (sysadmd/passage.py); ms.
+ASTRAY: Final = round(DAY * 1000)
 # Names are shown in tables and logs.
 NAME_LENGTH: Final = 64
 
@@ -176,17 +179,17 @@ def revoke(change: Transaction, number: int, note: Note = no_note) -> None:
 
 
 def tidy(change: Transaction, wall: float) -> None:
-    """Forget tokens that ran out more than a day ago; those that were used in the future, since
+    """Forget tokens that have run out for certain; those that were used in the future, since
     the clock was ahead, live from now on for as long as they would have.
 
-    wall: a clock that is to be believed, s since 1970.
+    wall: a clock that is believed, s since 1970.
     """
-    now, day = round(wall * 1000), 86_400_000
-    change.db.execute("DELETE FROM tokens WHERE expires < ?", (now - day,))
+    now = round(wall * 1000)
+    change.db.execute("DELETE FROM tokens WHERE expires < ?", (now - ASTRAY,))
     change.db.execute(
         "UPDATE tokens SET expires = expires - used + ?1, used = ?1, created = min(created, ?1)"
         " WHERE used > ?2",
-        (now, now + day),
+        (now, now + ASTRAY),
     )
 
 
