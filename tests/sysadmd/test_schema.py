@@ -88,6 +88,14 @@ def test_a_step_that_would_orphan_rows_is_undone(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*) FROM parents").fetchone() == (2,)
 
 
+def test_a_step_that_loses_a_key_loses_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    migrated(path, FAMILY)
+    bare = "CREATE TABLE new AS SELECT * FROM parents; DROP TABLE parents;"
+    migrated(path, FAMILY, f"{bare} ALTER TABLE new RENAME TO parents;")
+    assert children(path) == 3
+
+
 def test_what_was_there_is_kept_beside_but_for_secrets(tmp_path: Path) -> None:
     path, before = tmp_path / "s.db", tmp_path / "s.db.before"
     family = Hiding(FAMILY, "DELETE FROM secrets")
