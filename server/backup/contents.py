@@ -47,7 +47,8 @@ _LINE: Final = re.compile(rf"([0-9a-f]{{64}})  ({_NAME})\n", re.ASCII)
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup says of itself. Times: RFC 3339. cursor, last_event: of its last event; ""
-    and null: there is none. list: the SHA-256 of SHA256SUMS. size: bytes of all its files."""
+    and null: there is none. list: the SHA-256 of SHA256SUMS. size: bytes of all its files.
+    seal: the SHA-256 of the manifest itself, as it is without this."""
 
     format: int = FORMAT
     version: str
@@ -63,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     size: int
     list: str
+    seal: str = ""
 
 
 class _Form(msgspec.Struct, frozen=True):
@@ -72,6 +74,16 @@ class _Form(msgspec.Struct, frozen=True):
 def is_name(name: str) -> bool:
     """May a file of a backup be called so?"""
     return _IS_NAME.fullmatch(name) is not None
+
+
+def sealed(manifest: Manifest) -> bytes:
+    """The manifest as a file, which tells by its seal that none of its bytes is another one."""
+
+    def text(seal: str) -> bytes:
+        made = msgspec.structs.replace(manifest, seal=seal)
+        return msgspec.json.format(msgspec.json.encode(made)) + b"\n"
+
+    return text(hashlib.sha256(text("")).hexdigest())
 
 
 def line(name: str, digest: str) -> bytes:
@@ -148,6 +160,9 @@ class Backup:
             self.manifest = msgspec.json.decode(text, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self.damaged(MANIFEST) from error
+        seal = self.manifest.seal
+        if hashlib.sha256(text.replace(seal.encode(), b"")).hexdigest() != seal:
+            raise self.damaged(MANIFEST)
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Name and hash of each file; that the list is whole is known at its end."""

@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from dispatcher import job_files, logs
 from server.backup import contents, placing
 from server.backup.contents import KEYS, LIST, MANIFEST, TOKEN, Manifest
@@ -133,8 +131,7 @@ class _NewBackup:
         # Which may be written to, but not read.
         with suppress(PermissionError):
             to_disk(self.path.parent)
-        text = msgspec.json.format(msgspec.json.encode(manifest)).decode()
-        write_private(self.path / MANIFEST, text + "\n")
+        write_private(self.path / MANIFEST, contents.sealed(manifest).decode())
         to_disk(self.path)
 
     def close(self) -> None:

@@ -122,6 +122,18 @@ def test_what_is_not_what_was_saved_is_not_restored(copy: Kept, kind: str) -> No
     assert not (copy.state / "etc").exists()
 
 
+def test_of_no_file_a_byte_may_be_another_one(copy: Kept) -> None:
+    """Of the database one in so many, which is long."""
+    for file in [file for file in copy.saved.rglob("*") if file.is_file()]:
+        saved = file.read_bytes()
+        for at in range(0, len(saved), 997 if file.suffix == ".db" else 1):
+            flip(file, at)
+            with pytest.raises(BackupUnusable):
+                Backup(copy.saved).check()
+            file.write_bytes(saved)
+    Backup(copy.saved).check()
+
+
 # What a state is known by: its events, and its logs.
 State = tuple[list[Any], dict[str, str]]
 
