@@ -21,6 +21,7 @@ _HELP: Final = {
     errno.EIO: "its disk fails: the system's log says what it, or its cable, reports",
     errno.EROFS: "mount its file system writable",
     errno.EACCES: "make it writable for the daemon's account",
+    errno.EBUSY: "unmount it, or end who uses it",
     errno.EPERM: "give it to the daemon's account, without flags (chflags, chattr)",
 }
 # The portable ways are taken even where there are better ones: for tests, and for trouble.

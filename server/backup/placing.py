@@ -33,6 +33,8 @@ def is_pending(state_dir: Path) -> bool:
 
 def commit(state_dir: Path) -> None:
     """What is in `restoring`, which is on disk, is the state now; to be settled."""
+    # From there on nothing is made any more, for which a full disk may have no room.
+    (state_dir / RESTORING / _BEFORE).mkdir(mode=0o700)
     (state_dir / RESTORING).rename(state_dir / RESTORED)
     to_disk(state_dir)
 

@@ -31,6 +31,7 @@ from sysadmd import journal, schema
 from sysadmd.errors import CannotStart
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Transaction
+from sysadmd.machine import reason
 from sysadmd.mishaps import COMPLAINTS, translate
 from sysadmd.text import printable
 
@@ -67,8 +68,16 @@ def restore(state_dir: Path, source: Path, account: str) -> list[str]:
             _copy(backup, new)
             _renew(backup, new, told, account, last=max(_uids(state_dir), default=0))
             contents.all_to_disk(new)
-        placing.commit(state_dir)
-        aside = placing.settle(state_dir)
+            placing.commit(state_dir)
+        try:
+            aside = placing.settle(state_dir)
+        except OSError as error:
+            # It is decided, and whoever goes on with it can't say this any more.
+            raise CannotStart(
+                "\n".join(_lines(backup, state, None, told))
+                + "\nbut not all of it could be put in its place, nor can the daemon start:"
+                f" {reason(error)}. Then start the daemon, which goes on with it"
+            ) from error
     return _lines(backup, state, aside, told)
 
 

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pytest
 from server.backup import making, placing, restoring
 from server.backup.contents import Backup
 from sysadmd.errors import BackupUnusable
-from tests.kit import QUIET, Daemon
+from tests.kit import QUIET, Daemon, needs_root
 from tests.kit.backups import events_of, output, refused, run, works
 from tests.kit.processes import clean
 
@@ -254,6 +256,24 @@ def test_a_restore_that_is_killed_at_any_moment_leaves_one_state_whole(
         assert not [*one.state.glob("restor*")]
         seen.add(is_new)
     assert seen == {False, True}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mount --bind is Linux's")
+def test_what_was_lost_is_said_though_the_rest_has_to_wait(copy: Kept) -> None:
+    needs_root("mount")
+    old, token = contents(copy.state), copy.state / "admin.token"
+    subprocess.run(["mount", "--bind", token, token], check=True)
+    try:
+        said = refused("restore", copy.state, copy.saved)
+        assert "the last event that it has: " in said
+        assert "not all of it could be put in its place" in said
+        assert "unmount it" in said
+        assert "unmount it" in refused("backup", copy.state, copy.saved.with_name("new"))
+    finally:
+        subprocess.run(["umount", token], check=True)
+    assert works("verify", copy.state).startswith("whole: ")
+    (aside,) = copy.state.glob("before-restore-*")
+    assert contents(aside) == old
 
 
 @pytest.mark.parametrize("renames", range(0, 14, 2))
