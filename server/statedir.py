@@ -99,8 +99,9 @@ class StateDir:
         with suppress(OSError):
             pid = self.lock.read_text(encoding="ascii", errors="replace").strip()
         return CannotStart(
-            f"the state directory {self.path} is in use by the daemon with pid"
-            f" {pid or 'unknown'}; stop it first, or name another directory with --state-dir"
+            f"the state directory {self.path} is in use by the daemon, or a restore, with pid"
+            f" {pid or 'unknown'}; stop the one, wait for the other, or name another directory"
+            " with --state-dir"
         )
 
     @contextmanager

@@ -49,10 +49,13 @@ BEFORE: Final = ".before"
 log = logging.getLogger(__name__)
 
 
-def check(db: sqlite3.Connection, path: Path, rooms: Schemas) -> None:
+def check(
+    db: sqlite3.Connection, path: Path, rooms: Schemas, *, thoroughly: bool = False
+) -> None:
     """Is it empty, or one of ours, whole, and not newer than this program? Only looks.
 
-    Raises: StoreUnusable, StoreDamaged, sqlite3.Error.
+    thoroughly: all of it is read, however large it is. Raises: StoreUnusable, StoreDamaged,
+    sqlite3.Error.
     """
     mark = db.execute("PRAGMA application_id").fetchone()[0]
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema")}
@@ -60,7 +63,7 @@ def check(db: sqlite3.Connection, path: Path, rooms: Schemas) -> None:
         return
     if mark != APPLICATION_ID:
         raise StoreUnusable(f"{path} is not a state file of sysadmd; move it away")
-    if path.stat().st_size <= CHECKED_AT_START:
+    if thoroughly or path.stat().st_size <= CHECKED_AT_START:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise damaged(path, verdict)

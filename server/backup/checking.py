@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server.backup import contents, placing
 from server.backup.contents import Backup
-from server.backup.making import ROOMS, find
+from server.backup.making import ROOMS, check, find
 from server.dialects.values import rfc3339
 from sysadmd import schema
 from sysadmd.errors import StoreDamaged
@@ -36,7 +36,7 @@ def _check(path: Path, *, alone: bool) -> str:
         with contents.looked_at(path, alone=alone) as db:
             # As of one moment.
             db.execute("BEGIN")
-            schema.check(db, path, ROOMS)
+            check(db, path, thoroughly=True)
             if schema.versions(db).get("journal", 0) < len(ROOMS["journal"]):
                 return (
                     f"{path} was written by an older sysadmd, whose events have no marks to"

@@ -77,6 +77,18 @@ def find(state_dir: Path) -> Path:
     return database
 
 
+def check(db: sqlite3.Connection, path: Path, *, thoroughly: bool = False) -> None:
+    """Is it a state, as schema.check has it, and not an empty file?
+
+    Raises: CannotStart, StoreUnusable, StoreDamaged, sqlite3.Error.
+    """
+    schema.check(db, path, ROOMS, thoroughly=thoroughly)
+    if not schema.versions(db):
+        raise CannotStart(
+            f"there is nothing in {path}; start the daemon once, or restore a backup"
+        )
+
+
 def _identity(database: Path) -> tuple[int, int] | None:
     try:
         found = database.stat()
@@ -208,12 +220,16 @@ def _empty(target: Path) -> None:
 
 
 def _copy_database(database: Path, backup: _NewBackup) -> None:
-    """Raises: StoreUnusable, StoreFull, BackupFailed, OSError."""
+    """Raises: CannotStart, StoreUnusable, StoreFull, BackupFailed, OSError."""
     copy = backup.path / placing.DATABASE
     try:
         with contents.looked_at(database) as db:
-            schema.check(db, database, ROOMS)
+            check(db, database)
             schema.copy(db, copy, ROOMS)
+        with contents.looked_at(copy, alone=True) as db:
+            # What is damaged could not be restored. The copy may take its time, unlike a look
+            # at the state, which would hold the daemon's WAL.
+            check(db, database, thoroughly=True)
     except COMPLAINTS as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             raise BackupFailed(
@@ -221,9 +237,6 @@ def _copy_database(database: Path, backup: _NewBackup) -> None:
                 " takes no more; free some space there"
             ) from error
         raise translate(error, database) from error
-    with contents.looked_at(copy, alone=True) as db:
-        if not schema.versions(db):
-            raise CannotStart(f"there is nothing in {database} yet; start the daemon once")
     backup.note(placing.DATABASE)
 
 

@@ -267,6 +267,11 @@ def test_where_a_backup_can_not_be_is_said(daemon: Daemon, tmp_path: Path) -> No
     assert [*full.iterdir()] == [full / "something"]
     assert not [*empty.iterdir()]
     assert "there is no state" in refused("backup", tmp_path / "none", tmp_path / "saved")
+    nothing = tmp_path / "nothing"
+    nothing.mkdir(mode=0o700)
+    (nothing / "state.db").touch()
+    assert "there is nothing in" in refused("backup", nothing, tmp_path / "saved")
+    assert "there is nothing in" in refused("verify", nothing)
     assert not (tmp_path / "saved").exists()
     works("backup", state, empty)
     assert stat.S_IMODE(empty.stat().st_mode) == 0o700

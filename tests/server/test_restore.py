@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 
-from server.backup import making, placing, restoring
+from server.backup import checking, making, placing, restoring
 from server.backup.contents import Backup
-from sysadmd.errors import BackupUnusable
+from sysadmd import schema
+from sysadmd.errors import BackupUnusable, StoreDamaged
 from tests.kit import QUIET, Daemon, needs_root
 from tests.kit.backups import events_of, output, refused, run, works
 from tests.kit.processes import clean
+from tests.kit.state_file import state_file
 
 # Of 3.12 and later, where a worker has threads: the child uses nothing of theirs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -134,6 +136,28 @@ def test_of_no_file_a_byte_may_be_another_one(copy: Kept) -> None:
                 Backup(copy.saved).check()
             file.write_bytes(saved)
     Backup(copy.saved).check()
+
+
+def test_a_database_too_large_to_be_checked_at_a_start_is_checked(
+    copy: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else backups that nobody can restore would be made, and called whole, for years."""
+    monkeypatch.setattr(schema, "CHECKED_AT_START", 0)
+    with state_file(copy.state) as db:
+        (page,) = db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'"
+        ).fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (copy.state / "state.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    new = copy.saved.with_name("new")
+    with pytest.raises(StoreDamaged):
+        checking.check_state(copy.state)
+    with pytest.raises(StoreDamaged):
+        making.make(copy.state, new, with_keys=False)
+    assert not new.exists()
 
 
 # What a state is known by: its events, and its logs.

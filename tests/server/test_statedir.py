@@ -82,7 +82,7 @@ def test_without_its_lock_a_directory_still_takes_no_second_daemon(daemon: Daemo
     (daemon.state_dir / "lock").unlink()
     second = serve(daemon.state_dir)
     assert second.returncode == 1
-    assert "is in use by the daemon" in second.stderr
+    assert "is in use by the daemon, or a restore, with pid" in second.stderr
     assert not (daemon.state_dir / "lock").exists()
     wait_for(lambda: ill(daemon, "lock is not there any more"), "a look")
 
