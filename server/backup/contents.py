@@ -146,6 +146,9 @@ class Backup:
             with self._opened(MANIFEST) as file:
                 text = b"".join(portions(file, MANIFEST_SIZE))
         except BackupUnusable as error:
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                # It may be a good one.
+                raise
             raise BackupUnusable(
                 f"{path} is no backup, or not a whole one: {error}. Name another one; one that"
                 " was cut off can be deleted"
@@ -222,4 +225,7 @@ class Backup:
             raise self._unreadable(LIST, error) from error
 
     def _unreadable(self, name: str, error: OSError) -> BackupUnusable:
-        return BackupUnusable(f"{self.path}/{name} can't be read: {error.strerror or error}")
+        remedy = "; run as its owner" * isinstance(error, PermissionError)
+        return BackupUnusable(
+            f"{self.path}/{name} can't be read: {error.strerror or error}{remedy}"
+        )

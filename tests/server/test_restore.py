@@ -126,6 +126,17 @@ def test_what_is_not_what_was_saved_is_not_restored(copy: Kept, kind: str) -> No
     assert not (copy.state / "etc").exists()
 
 
+def test_a_backup_of_somebody_else_is_not_said_to_be_none(copy: Kept) -> None:
+    """Who is told so may delete a good one."""
+    needs_root()
+    os.seteuid(65534)
+    try:
+        with pytest.raises(BackupUnusable, match="can't be read: .*; run as its owner$"):
+            Backup(copy.saved)
+    finally:
+        os.seteuid(0)
+
+
 def test_of_no_file_a_byte_may_be_another_one(copy: Kept) -> None:
     """Of the database one in so many, which is long."""
     for file in [file for file in copy.saved.rglob("*") if file.is_file()]:
