@@ -6,6 +6,7 @@ By hand, that is found at the start; by `sysadmd restore`, before it is put back
 from __future__ import annotations
 
 import logging
+from sqlite3 import Connection
 
 from dispatcher import logs, transitions
 from dispatcher.records import FINISHED, RUNNING
@@ -22,19 +23,12 @@ async def part_from_another_state(site: Site) -> None:
     A keeper may still tell of jobs whose numbers this file has not given yet; they are passed
     over. Raises: OSError, StoreFull.
     """
-    row = site.store.reader.execute(
-        "SELECT seq FROM sqlite_sequence WHERE name = 'jobs'"
-    ).fetchone()
-    last = row[0] if row else 0
+    last = _last(site.store.reader)
     foreign = [uid for uid in logs.uids(site.state_dir) if uid > last]
     if not foreign:
         return
 
-    def pass_over(change: Transaction) -> None:
-        change.db.execute("DELETE FROM sqlite_sequence WHERE name = 'jobs'")
-        change.db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (max(foreign),))
-
-    await site.store.write(pass_over)
+    await site.store.write(lambda change: _pass_over(change, max(foreign)))
     aside = logs.set_aside(site.state_dir, foreign)
     log.warning(
         "state.db knows nothing of %d jobs that have logs: it is another one than theirs. Their"
@@ -61,5 +55,18 @@ def lose_active(change: Transaction, now: Now, last: int) -> list[str]:
         )
         transitions.finish_job(change, now, uid, "lost")
     db.execute("DELETE FROM books")
-    db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", (last,))
+    if last > _last(db):
+        _pass_over(change, last)
     return [id for _, id in active]
+
+
+def _last(db: Connection) -> int:
+    """The highest number that a job of this file has had; 0: it has had none."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+    return row[0] if row else 0
+
+
+def _pass_over(change: Transaction, last: int) -> None:
+    """Give no job a number up to this one."""
+    change.db.execute("DELETE FROM sqlite_sequence WHERE name = 'jobs'")
+    change.db.execute("INSERT INTO sqlite_sequence VALUES ('jobs', ?)", (last,))

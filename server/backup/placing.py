@@ -21,6 +21,8 @@ from sysadmd.copies import to_disk
 RESTORING: Final = "restoring"
 RESTORED: Final = "restored"
 _BEFORE: Final = "before"
+# What was there, with the time of the restore behind it.
+ASIDE: Final = "before-restore-"
 DATABASE: Final = "state.db"
 # What SQLite, or a migration, takes for part of whatever `state.db` it lies beside.
 _BESIDE: Final = ("-wal", "-shm", "-journal", ".before", ".before.new")
@@ -85,7 +87,7 @@ def _put(new: Path, state_dir: Path, before: Path) -> None:
 
 def _free(state_dir: Path) -> Path:
     """Where what was there is to be kept."""
-    wanted = state_dir / time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime())
+    wanted = state_dir / time.strftime(ASIDE + "%Y%m%dT%H%M%SZ", time.gmtime())
     path, number = wanted, 1
     while path.exists():
         number += 1

@@ -115,8 +115,9 @@ def _living(room: Path) -> set[int]:
 
 
 def _uids(state_dir: Path) -> list[int]:
-    """The jobs of the state that is there, by their logs: it may be what is damaged."""
-    return logs.uids(state_dir) if (state_dir / "jobs").is_dir() else []
+    """The jobs of what is there, and was before, by their logs: the state may be damaged."""
+    places = (state_dir, *state_dir.glob(placing.ASIDE + "*"))
+    return [uid for each in places if (each / "jobs").is_dir() for uid in logs.uids(each)]
 
 
 @contextmanager

@@ -144,6 +144,21 @@ def test_cursors_of_before_are_refused(daemon: Daemon, saved: Path, tmp_path: Pa
     assert "--since oldest" in errors
 
 
+def test_no_number_is_given_again_though_the_backup_has_no_job(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """By its number the processes of a job are known: what it left may run yet."""
+    works("backup", daemon.state_dir, tmp_path / "saved")
+    with daemon.client() as client:
+        run(client, "before", "true")
+    with ended(daemon) as state_dir:
+        for _ in range(2):
+            works("restore", state_dir, tmp_path / "saved")
+    with daemon, daemon.client() as client:
+        run(client, "after", "true")
+    assert [path.name for path in (daemon.state_dir / "jobs").iterdir()] == ["2"]
+
+
 def test_what_was_there_is_kept_beside(daemon: Daemon, saved: Path) -> None:
     with daemon.client() as client:
         run(client, "later", "echo later")

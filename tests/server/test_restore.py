@@ -131,7 +131,7 @@ def test_a_backup_of_somebody_else_is_not_said_to_be_none(copy: Kept) -> None:
     needs_root()
     os.seteuid(65534)
     try:
-        with pytest.raises(BackupUnusable, match="can't be read: .*; run as its owner$"):
+        with pytest.raises(BackupUnusable, match=r"can't be read: .*; run as its owner$"):
             Backup(copy.saved)
     finally:
         os.seteuid(0)
