@@ -43,7 +43,7 @@ from sysadmd.apart import apart, in_time
 from sysadmd.errors import CannotStart, SettingsInvalid, StoreDamaged, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.mishaps import find_damage
-from sysadmd.settings import Address, Settings, read_settings
+from sysadmd.settings import Address, ServerSettings, Settings, read_settings
 from sysadmd.store import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class Daemon:
         self._signals.wake(asyncio.get_running_loop())
         with self.state.in_words():
             shown = await load(self.settings.server, self.state.tls)
-            certificate = Certificate(lambda: self.settings.server, self.state.tls, *shown)
+            certificate = Certificate(self._server, self.state.tls, *shown)
             admin_token = self.state.admin_token()
         sockets = [
             listener.bind(address)
@@ -215,12 +215,7 @@ class Daemon:
             clock,
         )
         listeners = Listeners(
-            sockets,
-            here,
-            lambda: certificate.context,
-            lambda: self.settings.server,
-            welcome,
-            clock.now,
+            sockets, here, lambda: certificate.context, self._server, welcome, clock.now
         )
 
         async def put_in_force(settings: Settings) -> None:
@@ -254,6 +249,10 @@ class Daemon:
         await self._until_told(listeners, dispatcher)
         for task in running:
             task.cancel()
+
+    def _server(self) -> ServerSettings:
+        """As a reload has left them."""
+        return self.settings.server
 
     async def _until_told(self, listeners: Listeners, dispatcher: Dispatcher) -> None:
         """Return when it is to end, and everybody has been told so."""
