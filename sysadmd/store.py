@@ -54,13 +54,12 @@ LOOK: Final = 2.0
 SCRUB_AFTER: Final = 1.0
 LONGEST_SCRUB: Final = 10.0
 
+SCHEMAS: Final[Schemas] = {"journal": journal.SCHEMA, "passage": ages.SCHEMA}
+
 
 class MemoryBehind(Exception):
     """A change is on disk, and what follows it in memory has failed: a defect. Whatever its
     cause, this is no SysadmdError: who asked would take it for a refusal."""
-
-
-SCHEMAS: Final[Schemas] = {"journal": journal.SCHEMA, "passage": ages.SCHEMA}
 
 
 @dataclass(slots=True)
