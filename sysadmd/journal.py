@@ -303,13 +303,20 @@ def seq_before(db: Connection, time: int) -> int:
     return low
 
 
-def last_until(db: Connection, first: int, last: int) -> int:
-    """The seq behind which no event was told between these moments (ms since 1970), neither by
-    the journal's time nor by the wall clock."""
+def read_until(db: Connection, system: int, first: int, last: int, after: int) -> int:
+    """Up to which seq to read on behind `after` for what was told of a system between these
+    moments, by the journal's time or by the wall clock (ms since 1970); not above `after`:
+    there is no more."""
+    until = seq_before(db, last + 1)
+    if after < until:
+        return until
     odd = db.execute(
-        "SELECT max(seq) FROM events WHERE wall >= ? AND wall <= ?", (first, last)
+        # The other index would have all that was told since looked through.
+        "SELECT seq FROM events INDEXED BY events_by_wall"
+        " WHERE wall >= ? AND wall <= ? AND system = ? AND seq > ? LIMIT 1",
+        (first, last, system, after),
     ).fetchone()
-    return max(seq_before(db, last + 1), odd[0] or 0)
+    return odd[0] if odd else until
 
 
 def prune(db: Connection, upto: int) -> int:

@@ -133,10 +133,16 @@ class Logs:
             page = audit.entries(db, look.first, look.last, after, _PAGE)
             lines = [_Line(e.id, e.time, f"{e.account}@{e.address}: {e.action}") for e in page]
             return lines, page[-1].id if page else -1
-        numbers = frozenset((SYSTEMS.index(system),))
+        number = SYSTEMS.index(system)
         after = max(after, journal.seq_before(db, look.first))
-        upto = min(look.upto, journal.last_until(db, look.first, look.last))
-        events = journal.read_after(db, numbers, after, upto, _PAGE)
+        events: list[Event] = []
+        while not events:
+            until = journal.read_until(db, number, look.first, look.last, after)
+            upto = min(look.upto, until)
+            if upto <= after:
+                return [], -1
+            events = journal.read_after(db, frozenset((number,)), after, upto, _PAGE)
+            after = after if events else upto
         told: list[_Line] = []
         done = time.thread_time() + PAGE_TIME
         for event in events:
@@ -147,7 +153,7 @@ class Logs:
                 room -= _size(line)
             if room < 0 or time.thread_time() >= done:
                 break
-        return told, after if events else -1
+        return told, after
 
     def _line(self, look: _Look, event: Event) -> _Line | None:
         # Where the clock was set back, both count: when it was, and what the clock said.

@@ -108,3 +108,25 @@ def test_what_makes_no_sense_is_refused(daemon: Daemon, args: dict[str, object])
         error = client.ask_raw("rpc", "logs", {"action": "read_logs", **args})
         assert error["args"]["code"] == 400
         assert "args." in error["args"]["detail"] or "unknown log" in error["args"]["detail"]
+
+
+def test_what_a_clock_of_days_ago_said_is_found_among_all_else(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "state", QUIET)
+    daemon.start().stop()
+    now = round(time.time())
+    days_ago = now - 10 * 86400
+    others = [("system-state", b"{}", float(now))] * 120
+    for number in range(3):
+        append_events(daemon.state_dir, others)
+        append_events(daemon.state_dir, [("life-preserver", line(number), float(days_ago))])
+    append_events(daemon.state_dir, others)
+    with daemon, daemon.client() as client:
+        args = {"action": "read_logs", "logs": ["events-lifepreserver"]}
+        window = {"start_time": str(days_ago - 5), "end_time": str(days_ago + 5)}
+        found = client.ask("rpc", "logs", {**args, **window})["events-lifepreserver"]
+        assert [entry["message"] for entry in found.values()] == ["m0", "m1", "m2"]
+        # And where they were told.
+        found = client.ask("rpc", "logs", {**args, "start_time": str(now - 5)})
+        assert len(found["events-lifepreserver"]) == 3
+        window = {"start_time": str(days_ago + 6), "end_time": str(now - 6)}
+        assert client.ask("rpc", "logs", {**args, **window}) == {}

@@ -119,10 +119,6 @@ def test_steps_back_of_an_older_journal_are_mended_and_kept() -> None:
         add_marks(db)
         rows = db.execute("SELECT time, wall FROM events ORDER BY seq").fetchall()
         assert rows == [(10, None), (50, None), (50, 20), (50, 49), (60, None), (60, 3)]
-        (plan,) = db.execute(
-            "EXPLAIN QUERY PLAN SELECT max(seq) FROM events WHERE wall >= 1 AND wall <= 2"
-        )
-        assert "events_by_wall" in plan[3]
 
 
 @given(histories, st.integers(0, 12))
@@ -157,10 +153,10 @@ def test_a_window_misses_nothing_after_a_spell_with_a_wrong_clock() -> None:
             (day - 20, day - 10, (1, 0)),
         ):
             window = round(first * 1000), round(last * 1000)
-            assert (
-                journal.seq_before(db, window[0]) + 1,
-                journal.last_until(db, *window),
-            ) == seqs
+            after = begin = journal.seq_before(db, window[0])
+            while (upto := journal.read_until(db, 0, *window, after)) > after:
+                after = upto
+            assert (begin + 1, after) == seqs
 
 
 @pytest.mark.parametrize("column", ["time", "place", "body", "wall", "format", "system"])
