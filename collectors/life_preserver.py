@@ -18,11 +18,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from collectors import lp_lines
 from collectors.directory_watch import DirectoryWatch
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_tail import Chunk, LogTail, Position
-from collectors.lp_lines import CUT_MARK, Message, classify
+from collectors.lp_lines import Message
 from collectors.lp_progress import Progress
 from collectors.status import Status
 from collectors.system_state import SystemState
@@ -333,16 +334,12 @@ def _read(tail: LogTail) -> Portion | None:
 
 
 def _messages(chunk: Chunk) -> list[Message]:
-    found: list[Message] = []
-    for number, line in enumerate(chunk.lines):
-        # A crash leaves zeros where data had not arrived on the disk.
-        text = line.lstrip(b"\0").rstrip(b"\r").decode("utf-8", "replace")
-        if chunk.cut and number == len(chunk.lines) - 1:
-            text += CUT_MARK
-        message = classify(text)
-        if message is not None:
-            found.append(message)
-    return found
+    last = len(chunk.lines) - 1
+    return [
+        message
+        for number, line in enumerate(chunk.lines)
+        for message in lp_lines.messages(line, cut=chunk.cut and number == last)
+    ]
 
 
 def _body(message: Message) -> bytes:

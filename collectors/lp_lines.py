@@ -13,13 +13,15 @@ from typing import Final, Literal
 Kind = Literal["snapshot", "replication"]
 
 CUT_MARK: Final = " [... cut]"
+# What stands where bytes are missing, as where they are no UTF-8.
+MISSING: Final = "\ufffd"
 
-# A date is short in every locale: a long line of digits costs no more than that.
 # 18:00:02, 18.00.02, 18時00分02秒, 18 h 00 min 02 s: what stands between differs.
-_TEXT: Final = re.compile(
-    r"^.{0,64}?\d{1,2}\D{1,4}\d\d\D{1,5}\d\d.{0,64}?: (?P<text>.*)$", re.DOTALL
-)
+_TIME: Final = r"\d{1,2}\D{1,4}\d\d\D{1,5}\d\d"
+# A date is short in every locale: a long line of digits costs no more than that.
+_DATE: Final = re.compile(rf"^.{{0,64}}?{_TIME}.{{0,64}}?: ", re.DOTALL)
 _FAILURES: Final = ("ERROR", "FAILED", "Failed", "Cannot")
+STARTING: Final = "Starting replication "
 _STARTING: Final = re.compile(
     r"Starting replication (?:SYNC|SCHEDULED) task on (?P<dataset>.+): (?P<file>/.+)$",
     re.DOTALL,
@@ -54,15 +56,108 @@ class Message:
     ends_replication: bool = False
 
 
-def classify(line: str) -> Message | None:
-    """What a whole line says; None: nothing that anybody is told."""
-    match = _TEXT.match(line)
-    # A failure is told even where the date is missing.
-    if match is None and not line.startswith(_FAILURES):
-        return None
-    text = match["text"] if match is not None else line
-    starting = _STARTING.match(text)
-    if starting is not None:
+# The wordings behind a date, wherever they stand in a line.
+_WORDING: Final = re.compile(
+    ": (?=" + "|".join([STARTING, *(re.escape(rule[0]) for rule in RULES)]) + ")"
+)
+# A date that is not at the line's beginning has a year, too; it ends where the text begins, and
+# is no longer than this; characters.
+_TIME_WITHIN: Final = re.compile(_TIME)
+_YEAR: Final = re.compile(r"\d{4}")
+DATE_LENGTH: Final = 128
+# Where the date at the beginning says nothing of the shape of others, that of the C locale.
+_C_DATE: Final = re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d $")
+# Dates of one locale differ by so much in length: a day or an hour of one digit, the zone.
+_LENGTHS: Final = (0, -1, 1, -2, 2, -3, 3)
+_NUMBER: Final = re.compile(r"\d+")
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_FIRST: Final = re.compile(r"\d+|[^\W\d_]+|")
+# A file system that lost data leaves NULs; an editor's mark is where files were joined.
+_HOLE: Final = re.compile("(\0+\ufeff*|\ufeff+)")
+# A line with more holes is rubbish: it is read on as if they were text.
+HOLES: Final = 64
+
+
+def messages(line: bytes, *, cut: bool = False) -> list[Message]:
+    """What a line says that anybody is told; usually one message or none. cut: it was longer.
+
+    A damaged line can hold several: one that was torn (the disk was full, the machine went
+    down) has the next one glued to it, or a hole. What is whole in it is told, each for itself.
+    """
+    text = line.decode("utf-8", "replace").rstrip("\r") + (CUT_MARK if cut else "")
+    if "\0" not in text and "\ufeff" not in text:
+        return _read(text, damaged=MISSING in text)
+    piece, *others = _HOLE.split(text, HOLES)
+    found = _read(piece, damaged=True)
+    for hole, piece in zip(others[::2], others[1::2], strict=True):
+        news = _read(piece, damaged=True)
+        if not news and found and piece:
+            # Only a part of what was said before is missing.
+            between = MISSING if "\0" in hole else hole
+            found[-1] = _message(f"{found[-1].text}{between}{piece}") or found[-1]
+        found += news
+    return found
+
+
+def _read(text: str, *, damaged: bool) -> list[Message]:
+    """The messages of a text without holes. damaged: its date need not be one any more."""
+    # A failure is told even where the date is missing; a time in it is not its date.
+    undated = text.startswith(_FAILURES)
+    dated = None if undated else _DATE.match(text)
+    begin = dated.end() if dated is not None else 0
+    texts = [text[begin:]]
+    if _WORDING.search(text, begin) is not None:
+        texts = _glued(text, begin, text[: max(0, begin - 2)])
+    if not undated and dated is None:
+        del texts[0]
+    found = [message for message in map(_message, texts) if message is not None]
+    if not found and damaged and (wording := _WORDING.search(text, 0, DATE_LENGTH)) is not None:
+        message = _message(text[wording.end() :])
+        found = [message] if message is not None else []
+    return found
+
+
+def _glued(text: str, begin: int, date: str) -> list[str]:
+    """What each of several lines says that stand in one: the first begins here.
+
+    date: of the first, without what separates it; empty: it has none.
+    """
+    texts: list[str] = []
+    for wording in _WORDING.finditer(text, begin):
+        before = text[max(begin, wording.start() - DATE_LENGTH) : wording.start()]
+        length = _date_length(before.rpartition(": ")[2], date)
+        if length:
+            texts.append(text[begin : wording.start() - length].rstrip("\r"))
+            begin = wording.end()
+    return [*texts, text[begin:]]
+
+
+def _date_length(before: str, date: str) -> int:
+    """How much at the end of this is a date, in characters. 0: none is there.
+
+    date: another one, of the same locale or not; empty: none is known.
+    """
+    time = _TIME_WITHIN.search(before)
+    if time is None or _YEAR.search(before) is None:
+        return 0
+    shape = _shape(date)
+    for more in _LENGTHS if date else ():
+        end = before[max(0, len(before) - len(date) - more) :]
+        if _shape(end) == shape:
+            return len(end)
+    known = _C_DATE.search(before, 0, time.start())
+    return len(before) - (known.start() if known is not None else time.start())
+
+
+def _shape(date: str) -> tuple[int, str]:
+    """Equal for dates of one locale that begin with equally long words or numbers."""
+    first = _FIRST.match(date)
+    return len(first[0]) if first is not None else 0, _NUMBER.sub("0", _WORD.sub("a", date))
+
+
+def _message(text: str) -> Message | None:
+    """What the text behind a date says; None: nothing that anybody is told."""
+    if text.startswith(STARTING) and (starting := _STARTING.match(text)) is not None:
         return Message(
             text, "replication", 1, follow=starting["file"], dataset=starting["dataset"]
         )

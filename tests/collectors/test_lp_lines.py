@@ -7,21 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.lp_lines import RULES, classify
+from collectors.lp_lines import CUT_MARK, MISSING, RULES, Message, messages
 from collectors.lp_progress import Progress
 
 DATE = "Tue Nov 24 18:00:02 UTC 2026: "
+NEXT = "Tue Nov 24 18:00:09 UTC 2026: ERROR: Failed creating snapshot on tank/next"
+# What is never in a name of ZFS: it is taken for damage. A line ends with CR where it was so.
+INTACT = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff\r\n"))
 
 
-@given(st.text())
-def test_any_line_gives_a_message_or_nothing(line: str) -> None:
-    message = classify(line)
-    if message is not None:
-        assert message.text in line
+def classify(line: str) -> Message | None:
+    """The only message of a line."""
+    found = messages(line.encode())
+    assert len(found) < 2
+    return found[0] if found else None
+
+
+def texts(line: bytes) -> list[str]:
+    return [message.text for message in messages(line)]
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_any_line_gives_messages_or_nothing(line: bytes) -> None:
+    for message in messages(line):
         assert 1 <= message.priority <= 7
 
 
-@given(st.text(), st.sampled_from([beginning for beginning, _, _ in RULES]))
+@given(INTACT, st.sampled_from([beginning for beginning, _, _ in RULES]))
 def test_what_follows_the_wording_is_kept_as_it_is(rest: str, beginning: str) -> None:
     message = classify(DATE + beginning + rest)
     assert message is not None
@@ -100,9 +112,109 @@ def test_a_size_beyond_all_numbers_is_no_exception(size: str) -> None:
 @pytest.mark.parametrize("text", ["00:00:00" * 8000, "x" * 65536, "0:" * 32000, ": " * 32000])
 def test_a_long_line_costs_little(text: str) -> None:
     begun = time.thread_time()
-    classify(text)
-    classify("ERROR: " + text)
+    messages(text.encode())
+    messages(f"ERROR: {text}".encode())
+    messages(f"{DATE}Creating {text}".encode())
     assert time.thread_time() - begun < 0.05
+
+
+@pytest.mark.parametrize(
+    "part",
+    [": ERROR", "18:00:02 2026: ERROR", "\0", "\0ERROR", "x\0", ": Failed\0", "\ufeff", "\r"],
+)
+def test_a_long_damaged_line_costs_little(part: str) -> None:
+    line = (DATE + part * (65536 // len(part))).encode()
+    begun = time.thread_time()
+    messages(line)
+    assert time.thread_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("beginning", [beginning for beginning, _, _ in RULES])
+@pytest.mark.parametrize("end", range(len(DATE) + len("Creating snapshot on tank/a") + 1))
+def test_a_torn_line_does_not_cost_the_one_that_is_glued_to_it(
+    beginning: str, end: int
+) -> None:
+    torn = f"{DATE}Creating snapshot on tank/a"[:end]
+    whole = f"{beginning}what follows"
+    found = texts(f"{torn}Tue Nov 24 18:00:09 UTC 2026: {whole}".encode())
+    assert found[-1] == whole
+    # Of the torn one what is there; no more than that, and nothing of the next one's date.
+    assert found[:-1] in ([], [torn.removeprefix(DATE)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Tue Nov 24 18:00:02 UTC 2026", "Mi 25. Nov 09:00:02 CET 2026"),
+        ("Sat Oct 24 23:59:59 CEST 2026", "Sun Oct 25 02:00:01 CET 2026"),
+        ("Di 24. Nov 18:00:02 CET 2026", "Fr 4. Dez 18:00:02 CET 2026"),
+        ("2026年11月26日 木曜日 18時00分02秒 JST", "2026年11月27日 金曜日 18時00分02秒 JST"),
+        ("2026-11-26T18:00:02+01:00", "2026-11-27T18:00:02+01:00"),
+    ],
+)
+def test_a_glued_line_is_known_by_a_date_of_any_locale(first: str, second: str) -> None:
+    glued = f"{first}: ERROR: Failed on tank/a {second}: ERROR: Failed on tank/b"
+    (one, two) = texts(glued.encode())
+    assert one.startswith("ERROR: Failed on tank/a ")
+    assert two == "ERROR: Failed on tank/b"
+
+
+def test_three_lines_without_their_ends_are_three_messages() -> None:
+    line = "".join(f"{DATE}Creating snapshot on tank/{name}" for name in "abc")
+    assert texts(line.encode()) == [f"Creating snapshot on tank/{name}" for name in "abc"]
+
+
+@given(INTACT.filter(lambda text: not re.search(r"\d", text)), st.binary(max_size=100))
+def test_rubbish_before_a_line_does_not_cost_it(rest: str, rubbish: bytes) -> None:
+    line = rubbish.replace(b"\n", b"") + DATE.encode() + f"ERROR: {rest}".encode()
+    assert any(text.endswith(f"ERROR: {rest}") for text in texts(line))
+
+
+@pytest.mark.parametrize("size", [1, 500, 30000])
+@pytest.mark.parametrize("undated", [False, True])
+def test_a_hole_in_a_line_does_not_cost_what_is_behind_it(size: int, undated: bool) -> None:
+    text = "ERROR: Failed creating snapshot on tank/next"
+    behind = text if undated else NEXT
+    hole = b"\0" * size
+    for before in ("", "Tue Nov 24 18:0", DATE, f"{DATE}Creating snaps"):
+        assert texts(before.encode() + hole + behind.encode()) == [text]
+    whole = f"{DATE}Creating snapshot on tank/a"
+    assert texts(whole.encode() + hole + behind.encode()) == [whole[len(DATE) :], text]
+
+
+@pytest.mark.parametrize("at", range(1, len(NEXT)))
+def test_a_failure_with_a_hole_in_it_is_told(at: int) -> None:
+    known = NEXT.index("Failed")
+    if NEXT.index("ERROR") < at < known - len("R: "):
+        # Not even its first word is whole.
+        return
+    found = texts(f"{NEXT[:at]}\0\0\0{NEXT[at:]}".encode())
+    # Where its first word alone is before the hole, nobody can tell whether it is one failure.
+    assert len(found) == 1 or found[0] in ("ERROR", "ERROR: ")
+    told = found[-1].replace(MISSING, "")
+    assert told in NEXT
+    assert told.endswith("Failed creating snapshot on tank/next")
+
+
+def test_a_date_that_is_not_utf8_any_more_does_not_cost_the_line() -> None:
+    line = b"Tue Nov 24 1\xff:0\xfe:09 UTC 2026: ERROR: Failed creating snapshot on tank/a"
+    assert texts(line) == ["ERROR: Failed creating snapshot on tank/a"]
+
+
+@pytest.mark.parametrize("line", [NEXT, NEXT.partition(": ")[2]])
+@pytest.mark.parametrize("before", ["", "\0\0", "\ufeff", f"{DATE}Creating snaps"])
+def test_a_byte_order_mark_is_no_part_of_a_line(line: str, before: str) -> None:
+    assert texts(f"{before}\ufeff{line}\r".encode()) == [NEXT.partition(": ")[2]]
+
+
+def test_a_failure_without_a_date_is_told_though_it_names_a_time() -> None:
+    text = "ERROR: Failed at 18:00:02 on tank/a: no space"
+    assert texts(text.encode()) == [text]
+
+
+def test_a_line_that_is_cut_says_so() -> None:
+    (message,) = messages(f"{DATE}ERROR: long".encode(), cut=True)
+    assert message.text == f"ERROR: long{CUT_MARK}"
 
 
 def test_progress_reads_as_documented() -> None:

@@ -87,6 +87,26 @@ def test_zeros_before_a_line_are_no_part_of_it(tmp_path: Path) -> None:
         heard(client, "b")
 
 
+def test_what_is_whole_in_damaged_lines_is_told_and_in_order(tmp_path: Path) -> None:
+    log = tmp_path / "lpreserver.log"
+    with Daemon(tmp_path / "state", following(log)) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", ALL)
+        failure = LINE.replace("Creating", "ERROR: Failed creating")
+        log.write_bytes(
+            b"\xef\xbb\xbf"
+            + LINE.format("a").encode()
+            # No room for its rest; then the machine went down.
+            + b"Thu Nov 26 18:00:02 UTC 2026: Creating snaps"
+            + failure.format("b").encode()
+            + LINE.format("c").rstrip().encode()
+            + b"\0" * 5000
+            + failure.format("d").encode()
+        )
+        told = [frame["args"] for frame in heard(client, "d")]
+        assert [args["message"].rpartition("/")[2] for args in told] == list("abcd")
+        assert [args["priority"][0] for args in told] == list("1717")
+
+
 def test_a_watcher_that_died_is_replaced_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collectors.lp_lines import classify
+from collectors.lp_lines import messages
 from collectors.lp_progress import Progress
 from collectors.zpool_output import parse_list, parse_status, unknown_column
 from dispatcher.commandline import join, parse_command, split
@@ -117,7 +117,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "expires": lambda text: parse_new_token("x", "read", text),
     "printable": printable,
     "quoted": quoted,
-    "Life Preserver": classify,
+    "Life Preserver": lambda text: messages(text.encode()),
     "progress": Progress().read,
     "zpool list": lambda text: parse_list(text, frozenset()),
     "zpool status": parse_status,
