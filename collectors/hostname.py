@@ -24,8 +24,10 @@ class HostnameCollector:
         self._status = status
 
     async def begin(self) -> None:
-        """The first reading, unless there is one."""
-        if self._settings().hostname.enabled and not self._state.knows("hostname"):
+        """The first reading, unless there is one; none is kept that nobody watches."""
+        if not self._settings().hostname.enabled:
+            await self._state.no_hostname()
+        elif not self._state.knows("hostname"):
             await self._state.hostname(host_name())
 
     async def run(self) -> None:
@@ -35,6 +37,8 @@ class HostnameCollector:
             self._status.enable(settings.enabled)
             if settings.enabled:
                 await self._state.hostname(host_name())
-                await self._state.trouble(self.name, None)
                 self._status.good()
+            else:
+                await self._state.no_hostname()
+            await self._state.trouble(self.name, None)
             await asyncio.sleep(settings.interval)

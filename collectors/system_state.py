@@ -21,6 +21,7 @@ from collectors.pools import Pools
 from sysadmd import journal
 from sysadmd.events import format_priority
 from sysadmd.journal import Transaction
+from sysadmd.machine import host_name
 from sysadmd.sizes import parse_size
 from sysadmd.store import Store
 
@@ -123,6 +124,18 @@ class SystemState:
         await self._store.write(change)
         self._stored["hostname"] = name
 
+    async def no_hostname(self) -> None:
+        """It is not watched any more: what was known is forgotten, untold."""
+        if self._stored.get("hostname", "unknown") is None:
+            return
+
+        def change(change: Transaction) -> None:
+            change.db.execute("DELETE FROM readings WHERE name = 'hostname'")
+
+        if self.knows("hostname"):
+            await self._store.write(change)
+        self._stored["hostname"] = None
+
     async def pools(
         self, reading: Pools, trouble: str | None = None, *, first: bool = False
     ) -> None:
@@ -220,7 +233,8 @@ def _args(
     """The document's `args`; `urgency` is beside the pools' priorities and any trouble."""
     worst = max(urgency, pools.highest(zpools), pools.TROUBLE if troubles else 0)
     args: dict[str, Any] = {
-        "hostname": hostname or "",
+        # Where nobody watches it, what it is now.
+        "hostname": host_name() if hostname is None else hostname,
         "hostnamechanged": "false",
         **more,
         "zpools": {

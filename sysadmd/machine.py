@@ -42,8 +42,14 @@ def default_config() -> Path:
 
 
 def host_name() -> str:
-    """What gethostname(3) says; it need not be UTF-8, nor anything at all."""
-    return os.fsencode(socket.gethostname()).decode("utf-8", "replace")
+    """What gethostname(3) says, as text that can be shown; it may be empty.
+
+    The system takes any bytes: what is not UTF-8 is U+FFFD, control characters are escaped.
+    """
+    # Guard and keeper have this module, and not what that one needs.
+    from sysadmd.text import printable
+
+    return printable(os.fsencode(socket.gethostname()).decode("utf-8", "replace"))
 
 
 def reason(error: OSError) -> str:

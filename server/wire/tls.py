@@ -186,7 +186,7 @@ def _names() -> list[str]:
         and name != "localhost"
         and name.isascii()
         and name.isprintable()
-        and "," not in name
+        and not set(name) & set(",\\")
     ):
         names.append(f"DNS:{name}")
     return names

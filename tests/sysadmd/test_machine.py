@@ -12,7 +12,13 @@ NAMED = "import os, socket, sys; socket.sethostname({!r}); os.execv(sys.argv[1],
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [(b"b\xfcro-7", "b\ufffdro-7"), ("b\u00fcro".encode(), "b\u00fcro"), (b"", "")],
+    [
+        (b"b\xfcro-7", "b\ufffdro-7"),
+        ("b\u00fcro".encode(), "b\u00fcro"),
+        (b"", ""),
+        # What would rule the terminal of who reads it, or turn the line around.
+        (b"a\x1b[2J\n\xe2\x80\xaeb", "a\\x1b[2J\\n\\u202eb"),
+    ],
 )
 def test_a_host_name_that_is_not_utf_8_is_told_and_ends_nothing(
     tmp_path: Path, name: bytes, shown: str
