@@ -141,7 +141,7 @@ class LifePreserverCollector:
         hint = asyncio.Event()
         stored = _load(self._store, path)
         tail = LogTail(path, stored.position if stored else None, loop.time, writers)
-        watch = DirectoryWatch(path.parent, lambda: _wake(loop, hint))
+        watch = DirectoryWatch(path.parent, lambda: _wake(loop, hint), path.name)
         replication = Replication(path.parent, writers)
         if stored is not None:
             replication.begin(stored.send_log, stored.dataset)
@@ -169,6 +169,7 @@ class LifePreserverCollector:
                 busy_until = now + ACTIVE_FOR if busy else busy_until
                 active = now < busy_until or not watched
                 pause = SETTLING if tail.unsettled else ACTIVE if active else IDLE
+                pause = min(pause, watch.poll)
                 await _wait(hint, min(pause, PROGRESS) if replication.file else pause)
                 await asyncio.sleep(begun + LEAST_PAUSE - loop.time())
         finally:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from watchdog.observers.api import EventEmitter
 
-from collectors.directory_watch import DirectoryWatch
 from collectors.life_preserver import SETTLING, Replication
 from collectors.log_tail import ROTATION_GRACE
 from tests.kit import Client, Daemon, needed, wait_for
@@ -105,42 +102,6 @@ def test_what_is_whole_in_damaged_lines_is_told_and_in_order(tmp_path: Path) -> 
         told = [frame["args"] for frame in heard(client, "d")]
         assert [args["message"].rpartition("/")[2] for args in told] == list("abcd")
         assert [args["priority"][0] for args in told] == list("1717")
-
-
-def test_a_watcher_that_died_is_replaced_and_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    told = threading.Event()
-    watch = DirectoryWatch(tmp_path, told.set)
-    assert watch.check()
-    for _ in range(2):
-        for thread in threading.enumerate():
-            if isinstance(thread, EventEmitter):
-                thread.stop()
-                thread.join()
-        told.clear()
-        assert watch.check()
-        (tmp_path / "file").write_text(str(time.monotonic()))
-        assert told.wait(10)
-    watch.close()
-    said = [r for r in caplog.records if r.name == "collectors.directory_watch"]
-    assert [record.levelname for record in said] == ["WARNING"]
-    assert "is watched anew" in said[0].getMessage()
-
-
-def test_a_directory_that_was_deleted_is_watched_again(tmp_path: Path) -> None:
-    directory = tmp_path / "log"
-    told = threading.Event()
-    watch = DirectoryWatch(directory, told.set)
-    assert not watch.check()
-    for _ in range(2):
-        directory.mkdir()
-        assert watch.check()
-        told.clear()
-        (directory / "file").write_text("x")
-        assert told.wait(10)
-        shutil.rmtree(directory)
-        assert not watch.check()
 
 
 def test_without_the_systems_notification_lines_are_found_by_looking(tmp_path: Path) -> None:
