@@ -36,18 +36,14 @@ from sysadmd.store import Store
 
 log = logging.getLogger(__name__)
 
-# The log is looked at so often whatever the watch says; s. While lines come, and where there is
-# no watch:
-ACTIVE: Final = 2.0
+# The log is looked at so often whatever the watch says: it may have died unseen, and a folder
+# that is moved away or covered by a mount has not changed; s.
+IDLE: Final = 2.0
 # While a rotation is waited out:
 SETTLING: Final = 0.25
-# Otherwise: a watch may have died unseen.
-IDLE: Final = 10.0
 # Hints come in swarms where something writes all the time, to the log or beside it: no look
 # sooner than this after the last; s.
 LEAST_PAUSE: Final = 0.025
-# Lines came within this: it is active; s.
-ACTIVE_FOR: Final = 60.0
 # Progress is told at most so often; s.
 PROGRESS: Final = 1.0
 # Read, and committed, at a time; bytes.
@@ -78,12 +74,11 @@ class Stored(msgspec.Struct, frozen=True):
 class Portion:
     """What some lines of the log say, and the position behind them.
 
-    lines: there were any. lost: what was passed over unread, and why; empty: nothing.
+    lost: what was passed over unread, and why; empty: nothing.
     """
 
     messages: list[Message]
     position: Position
-    lines: bool
     lost: str
 
 
@@ -133,7 +128,7 @@ class LifePreserverCollector:
                 await self._follow(Path(settings.log), settings.writers)
             else:
                 await self._state.trouble(self.name, None)
-                await asyncio.sleep(ACTIVE)
+                await asyncio.sleep(IDLE)
 
     async def _follow(self, path: Path, writers: Collection[str]) -> None:
         """Follow one file until the settings are others."""
@@ -145,31 +140,22 @@ class LifePreserverCollector:
         replication = Replication(path.parent, writers)
         if stored is not None:
             replication.begin(stored.send_log, stored.dataset)
-        busy_until = 0.0
         before = self._settings().life_preserver
         try:
             while self._settings().life_preserver == before:
                 begun = loop.time()
                 hint.clear()
-                # Where a link leads to, the watch does not see.
-                watched = await self._patiently(
-                    path, lambda: watch.check() and not path.is_symlink()
-                )
+                await self._patiently(path, watch.check)
                 try:
-                    busy = await self._catch_up(path, tail, replication)
+                    await self._catch_up(path, tail, replication)
                     await self._tell_progress(path, replication)
                 except OSError as error:
                     await self._failed(path, error.strerror or str(error))
-                    busy = False
                 else:
                     self._said = None
                     self._status.good()
                     await self._state.trouble(self.name, None)
-                now = loop.time()
-                busy_until = now + ACTIVE_FOR if busy else busy_until
-                active = now < busy_until or not watched
-                pause = SETTLING if tail.unsettled else ACTIVE if active else IDLE
-                pause = min(pause, watch.poll)
+                pause = min(SETTLING if tail.unsettled else IDLE, watch.poll)
                 await _wait(hint, min(pause, PROGRESS) if replication.file else pause)
                 await asyncio.sleep(begun + LEAST_PAUSE - loop.time())
         finally:
@@ -186,17 +172,14 @@ class LifePreserverCollector:
                 await self._failed(path, "does not answer")
         return answer.result()
 
-    async def _catch_up(self, path: Path, tail: LogTail, replication: Replication) -> bool:
-        """Read to the end; True: there were lines."""
-        busy = False
+    async def _catch_up(self, path: Path, tail: LogTail, replication: Replication) -> None:
+        """Read to the end."""
         while (portion := await self._patiently(path, lambda: _read(tail))) is not None:
-            busy = busy or portion.lines
             if portion.lost:
                 await self._state.trouble(self.name, f"{path.parent}: {portion.lost}")
             for message in portion.messages:
                 replication.note(message)
             await self._commit(path, portion.position, portion.messages, replication)
-        return busy
 
     async def _commit(
         self, path: Path, position: Position, messages: list[Message], replication: Replication
@@ -310,7 +293,7 @@ class Replication:
 
 def _read(tail: LogTail) -> Portion | None:
     """The next lines as messages; None: there are none now. Raises: OSError."""
-    lines, size, lost = False, 0, ""
+    size, lost = 0, ""
     messages: list[Message] = []
     position: Position | None = None
     while size < PORTION:
@@ -324,14 +307,13 @@ def _read(tail: LogTail) -> Portion | None:
         if chunk is None:
             break
         position = chunk.position
-        lines = lines or bool(chunk.lines)
         size += CHUNK
         messages += _messages(chunk)
         if chunk.lost:
             # It is told before the lines behind it.
             lost = chunk.lost
             break
-    return Portion(messages, position, lines, lost) if position is not None else None
+    return Portion(messages, position, lost) if position is not None else None
 
 
 def _messages(chunk: Chunk) -> list[Message]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from collectors.life_preserver import SETTLING, Replication
+from collectors.life_preserver import IDLE, SETTLING, Replication
 from collectors.log_tail import ROTATION_GRACE
 from tests.kit import Client, Daemon, needed, wait_for
 from tests.kit.daemon import following
@@ -102,6 +102,34 @@ def test_what_is_whole_in_damaged_lines_is_told_and_in_order(tmp_path: Path) -> 
         told = [frame["args"] for frame in heard(client, "d")]
         assert [args["message"].rpartition("/")[2] for args in told] == list("abcd")
         assert [args["priority"][0] for args in told] == list("1717")
+
+
+def test_a_folder_in_the_place_of_one_that_was_renamed_is_read_within_seconds(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "log"
+    log = folder / "lpreserver.log"
+    folder.mkdir()
+    log.touch()
+    with Daemon(tmp_path / "state", following(log)) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", ALL)
+        with log.open("a") as file:
+            file.write(LINE.format("a"))
+        heard(client, "a")
+        folder.rename(tmp_path / "old")
+        folder.mkdir()
+        begun = time.monotonic()
+        log.write_text(LINE.format("b"))
+        heard(client, "b")
+        # Two looks at most: one that waits for the rest of a rotation, if there is one.
+        assert time.monotonic() - begun < 2 * IDLE + ROTATION_GRACE
+        # From then on at once.
+        for dataset in "cde":
+            begun = time.monotonic()
+            with log.open("a") as file:
+                file.write(LINE.format(dataset))
+            heard(client, dataset)
+            assert time.monotonic() - begun < IDLE / 2
 
 
 def test_without_the_systems_notification_lines_are_found_by_looking(tmp_path: Path) -> None:
