@@ -46,6 +46,9 @@ SETTLING: Final = 0.25
 LEAST_PAUSE: Final = 0.025
 # Progress is told at most so often; s.
 PROGRESS: Final = 1.0
+# A look waits so long for what a send log says; what comes later is for a later look. The log
+# itself waits for no other file; s.
+AT_ONCE: Final = 0.1
 # Read, and committed, at a time; bytes.
 PORTION: Final = 512 * 1024
 # A log on a disk that does not answer for this long is trouble; s.
@@ -100,6 +103,8 @@ class LifePreserverCollector:
         self._status = status
         # The trouble that the log has been told of.
         self._said: str | None = None
+        # The look at a send log that is under way, and of which replication.
+        self._side: tuple[object, asyncio.Future[str | None]] | None = None
 
     async def begin(self) -> None:
         """Keep the place from which on the log is told, if it was never looked at before.
@@ -138,6 +143,7 @@ class LifePreserverCollector:
         tail = LogTail(path, stored.position if stored else None, loop.time, writers)
         watch = DirectoryWatch(path.parent, lambda: _wake(loop, hint), path.name)
         replication = Replication(path.parent, writers)
+        self._side = None
         if stored is not None:
             replication.begin(stored.send_log, stored.dataset)
         before = self._settings().life_preserver
@@ -148,7 +154,7 @@ class LifePreserverCollector:
                 await self._patiently(path, watch.check)
                 try:
                     await self._catch_up(path, tail, replication)
-                    await self._tell_progress(path, replication)
+                    await self._tell_progress(replication)
                 except OSError as error:
                     await self._failed(path, error.strerror or str(error))
                 else:
@@ -195,11 +201,23 @@ class LifePreserverCollector:
 
         await self._store.write(change)
 
-    async def _tell_progress(self, path: Path, replication: Replication) -> None:
-        now = time.monotonic()
-        if replication.file is None or now < replication.next_look:
+    async def _tell_progress(self, replication: Replication) -> None:
+        """News of the send log, as soon as it gives some: one that hangs holds up nobody."""
+        if self._side is None:
+            now = time.monotonic()
+            if replication.file is None or now < replication.next_look:
+                return
+            self._side = replication.run, apart(lambda: replication.look(now), "send log")
+            await asyncio.wait({self._side[1]}, timeout=AT_ONCE)
+        run, answer = self._side
+        if not answer.done():
             return
-        text = await self._patiently(path, lambda: replication.look(now))
+        self._side = None
+        text = answer.result()
+        if run is not replication.run:
+            # It was of the one before, and may have left something of that.
+            replication.read_anew()
+            return
         if text is None:
             return
         body = _body(Message(text, "replication", 0))
@@ -229,7 +247,13 @@ class Replication:
         self.file = file
         self._said = False
         self.dataset = dataset
+        # Which replication this is.
+        self.run = object()
         self._begun = time.time()
+        self.read_anew()
+
+    def read_anew(self) -> None:
+        """Nothing of the send log has been read."""
         self._head = b""
         self._offset = 0
         self._progress = Progress()

@@ -174,6 +174,37 @@ def test_a_log_that_can_not_be_read_is_trouble_until_it_can(tmp_path: Path) -> N
             assert "error" not in over
 
 
+def test_a_send_log_that_does_not_answer_holds_up_no_line(tmp_path: Path) -> None:
+    log = tmp_path / "lpreserver.log"
+    log.touch()
+    hangs = (
+        "import threading, collectors.life_preserver as lp; look = lp.Replication.look; "
+        "lp.Replication.look = lambda self, now: ("
+        "threading.Event().wait() if self.dataset == 'tank/hangs' else look(self, now))"
+    )
+    start = f"Starting replication SYNC task on tank/{{}}: {tmp_path / 'lastrep-send-log'}"
+    begin = LINE.replace("Creating snapshot on tank/{}", start)
+    with (
+        Daemon(tmp_path / "state", following(log), before=hangs) as daemon,
+        daemon.client() as client,
+    ):
+        client.ask("events", "subscribe", ALL)
+        with log.open("a") as file:
+            file.write(begin.format("hangs"))
+        client.until(lambda frame: "tank/hangs" in frame["args"].get("message", ""))
+        # Looks come and go, and nothing is wrong with the log.
+        for dataset in ("a", "b", "c"):
+            begun = time.monotonic()
+            with log.open("a") as file:
+                file.write(LINE.format(dataset))
+            assert not [f for f in heard(client, dataset) if f["name"] == "system_state"]
+            assert time.monotonic() - begun < IDLE
+        # One look hangs, however many replications come after it.
+        with log.open("a") as file:
+            file.write(begin.format("next") + LINE.format("d"))
+        heard(client, "d")
+
+
 @pytest.mark.long
 def test_a_log_whose_disk_does_not_answer_holds_up_nobody(
     zfs_fuse: Zpool, mirror: str, tmp_path: Path
