@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import os
+import selectors
 import subprocess
 import sys
 import time
@@ -31,6 +32,10 @@ MEMORY: Final = 80 * 2**20
 ZSTD_MEMORY: Final = 128 * 2**20
 # Zeros passed over at a time; bytes.
 STRIDE: Final = 4 * 2**20
+# How long zstd may give nothing before its bounds are looked at; s.
+ZSTD_PAUSE: Final = 1.0
+# Bytes of its complaints that are kept, the last ones: it may complain of each of many frames.
+COMPLAINT: Final = 4096
 # What a compressed file raises that is damaged.
 _DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
 # A shell's exit status for a command that is not there.
@@ -110,20 +115,38 @@ def _zstd(descriptor: int) -> Pieces:
     script = f"ulimit -t {TIME:.0f}; exec zstd -dcq --memory={ZSTD_MEMORY}"
     command = ["/bin/sh", "-c", script]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=descriptor, stdout=pipe, stderr=pipe) as process:
+    complaint = b""
+    with (
+        subprocess.Popen(command, stdin=descriptor, stdout=pipe, stderr=pipe) as process,
+        selectors.DefaultSelector() as ready,
+    ):
         assert process.stdout is not None
         assert process.stderr is not None
+        ready.register(process.stdout, selectors.EVENT_READ)
+        ready.register(process.stderr, selectors.EVENT_READ)
         try:
-            while data := os.read(process.stdout.fileno(), CHUNK):
-                yield data
-            complaint = process.stderr.read(CHUNK).decode("utf-8", "replace").strip()
+            while ready.get_map():
+                # Nothing may come for long; who reads looks at its bounds meanwhile.
+                found = ready.select(ZSTD_PAUSE)
+                if not found:
+                    yield b""
+                for key, _ in found:
+                    data = os.read(key.fd, CHUNK)
+                    if not data:
+                        ready.unregister(key.fileobj)
+                    elif key.fileobj is process.stdout:
+                        yield data
+                    else:
+                        complaint = (complaint + data)[-COMPLAINT:]
+                        yield b""
             process.wait()
         finally:
             process.kill()
     if process.returncode == _NO_COMMAND:
-        complaint = "there is no command zstd on this machine"
+        raise OSError("there is no command zstd on this machine")
     if process.returncode:
-        raise OSError(complaint or f"zstd ended with {process.returncode}")
+        text = complaint.decode("utf-8", "replace").strip()
+        raise OSError(text or f"zstd ended with {process.returncode}")
 
 
 _KINDS: Final[dict[str, Callable[[int], Pieces]]] = {

@@ -10,8 +10,10 @@ import random
 import shutil
 import subprocess
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.log_file import CHUNK, LogFile
-from collectors.packed_log import MEMORY, ZSTD_MEMORY, PackedLog
+from collectors.packed_log import COMPLAINT, MEMORY, ZSTD_MEMORY, PackedLog
 from tests.kit import needed
 
 
@@ -150,6 +152,46 @@ def test_unpacking_takes_no_more_memory_than_is_good() -> None:
     with packed(zstd(b"text\n", f"--long={window}"), "a.zst") as log:
         assert log.read(0, CHUNK) == b""
         assert "emory" in log.damage
+
+
+ZSTD_THAT = """#!/bin/sh
+{does}
+echo unpacked
+exit 3
+"""
+
+
+def stand_in_zstd(directory: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """From now on zstd does this first."""
+    script = directory / "zstd"
+    script.write_text(ZSTD_THAT.format(does=does))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+
+def test_of_what_zstd_complains_the_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than a pipe holds, and it is read before what was unpacked comes.
+    flood = "yes 'frame is odd' | head -n 300000 >&2; echo the last word >&2"
+    stand_in_zstd(tmp_path, monkeypatch, flood)
+    with packed(b"any", "a.zst") as log:
+        tracemalloc.start()
+        assert log.read(0, CHUNK) == b"unpacked\n"
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**20
+        assert log.damage.endswith("the last word); its rest is lost")
+        assert len(log.damage) < 2 * COMPLAINT
+
+
+def test_a_zstd_that_says_nothing_is_not_waited_for_longer_than_a_log_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_zstd(tmp_path, monkeypatch, "exec sleep 600")
+    with packed(b"any", "a.zst", seconds=0) as log:
+        assert log.read(0, CHUNK) == b""
+        assert "longer" in log.damage
 
 
 # Of zstd the process is held by a limit of the system.
