@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 DEVD_SOCKET: Final = Path("/var/run/devd.seqpacket.pipe")
 # A follower that ended sooner is not started again: this zpool can't follow; s.
 WORKING: Final = 60.0
+# Bytes of a follower's output that are taken at a time: what it says does not matter, only that
+# it says something. It waits with the rest until somebody waits for a hint again.
+_CHUNK: Final = 64 * 1024
 # Source: devd(8): a message has at most 8 KiB.
 _MESSAGE: Final = 8192
 
@@ -37,10 +40,14 @@ class Hints:
         self._hint = asyncio.Event()
         self._started = False
         self._follower: sh.RunningCommand | None = None
+        # What the follower prints, and: is it waited for?
+        self._printed: int | None = None
+        self._listening = False
         self._devd: socket.socket | None = None
 
     async def wait(self, seconds: float) -> None:
         """Return at the next hint, or after so many seconds."""
+        self._listen()
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._hint.wait()
@@ -68,21 +75,40 @@ class Hints:
                 self._follower.kill_group()
             except ProcessLookupError:
                 log.debug("zpool events had ended already")
+        self._close_printed()
         if self._devd is not None:
             asyncio.get_running_loop().remove_reader(self._devd)
             self._devd.close()
         self._follower = self._devd = None
         self._started = False
 
-    async def _follow_events(self, command: str) -> None:
-        loop = asyncio.get_running_loop()
-        begun = time.monotonic()
+    def _listen(self) -> None:
+        if self._printed is not None and not self._listening:
+            asyncio.get_running_loop().add_reader(self._printed, self._from_follower)
+            self._listening = True
 
-        def told(line: str) -> None:
-            try:
-                loop.call_soon_threadsafe(self._hint.set)
-            except RuntimeError:
-                return
+    def _from_follower(self) -> None:
+        assert self._printed is not None
+        try:
+            data = os.read(self._printed, _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close_printed()
+            return
+        asyncio.get_running_loop().remove_reader(self._printed)
+        self._listening = False
+        self._hint.set()
+
+    def _close_printed(self) -> None:
+        if self._printed is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._printed)
+        os.close(self._printed)
+        self._printed, self._listening = None, False
+
+    async def _follow_events(self, command: str) -> None:
+        begun = time.monotonic()
 
         def ended(command: sh.RunningCommand, success: bool, status: int) -> None:
             log.debug("zpool events has ended (%s); pools are polled", status)
@@ -99,14 +125,28 @@ class Hints:
             log.info("no hints from zpool events (%s); pools are polled", error)
             return
 
+        self._close_printed()
+        try:
+            # A pipe of our own: `sh` would keep a line that has no end.
+            self._printed, printing = os.pipe()
+        except OSError as error:
+            os.close(lock)
+            log.info("no hints from zpool events (%s); pools are polled", error)
+            return
+        os.set_blocking(self._printed, False)
+
         def follow() -> sh.RunningCommand:
             try:
                 words = ("events", "-f", "-H")
-                return zpool_query.start(
-                    zpool_query.find(command), words, lock, _out=told, _done=ended
-                )
+                program = zpool_query.find(command)
+                with Path(os.devnull).open("wb") as nothing:
+                    # It may complain for ever; that it has ended is what counts.
+                    return zpool_query.start(
+                        program, words, lock, _out=printing, _err=nothing, _done=ended
+                    )
             finally:
-                # The process has its own copy: one follower at a time, whoever started it.
+                # The process has its own copies: one follower at a time, whoever started it.
+                os.close(printing)
                 os.close(lock)
 
         try:
@@ -114,6 +154,7 @@ class Hints:
             self._follower = await apart(follow, "zpool events")
         except (Absent, OSError) as error:
             log.info("no hints from zpool events (%s); pools are polled", error)
+        self._listen()
 
     def _listen_to_devd(self) -> None:
         try:

@@ -29,10 +29,15 @@ from sysadmd.machine import COMMAND_PATH
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Absent", "Hung", "Output", "Outstanding", "ZpoolQuery"]
+__all__ = ["Absent", "Hung", "Identity", "Output", "Outstanding", "ZpoolQuery"]
+
+# Of a program's file: device, inode, time of its last change in ns, bytes.
+Identity = tuple[int, int, int, int]
 
 # Bytes of output that are taken: 500 pools print some 50 KiB, their status some 500.
 OUTPUT_LIMIT: Final = 8 * 1024 * 1024
+# Bytes that are taken at a time, lines or none: by lines, `sh` would keep one that has no end.
+CHUNK: Final = 64 * 1024
 # Beside the query's own limit: for KILL to work and for the thread to tell; s.
 GRACE: Final = 2.0
 # A wrapper may ask for colours. Source: ECMA-48, SGR.
@@ -119,8 +124,8 @@ def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: floa
         _ok_code=list(range(256)),
         _out=stdout,
         _err=stderr,
-        _no_err=True,
-        _tty_out=False,
+        _out_bufsize=CHUNK,
+        _err_bufsize=CHUNK,
     )
 
     def stop() -> None:
@@ -165,27 +170,41 @@ def find(command: str) -> sh.Command:
         raise Absent(f"{command}: command not found") from error
 
 
+def identity(command: str) -> Identity | None:
+    """Which file the command is just now; None: there is none that can be looked at."""
+    try:
+        found = Path(str(find(command))).stat()
+    except (Absent, OSError):
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def start(
     program: sh.Command, arguments: Sequence[str], lock: int, **options: Any
 ) -> sh.RunningCommand:
-    """Start it in the background, in the slot that is locked. options: of `sh`, beside ours.
+    """Start it in the background, in the slot that is locked; it can read nothing.
 
-    Raises: OSError.
+    options: of `sh`, beside ours; with `_out` and `_err`: what it prints needs an owner who
+    bounds it. Raises: OSError.
     """
     call = cast("Callable[..., sh.RunningCommand]", program)
     try:
-        return call(
-            *arguments,
-            _env=ENVIRONMENT,
-            _bg=True,
-            _bg_exc=False,
-            _no_out=True,
-            # Whatever it starts is killed with it.
-            _new_group=True,
-            _pass_fds={lock},
-            _preexec_fn=signing(lock),
-            **options,
-        )
+        with Path(os.devnull).open("rb") as nothing:
+            return call(
+                *arguments,
+                _env=ENVIRONMENT,
+                _bg=True,
+                _bg_exc=False,
+                _in=nothing,
+                _no_out=True,
+                _no_err=True,
+                _tty_out=False,
+                # Whatever it starts is killed with it.
+                _new_group=True,
+                _pass_fds={lock},
+                _preexec_fn=signing(lock),
+                **options,
+            )
     except RuntimeError as error:
         raise _abandoned(lock) from error
 

@@ -1,7 +1,10 @@
 """Hints from a follower that is a real process."""
 
 import asyncio
+import resource
 import socket
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,66 @@ def test_hints_come_again_when_devd_was_started_again(
                         async with asyncio.timeout(20):
                             await hints.wait(60)
                 path.unlink()
+        finally:
+            hints.close()
+
+    asyncio.run(body())
+
+
+FLOOD = """#!/bin/sh
+exec python3 -c '
+import os
+text = b"x" * 65536
+while True: os.write({descriptor}, text)'
+"""
+
+
+def peak() -> int:
+    """The most memory that this process has ever had; bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_a_follower_that_prints_without_end_costs_no_memory(
+    tmp_path: Path, descriptor: int
+) -> None:
+    command = tmp_path / "zpool"
+    command.write_text(FLOOD.format(descriptor=descriptor))
+    command.chmod(0o755)
+
+    async def body() -> None:
+        hints = Hints(tmp_path)
+        loop = asyncio.get_running_loop()
+        try:
+            await hints.start(str(command))
+            before, end = peak(), loop.time() + 2
+            while loop.time() < end:
+                # No line ever ends, and yet it is a hint.
+                await hints.wait(0.1)
+            assert peak() - before < 12 * 2**20
+        finally:
+            hints.close()
+
+    asyncio.run(body())
+
+
+def test_a_follower_waits_until_its_hint_is_asked_for(tmp_path: Path) -> None:
+    command = tmp_path / "zpool"
+    command.write_text(FLOOD.format(descriptor=1))
+    command.chmod(0o755)
+
+    async def body() -> None:
+        hints = Hints(tmp_path)
+        try:
+            await hint(hints, str(command))
+            before = time.process_time()
+            # Nobody asks: what it prints is not taken, whatever there is of it.
+            await asyncio.sleep(1)
+            assert time.process_time() - before < 0.3
+            async with asyncio.timeout(20):
+                await hints.wait(60)
         finally:
             hints.close()
 
