@@ -1,21 +1,38 @@
 """Pools as readings: their priorities, and what changed between two readings. Pure.
 
 Source: events.rst "System State"; priorities: a pool that is not ONLINE is a 9, one filled
-above `capacity_warning` a 6.
+above `capacity_warning`, or with data errors, a 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from collectors.zpool_output import Detail
+from collectors.zpool_output import COLUMNS, Detail
+
+# The two answers, each with a trouble of its own: pools, and what there is to say of each.
+LIST: Final = "zpool"
+STATUS: Final = "zpool status"
 
 # A pool vanished; a vdev has errors; a scrub found some; a collector is in trouble.
 TROUBLE: Final = 6
 # The very first reading is told only if something is above this: health is no news.
 QUIET: Final = 2
+# Of one pool so many devices are told: a shelf that goes dark is one event of bounded size. A
+# change among the others is noticed by their digest.
+VDEV_LIMIT: Final = 64
+# What counts of a device that is not well; its note changes all the time.
+_COUNTED: Final = ("name", "state", "read", "write", "cksum")
+# Of a pool's reading, what comes from its devices, and all that comes from its status.
+DEVICES: Final = ("vdevs", "vdevs_left_out", "vdevs_digest")
+DETAILS: Final = (*DEVICES, "scan", "data_errors")
+# What goes first where an event has no room.
+BULKY: Final = frozenset((*DEVICES, "scan"))
+# Stored only to be compared.
+UNTOLD: Final = frozenset(("vdevs_digest",))
 
 Pools = Mapping[str, Mapping[str, Any]]
 
@@ -30,19 +47,62 @@ class News:
 
 
 def combine(
-    listed: Mapping[str, Mapping[str, str]], details: Mapping[str, Detail], warning: int
+    listed: Mapping[str, Mapping[str, str]],
+    details: Mapping[str, Detail] | None,
+    warning: int,
+    known: Pools | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """A reading: each pool's columns, priority (0..10), and what its status says beyond."""
+    """A reading: each pool's columns, priority (0..10), and what its status says beyond.
+
+    details: None: the status gave no answer, and what is known of it stays, as the devices do
+    whose rows could not be read. Of a pool that an answer leaves out nothing stays: another may
+    have its name by now.
+    """
     reading: dict[str, dict[str, Any]] = {}
     for name, columns in listed.items():
-        pool: dict[str, Any] = {**columns, "priority": priority(columns, warning)}
-        detail = details.get(name)
-        if detail is not None and detail.vdevs:
-            pool["vdevs"] = [dict(vdev) for vdev in detail.vdevs]
-        if detail is not None and detail.scan is not None:
-            pool["scan"] = dict(detail.scan)
-        reading[name] = pool
+        before = (known or {}).get(name, {})
+        if details is None:
+            beyond = {key: before[key] for key in DETAILS if key in before}
+        else:
+            beyond = _beyond(details.get(name, Detail()), before)
+        weight = TROUBLE if "data_errors" in beyond else 0
+        own = max(priority(columns, warning), weight)
+        reading[name] = {**columns, "priority": own, **beyond}
     return reading
+
+
+def columns_of(pool: Mapping[str, Any]) -> dict[str, str]:
+    """Of a pool's reading, what the list says."""
+    return {column: pool[column] for column in COLUMNS}
+
+
+def _beyond(detail: Detail, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What a status says, and of devices that it does not, what is known of them."""
+    found: dict[str, Any] = {}
+    vdevs = [dict(vdev) for vdev in detail.vdevs]
+    if detail.unread and not vdevs and not detail.well:
+        found = {key: before[key] for key in DEVICES if key in before}
+    elif detail.unread:
+        seen = detail.well | {vdev["name"] for vdev in vdevs}
+        vdevs += [vdev for vdev in before.get("vdevs", ()) if vdev["name"] not in seen]
+    if vdevs:
+        found["vdevs"] = vdevs[:VDEV_LIMIT]
+    if rest := vdevs[VDEV_LIMIT:]:
+        found["vdevs_left_out"] = len(rest)
+        found["vdevs_digest"] = _digest(rest)
+    if detail.scan is not None:
+        found["scan"] = dict(detail.scan)
+    if detail.data_errors is not None:
+        found["data_errors"] = detail.data_errors
+    return found
+
+
+def _digest(vdevs: Sequence[Mapping[str, str]]) -> str:
+    """The same for the same devices, whatever their order."""
+    sums = hashlib.sha256()
+    for vdev in sorted(_counted(vdevs)):
+        sums.update("\t".join(vdev).encode("utf-8", "surrogatepass") + b"\n")
+    return sums.hexdigest()
 
 
 def priority(columns: Mapping[str, str], warning: int) -> int:
@@ -74,6 +134,7 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return (
         (before["health"], before["priority"]) != (after["health"], after["priority"])
         or _vdevs(before) != _vdevs(after)
+        or before.get("data_errors") != after.get("data_errors")
         or (_failed_scan(after) and before.get("scan") != after.get("scan"))
     )
 
@@ -94,9 +155,13 @@ def highest(pools: Pools) -> int:
 
 
 def _vdevs(pool: Mapping[str, Any]) -> set[tuple[str, ...]]:
-    """What counts of the devices that are not well; their notes change all the time."""
-    keys = ("name", "state", "read", "write", "cksum")
-    return {tuple(vdev[key] for key in keys) for vdev in pool.get("vdevs", ())}
+    """What counts of the devices that are not well, those that are left out as one."""
+    devices = _counted(pool.get("vdevs", ()))
+    return devices | ({("", pool["vdevs_digest"])} if "vdevs_digest" in pool else set())
+
+
+def _counted(vdevs: Iterable[Mapping[str, str]]) -> set[tuple[str, ...]]:
+    return {tuple(vdev[key] for key in _COUNTED) for vdev in vdevs}
 
 
 def _failed_scan(pool: Mapping[str, Any]) -> bool:

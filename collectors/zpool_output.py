@@ -12,24 +12,30 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Final
 
+from sysadmd.text import printable
+
 # The document's keys in the order in which they are asked for, behind the name.
 COLUMNS: Final = (
     *("size", "alloc", "free", "frag", "expandsz", "dedup", "altroot", "capacity", "health"),
 )
+_PERCENTAGES: Final = ("frag", "capacity")
 _SIZE: Final = r"-|\d+(?:\.\d+)?[BKMGTPEZ]?"
 # How each cell looks; a row that looks different is no pool: none is ever made up.
 # Source: zpool_main.c, zpool-list(8), zpoolconcepts(7) for names, the recorded outputs.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.: -]{0,255}")
 _CELLS: Final = {
     **{name: re.compile(_SIZE) for name in ("size", "alloc", "free", "expandsz")},
-    **{name: re.compile(r"-|\d+%") for name in ("frag", "capacity")},
+    **{name: re.compile(r"-|\d+%") for name in _PERCENTAGES},
     "dedup": re.compile(r"-|\d+\.\d+x"),
     "altroot": re.compile(r"-|/[^\x00-\x1f\x7f]*"),
     "health": re.compile(r"[A-Z]+"),
 }
 _UNKNOWN: Final = re.compile(r"invalid property '(?P<name>[^']*)'")
 _POOL: Final = re.compile(r"^\s*pool: (?P<name>.*)$")
-_HEAD: Final = re.compile(r"^\tNAME +STATE +READ +WRITE +CKSUM\s*$")
+# The columns of the device table that are read; others may stand between or behind these.
+_COUNTS: Final = ("READ", "WRITE", "CKSUM")
+# Over the devices of a class: `logs`, `spares`; it has no state.
+_LABEL: Final = re.compile(r"\t(?P<label>[a-z][a-z _-]*)")
 _COUNT: Final = re.compile(r"\d+(?:\.\d+)?[KMGTPE]?")
 STATES: Final = frozenset(
     (
@@ -37,17 +43,26 @@ STATES: Final = frozenset(
         *("AVAIL", "INUSE", "SPLIT"),
     )
 )
-# Of one pool so many devices are told: a shelf that goes dark is one event of bounded size.
-VDEV_LIMIT: Final = 64
 # Of a row that can't be read, so much is kept to name it.
 _BROKEN_LENGTH: Final = 80
+# What is told of an `errors:` line that is no number: those known have some 70 characters.
+_ERRORS_LENGTH: Final = 200
 _SCAN: Final = re.compile(r"^ *(?:scan|scrub): (?P<text>.*)$")
 # The next section: `remove: `, `config:`; a scan's own further lines have no such beginning.
 _SECTION: Final = re.compile(r"^ *[a-z]+:(?: |$)")
 # A device whose name is longer than its column: two blanks follow it.
 _OVERLONG: Final = re.compile(r"^\t(?P<name> *\S.*?)(?<! )  +(?P<rest>[A-Z]+(?: .*)?)$")
-_PERCENT: Final = re.compile(r"(?<!\d)(?P<percent>\d{1,3}(?:\.\d{1,9})?)% done")
+# A wrapper's locale may give it a comma. Behind a digit, a point or a sign no number begins.
+_PERCENT: Final = re.compile(
+    r"(?<![\d.,+-])(?P<percent>\d{1,3}(?:\.\d{1,9}|,\d{1,2})?) ?% done"
+)
+_WHOLE: Final = 100
 _ENDED: Final = re.compile(r" with (?P<errors>\d{1,18}) errors on (?P<time>.+)$")
+_ERRORS: Final = re.compile(r"^ *errors: *(?P<text>\S.*)$")
+_ERROR_COUNT: Final = re.compile(r"(?P<count>\d{1,18}) data errors?\b")
+_NO_ERRORS: Final = "No known data errors"
+# Source: the recorded outputs; the second is the answer to -x, which wrappers may add.
+_NOTHING: Final = frozenset(("", "no pools available", "all pools are healthy"))
 _UNDER_WAY: Final = {"in progress": "running", "paused": "paused"}
 _STATE: Final = re.compile(r"[A-Z]+")
 _STANDING: Final = frozenset(("ONLINE", "AVAIL", "INUSE"))
@@ -55,21 +70,44 @@ _STANDING: Final = frozenset(("ONLINE", "AVAIL", "INUSE"))
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a list says. broken: the beginnings of the rows that could not be read."""
+    """What a list says.
+
+    broken: the beginnings of rows that could not be read, or not in whole; dashes: how many
+    rows are nothing but dashes, pools that could not be asked.
+    """
 
     pools: Mapping[str, Mapping[str, str]]
     broken: Sequence[str] = ()
+    dashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
     """What `zpool status` says of one pool beyond the document.
 
-    vdevs: those that are not healthy or have errors; scan: the last scrub or resilver.
+    vdevs: those that are not healthy or have errors; scan: the last scrub or resilver;
+    data_errors: how many, or what is said of them instead, None: none are known; unread: a row
+    of the device table, or all of it, could not be read; well: names of the devices that are.
     """
 
     vdevs: Sequence[Mapping[str, str]] = field(default_factory=tuple[Mapping[str, str], ...])
     scan: Mapping[str, Any] | None = None
+    data_errors: int | str | None = None
+    unread: bool = False
+    well: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The device table's head line.
+
+    state: where STATE begins, counted in bytes; counts: which words those of `_COUNTS` are,
+    counted from STATE; width: how many words there are from STATE on.
+    """
+
+    state: int
+    counts: tuple[int, ...]
+    width: int
 
 
 def list_arguments(lacks: frozenset[str]) -> tuple[str, ...]:
@@ -91,18 +129,30 @@ def parse_list(text: str, lacks: frozenset[str]) -> Answer:
     columns = [column for column in COLUMNS if column not in lacks]
     pools: dict[str, dict[str, str]] = {}
     broken: list[str] = []
+    dashes = 0
     for line in text.split("\n"):
         if not line:
             continue
         name, *values = line.split("\t")
         if name == "-" and all(value == "-" for value in values):
-            # Source: OpenZFS 2.3.9; a pool that went away while it was listed.
-            continue
-        if _is_row(name, columns, values):
-            pools[name] = dict.fromkeys(COLUMNS, "-") | dict(zip(columns, values, strict=True))
+            # Source: OpenZFS 2.3.9, for a pool that went away while it was listed;
+            # openzfs/zfs#46, for pools that are there.
+            dashes += 1
+        elif _is_row(name, columns, values):
+            pool = dict.fromkeys(COLUMNS, "-") | dict(zip(columns, values, strict=True))
+            wrong = [column for column in _PERCENTAGES if _is_no_percentage(pool[column])]
+            if wrong:
+                broken.append(name[:_BROKEN_LENGTH])
+            pools[name] = pool | dict.fromkeys(wrong, "-")
         else:
             broken.append(name[:_BROKEN_LENGTH])
-    return Answer(pools, tuple(broken))
+    return Answer(pools, tuple(broken), dashes)
+
+
+def _is_no_percentage(value: str) -> bool:
+    """Is it above 100, or longer than any number up to that?"""
+    digits = value.removesuffix("%").lstrip("0")
+    return digits.isdecimal() and (len(digits) > len(str(_WHOLE)) or int(digits) > _WHOLE)
 
 
 def _is_row(name: str, columns: Sequence[str], values: Sequence[str]) -> bool:
@@ -134,50 +184,122 @@ def parse_status(text: str) -> dict[str, Detail]:
     return found
 
 
+def tells_of_none(text: str) -> bool:
+    """Does `zpool status` say, in the words known for that, that it has no pool to show?"""
+    return text.strip() in _NOTHING
+
+
 def _detail(pool: str, lines: Sequence[str]) -> Detail:
-    vdevs: list[Mapping[str, str]] = []
     scans: list[dict[str, Any]] = []
-    # Names may hold blanks, even the word ONLINE: what separates is the head's column.
-    column = 0
+    errors: list[str] = []
+    table: list[str] = []
+    head: _Head | None = None
+    ended = False
     for number, line in enumerate(lines):
-        if _HEAD.match(line):
-            column = line.index("STATE")
-        elif column and line.startswith("\t"):
-            entry = _vdev(pool, line, column)
-            if entry is not None and len(vdevs) < VDEV_LIMIT:
-                vdevs.append(entry)
-        elif not column and (match := _SCAN.match(line)) is not None:
+        if not line.strip():
+            continue
+        if line.startswith("\t"):
+            if head is None:
+                head = _head(line)
+            elif not ended:
+                table.append(line)
+            continue
+        ended = head is not None
+        if (match := _ERRORS.match(line)) is not None:
+            errors.append(match["text"].strip())
+        elif head is None and (match := _SCAN.match(line)) is not None:
             behind = map(lines.__getitem__, range(number + 1, len(lines)))
             rest = takewhile(lambda line: not _SECTION.match(line), behind)
             scans += filter(None, [_scan(match["text"], tuple(rest))])
     # A scrub and the rebuilding of a mirror are told one after the other.
     under_way = [scan for scan in scans if scan["state"] == "running"]
     told = under_way or scans
-    return Detail(tuple(vdevs), told[-1] if told else None)
+    scan = told[-1] if told else None
+    if head is None:
+        return Detail(scan=scan, data_errors=_data_errors(errors), unread=True)
+    vdevs, well, unread = _devices(pool, table, head)
+    return Detail(vdevs, scan, _data_errors(errors), unread, well)
 
 
-def _vdev(pool: str, line: str, column: int) -> Mapping[str, str] | None:
-    """A vdev worth telling: not healthy, or with errors."""
-    head, rest = _cut(line, column)
-    name, words = head[1:].rstrip(), rest.split()
-    if head[-1:] != " ":
-        overlong = _OVERLONG.match(line)
-        name, words = (overlong["name"], overlong["rest"].split()) if overlong else ("", [])
-    if not name or not words:
+def _head(line: str) -> _Head | None:
+    """The columns of the device table, if that is what this line names."""
+    name, *words = line.split()
+    if line[:2].isspace() or name != "NAME" or words[:1] != ["STATE"]:
         return None
-    state, counts = words[0], words[1:4]
-    counted = len(counts) == 3 and all(map(_COUNT.fullmatch, counts))
+    if any(words.count(count) != 1 for count in _COUNTS):
+        return None
+    return _Head(line.index("STATE"), tuple(map(words.index, _COUNTS)), len(words))
+
+
+def _data_errors(texts: Sequence[str]) -> int | str | None:
+    """Of all `errors:` lines of a pool: their number where one says it, else the first text."""
+    told: str | None = None
+    for text in texts:
+        counted = _ERROR_COUNT.match(text)
+        if counted is not None:
+            return int(counted["count"]) or None
+        if text != _NO_ERRORS and told is None:
+            told = printable(text)[:_ERRORS_LENGTH]
+    return told
+
+
+def _devices(
+    pool: str, table: Sequence[str], head: _Head
+) -> tuple[tuple[Mapping[str, str], ...], frozenset[str], bool]:
+    """Those that are not well, the names of those that are, and: is there an unreadable row?"""
+    vdevs: list[Mapping[str, str]] = []
+    well: set[str] = set()
+    unread, label = False, ""
+    for line in table:
+        named = _LABEL.fullmatch(line.rstrip())
+        if named is not None and named["label"] != pool:
+            label = named["label"]
+            continue
+        name, words = _parts(line, head.state)
+        # Source: the recorded outputs: a spare's row has no counts.
+        entry, understood = _vdev(name, words, head, label == "spares")
+        unread = unread or not understood
+        # The pool's own line repeats its health; its errors stand nowhere else.
+        own = name == pool and line[1:2] != " " and entry is not None and _is_clean(entry)
+        if entry is not None and not own:
+            vdevs.append(entry)
+        elif understood:
+            well.add(name)
+    return tuple(vdevs), frozenset(well), unread
+
+
+def _parts(line: str, column: int) -> tuple[str, list[str]]:
+    """A row's name, and its words from the state on; no name or words: it can't be read."""
+    # Names may hold blanks, even the word ONLINE: what separates is the head's column.
+    head, rest = _cut(line, column)
+    if head[-1:] == " ":
+        return head.strip(), rest.split()
+    overlong = _OVERLONG.match(line)
+    return (overlong["name"].strip(), overlong["rest"].split()) if overlong else ("", [])
+
+
+def _vdev(
+    name: str, words: Sequence[str], head: _Head, spare: bool
+) -> tuple[Mapping[str, str] | None, bool]:
+    """A device if it is not healthy, or has errors; and: is its row understood?"""
+    if not name or not words:
+        return None, False
+    state = words[0]
+    counts = tuple(words[place] for place in head.counts if place < len(words))
+    counted = len(counts) == len(_COUNTS) and all(map(_COUNT.fullmatch, counts))
     # With counts it is a device's line, whatever a later zpool calls the state.
     if state not in STATES and not (counted and _STATE.fullmatch(state)):
-        return None
+        return None, False
     read, write, cksum = counts if counted else ("0", "0", "0")
-    # The pool's own line repeats its health; its errors stand nowhere else.
-    sick = state not in _STANDING and name != pool
-    if not sick and (read, write, cksum) == ("0", "0", "0"):
-        return None
-    entry = {"name": name.strip(), "state": state, "read": read, "write": write, "cksum": cksum}
-    note = " ".join(words[4:] if counted else words[1:])
-    return entry | ({"note": note} if note else {})
+    entry = {"name": name, "state": state, "read": read, "write": write, "cksum": cksum}
+    if state in _STANDING and _is_clean(entry):
+        return None, counted or spare
+    note = " ".join(words[head.width if counted else 1 :])
+    return entry | ({"note": note} if note else {}), counted or spare
+
+
+def _is_clean(vdev: Mapping[str, str]) -> bool:
+    return (vdev["read"], vdev["write"], vdev["cksum"]) == ("0", "0", "0")
 
 
 def _cut(line: str, column: int) -> tuple[str, str]:
@@ -209,6 +331,6 @@ def _scan(text: str, following: Sequence[str]) -> dict[str, Any] | None:
     state = next((s for word, s in _UNDER_WAY.items() if word in text), "unknown")
     scan: dict[str, Any] = {"function": function, "state": state}
     done = next((p for line in (text, *following) if (p := _PERCENT.search(line))), None)
-    if done is not None:
-        scan["percent"] = float(done["percent"])
+    if done is not None and (percent := float(done["percent"].replace(",", "."))) <= _WHOLE:
+        scan["percent"] = percent
     return scan

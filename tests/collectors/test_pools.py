@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.pools import combine, compare, highest, priority
+from collectors.pools import DEVICES as DEVICE_KEYS
+from collectors.pools import VDEV_LIMIT, combine, compare, highest, priority
 from collectors.system_state import SCHEMA, read, write
 from collectors.zpool_output import COLUMNS, Detail
 from sysadmd.events import format_priority
@@ -112,6 +113,71 @@ def test_pools_that_come_and_go_are_told() -> None:
     assert (news.told, news.priority, news.vanished) == (True, 6, ("a",))
     news = compare({}, {"a": pool()})
     assert (news.told, news.priority, news.vanished) == (True, 0, ())
+
+
+DEVICES = [{**DISK, "name": f"d{n}"} for n in range(3 * VDEV_LIMIT)]
+
+
+def test_a_change_among_devices_that_are_not_told_is_news() -> None:
+    before = pool(vdevs=tuple(DEVICES))
+    assert len(before["vdevs"]) == VDEV_LIMIT
+    assert before["vdevs_left_out"] == 2 * VDEV_LIMIT
+    last = {**DEVICES[-1], "cksum": "63"}
+    after = pool(vdevs=(*DEVICES[:-1], last))
+    assert {**after, "vdevs_digest": ""} == {**before, "vdevs_digest": ""}
+    news = compare({"tank": before}, {"tank": after})
+    assert (news.told, news.priority) == (True, 6)
+    # Another order, or another note, is none.
+    noted = [{**vdev, "note": "resilvering"} for vdev in DEVICES[VDEV_LIMIT:]]
+    other = pool(vdevs=(*DEVICES[:VDEV_LIMIT], *noted[::-1]))
+    assert not compare({"tank": before}, {"tank": other}).told
+
+
+def beyond(detail: Detail | None, known: dict[str, Any]) -> dict[str, Any]:
+    """What is told of a pool when the next status says this."""
+    details = None if detail is None else {"tank": detail}
+    found = combine({"tank": WELL}, details, 90, {"tank": known})["tank"]
+    return {key: value for key, value in found.items() if key not in COLUMNS}
+
+
+SICK_POOL = combine({"tank": WELL}, {"tank": Detail((DISK, SICK), SCRUB, 2)}, 90)["tank"]
+
+
+def test_data_errors_are_news_and_weigh_whatever_else_is_well() -> None:
+    damaged = combine({"tank": WELL}, {"tank": Detail(data_errors=2)}, 90)["tank"]
+    assert (damaged["data_errors"], damaged["priority"]) == (2, 6)
+    said = combine({"tank": WELL}, {"tank": Detail(data_errors="Permanent errors")}, 90)
+    for before, after in ((pool(), damaged), (damaged, said["tank"])):
+        news = compare({"tank": before}, {"tank": after})
+        assert (news.told, news.priority) == (True, 6)
+    assert compare({"tank": damaged}, {"tank": pool()}).told
+    assert compare(None, {"tank": damaged}).told
+
+
+def test_without_an_answer_of_status_what_it_said_stays() -> None:
+    known = {key: value for key, value in SICK_POOL.items() if key not in COLUMNS}
+    assert beyond(None, SICK_POOL) == known
+    # A new pool has nothing that could.
+    assert combine({"b": WELL}, None, 90, {"tank": SICK_POOL})["b"] == {**WELL, "priority": 0}
+
+
+def test_of_a_pool_that_status_leaves_out_nothing_stays() -> None:
+    found = combine({"tank": WELL}, {"other": Detail()}, 90, {"tank": SICK_POOL})
+    assert found == {"tank": {**WELL, "priority": 0}}
+
+
+def test_devices_that_cannot_be_read_stay_as_they_were_known() -> None:
+    # None of them: all that is known; some of them: those of which nothing is said.
+    many = pool(vdevs=tuple(DEVICES))
+    for known in (SICK_POOL, many):
+        found = beyond(Detail(unread=True), known)
+        assert [found.get(key) for key in DEVICE_KEYS] == [known.get(k) for k in DEVICE_KEYS]
+        assert "data_errors" not in found
+    two = pool(vdevs=(DISK, {**SICK, "name": "d1"}, {**SICK, "name": "d2"}))
+    worse = {**DISK, "cksum": "99"}
+    found = beyond(Detail((worse,), unread=True, well=frozenset({"d1"})), two)
+    assert [vdev["name"] for vdev in found["vdevs"]] == ["d0", "d2"]
+    assert found["vdevs"][0]["cksum"] == "99"
 
 
 READINGS = st.dictionaries(

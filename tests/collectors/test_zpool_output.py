@@ -41,11 +41,12 @@ def test_text_that_looks_like_a_list_makes_up_no_pool(lines: list[str]) -> None:
         assert found[name]["health"].isalpha()
 
 
-def test_a_row_of_dashes_is_a_pool_that_went_away_and_not_a_pool() -> None:
+def test_a_row_of_dashes_is_no_pool_and_is_counted() -> None:
     text = row("tank") + "\n" + "\t".join("-" * 10) + "\n"
     answer = parse_list(text, NOTHING)
     assert set(answer.pools) == {"tank"}
     assert not answer.broken
+    assert answer.dashes == 1
 
 
 def test_a_broken_row_names_its_pool_and_hides_no_other() -> None:
@@ -95,6 +96,7 @@ def test_every_recorded_status_is_read_pool_by_pool(text: str) -> None:
         for vdev in detail.vdevs:
             assert vdev["name"] in text
             assert vdev["state"] in zpool_output.STATES
+        assert not detail.unread
         if "scan:" in text.split(f"  pool: {name}\n")[1].split("config:")[0]:
             assert detail.scan is not None
 
@@ -243,3 +245,151 @@ def test_names_are_padded_by_bytes() -> None:
     text = "\n".join(["  pool: tank", "config:", "", *lines])
     (vdev,) = parse_status(text)["tank"].vdevs
     assert (vdev["name"], vdev["state"], vdev["read"]) == ("gpt/データ", "FAULTED", "3")
+
+
+ROWS = (
+    "\ttank             DEGRADED     0     0     0{x}\n"
+    "\t  mirror-0       DEGRADED     0     0     0{x}\n"
+    "\t    sda          FAULTED      7     2     0{x}  too many errors\n"
+    "\t    sdb          ONLINE       0     0     0{x}\n"
+    "\tspares\n"
+    "\t  sdc            UNAVAIL   cannot open\n"
+)
+TOP = "  pool: tank\n state: DEGRADED\nconfig:\n\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        ("READ WRITE CKSUM", ""),
+        ("READ WRITE CKSUM DELAY", "     -"),
+        ("READ WRITE CKSUM  SLOW  POWER", "     3    on"),
+        # A row may have nothing in them.
+        ("READ WRITE CKSUM   DIO", ""),
+    ],
+)
+def test_more_columns_take_nothing_away(head: str, more: str) -> None:
+    text = f"{TOP}\tNAME             STATE     {head}\n{ROWS.format(x=more)}"
+    detail = parse_status(text)["tank"]
+    assert not detail.unread
+    found = {vdev["name"]: vdev for vdev in detail.vdevs}
+    assert list(found) == ["mirror-0", "sda", "sdc"]
+    assert [found["sda"][key] for key in ("read", "write", "cksum")] == ["7", "2", "0"]
+    assert found["sda"].get("note", "").endswith("errors")
+    assert detail.well == {"tank", "sdb"}
+
+
+def test_a_column_between_the_others_takes_nothing_away() -> None:
+    head = "\tNAME             STATE     READ TRIM WRITE CKSUM\n"
+    row = "\t  sda            ONLINE       0    9     0     5\n"
+    (vdev,) = parse_status(TOP + head + row)["tank"].vdevs
+    assert (vdev["read"], vdev["write"], vdev["cksum"]) == ("0", "0", "5")
+
+
+HEAD = "\tNAME             STATE     READ WRITE CKSUM\n"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "",
+        "config: The configuration cannot be determined.\n",
+        HEAD.replace("CKSUM", "SUMS") + ROWS.format(x=""),
+        HEAD.replace("STATE", "HEALTH") + ROWS.format(x=""),
+        (HEAD + ROWS.format(x="")).replace("\t", "        "),
+        HEAD + "\t  sda            ONLINE    1,2K     0     0\n",
+        HEAD + "\t  sda            ONLINE       -     -     -\n",
+        HEAD + "\t  sda            ONLINE\n",
+        HEAD + "\t  sda\n",
+        HEAD + "\ttank\n",
+        HEAD + "\t  sda            fine         0     0     0\n",
+        HEAD + "\t  sda            ONLINE       many errors\n",
+    ],
+)
+def test_devices_that_cannot_be_read_are_not_taken_for_well(table: str) -> None:
+    detail = parse_status(TOP + table + "\nerrors: No known data errors\n")["tank"]
+    assert detail.unread
+    assert "sda" not in detail.well
+
+
+def test_a_device_without_counts_is_told_by_its_state() -> None:
+    detail = parse_status(f"{TOP}{HEAD}\t  sda            FAULTED   no counts\n")["tank"]
+    assert detail.unread
+    assert [(vdev["name"], vdev["state"]) for vdev in detail.vdevs] == [("sda", "FAULTED")]
+
+
+@given(st.lists(st.text(alphabet="\tNAMESTWRICKU 0123456789.-kx\n", max_size=60), max_size=8))
+def test_a_table_is_read_or_said_to_be_unreadable(lines: list[str]) -> None:
+    sick = "\t  sick           FAULTED      1     0     0\n"
+    text = f"{TOP}{HEAD}{sick}" + "".join(f"\t{line}\n" for line in lines)
+    detail = parse_status(text)["tank"]
+    assert any(vdev["name"] == "sick" for vdev in detail.vdevs)
+    # Whatever else stands there, its name is that of nobody who is well.
+    well = parse_status(f"{TOP}{HEAD}" + "".join(f"\t{x}\n" for x in lines))["tank"].well
+    assert all(any(name in line for line in lines) for name in well)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (["No known data errors"], None),
+        (["2 data errors, use '-v' for a list"], 2),
+        (["1 data errors, use '-v' for a list"], 1),
+        (["0 data errors, use '-v' for a list"], None),
+        (
+            ["Permanent errors have been detected in the following files:"],
+            "Permanent errors have been detected in the following files:",
+        ),
+        (
+            ["List of errors unavailable (insufficient privileges)"],
+            "List of errors unavailable (insufficient privileges)",
+        ),
+        # Both, on one stream.
+        (["List of errors unavailable: permission denied", "84 data errors, use '-v'"], 84),
+        (["Something new\x1b"], "Something new\\x1b"),
+        ([], None),
+    ],
+)
+def test_data_errors_are_a_number_or_what_is_said_instead(
+    lines: list[str], wanted: int | str | None
+) -> None:
+    text = f"{TOP}{HEAD}{ROWS.format(x='')}" + "".join(f"errors: {line}\n" for line in lines)
+    assert parse_status(text)["tank"].data_errors == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "percent"),
+    [
+        *[("100.00%", 100.0), ("0.00%", 0.0), ("5,86%", 5.86), ("5,86 %", 5.86)],
+        *[("118068.85%", None), ("118068 %", None), ("100,09%", None), ("100.01%", None)],
+        *[("-5.00%", None), ("1.118.068,85%", None), ("101%", None), ("nan%", None)],
+    ],
+)
+def test_a_percentage_is_one_from_0_to_100(said: str, percent: float | None) -> None:
+    text = f"  pool: tank\n  scan: scrub {IN_PROGRESS}\n\t0B repaired, {said} done\n{CONFIG}"
+    scan = parse_status(text)["tank"].scan
+    assert scan is not None
+    assert scan.get("percent") == percent
+
+
+@pytest.mark.parametrize("said", ["101%", "118068%", f"{2**64 - 1}%"])
+def test_a_share_above_the_whole_is_not_told_and_its_row_is_not_whole(said: str) -> None:
+    answer = parse_list(row("tank", "DEGRADED", said) + "\n", NOTHING)
+    assert answer.pools["tank"]["capacity"] == "-"
+    assert answer.pools["tank"]["health"] == "DEGRADED"
+    assert list(answer.broken) == ["tank"]
+
+
+@pytest.mark.parametrize("said", ["0%", "00%", "100%", "-"])
+def test_any_other_share_is_told_as_it_is(said: str) -> None:
+    answer = parse_list(row("tank", "ONLINE", said) + "\n", NOTHING)
+    assert answer.pools["tank"]["capacity"] == said
+    assert not answer.broken
+
+
+@pytest.mark.parametrize(
+    ("text", "none"),
+    [("", True), ("no pools available\n", True), ("Aucun pool\n", False), ("{}", False)],
+)
+def test_that_there_are_no_pools_is_known_by_its_words(text: str, none: bool) -> None:
+    assert zpool_output.tells_of_none(text) is none
