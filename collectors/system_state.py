@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from collectors import pools
+from collectors import pools, trouble_kinds
 from collectors.pools import Pools
 from sysadmd import journal
 from sysadmd.events import format_priority
@@ -137,53 +137,69 @@ class SystemState:
         self._stored["hostname"] = None
 
     async def pools(
-        self, reading: Pools, trouble: str | None = None, *, first: bool = False
+        self,
+        reading: Pools | None,
+        troubles: Mapping[str, str | None] | None = None,
+        *,
+        first: bool = False,
     ) -> None:
-        """All pools as they are now; trouble: what the answer lacks, told by `trouble`.
+        """All pools as they are now; None: they could not be asked.
 
-        first: nobody was shown the state yet; a pool that is read later has appeared.
+        troubles: of each answer that was asked for, what it lacks, as `trouble` has it. first:
+        nobody was shown the state yet; a pool that is read later has appeared.
         """
-        if self._stored.get("pools") == reading and (trouble or not self._troubled("zpool")):
+        heard = {pools.LIST: None} if troubles is None else troubles
+        known_already = reading is None or self._stored.get("pools") == reading
+        if known_already and all(self._is_known(who, text) for who, text in heard.items()):
             return
+        kinds = {who: _kind(text) for who, text in heard.items()}
 
         def change(change: Transaction) -> None:
-            known = read(change.db, "pools")
-            news = pools.compare({} if known is None and not first else known, reading)
-            write(change.db, "pools", reading)
-            recovered = trouble is None and self._set_trouble(change.db, "zpool", None)
-            if news.told or recovered:
+            told, urgency, more = False, 0, dict[str, Any]()
+            if reading is not None:
+                known = read(change.db, "pools")
+                news = pools.compare({} if known is None and not first else known, reading)
+                write(change.db, "pools", reading)
+                told, urgency = news.told, news.priority
                 more = {"vanished": list(news.vanished)} if news.vanished else {}
-                self._tell(change, news.priority, more)
+            for who, text in heard.items():
+                if self._set_trouble(change.db, who, text, kinds[who]):
+                    told, urgency = True, max(urgency, pools.TROUBLE if text else 0)
+            if told:
+                self._tell(change, urgency, more)
 
         await self._store.write(change)
-        self._stored["pools"] = reading
-        if trouble is None:
-            self._stored["trouble"] = {**self._trouble, "zpool": None}
+        if reading is not None:
+            self._stored["pools"] = reading
+        self._stored["kinds"] = {**self._kinds, **kinds}
 
     async def no_pools(self) -> None:
         """Pools are not watched any more: what was known of them is forgotten, untold."""
-        if self._stored.get("pools") == () or not self.known_pools():
-            await self.trouble("zpool", None)
+        if self._stored.get("pools") != () and self.known_pools():
+
+            def change(change: Transaction) -> None:
+                change.db.execute("DELETE FROM readings WHERE name = 'pools'")
+
+            await self._store.write(change)
+            self._stored["pools"] = ()
+        await self.pools(None, {pools.LIST: None, pools.STATUS: None})
+
+    async def trouble(self, collector: str, text: str | None, kind: str | None = None) -> None:
+        """A collector's trouble, or None: it is over.
+
+        Told once per kind until it is over, however often kinds take turns. kind: what makes it
+        another trouble than the one before; without it the text does, but for its numbers.
+        """
+        kind = _kind(text, kind)
+        if self._kinds.get(collector, "") == kind:
             return
 
         def change(change: Transaction) -> None:
-            change.db.execute("DELETE FROM readings WHERE name = 'pools'")
-
-        await self._store.write(change)
-        self._stored["pools"] = ()
-        await self.trouble("zpool", None)
-
-    async def trouble(self, collector: str, text: str | None) -> None:
-        """A collector's trouble, or None: it is over. Told once per change."""
-        if self._trouble.get(collector, "") == text:
-            return
-
-        def change(change: Transaction) -> None:
-            if self._set_trouble(change.db, collector, text):
+            if self._set_trouble(change.db, collector, text, kind):
                 self._tell(change, pools.TROUBLE if text else 0, {})
 
         await self._store.write(change)
-        self._stored["trouble"] = {**self._trouble, collector: text}
+        self._stored["kinds"] = {**self._kinds, collector: kind}
 
     def known_pools(self) -> dict[str, dict[str, Any]]:
         """The pools as last stored."""
@@ -195,25 +211,34 @@ class SystemState:
         return read(self._store.reader, name) is not None
 
     @property
-    def _trouble(self) -> dict[str, str | None]:
-        trouble: dict[str, str | None] = self._stored.get("trouble", {})
-        return trouble
+    def _kinds(self) -> dict[str, str | None]:
+        """The kind of trouble that each source is known to be in; None: in none."""
+        kinds: dict[str, str | None] = self._stored.get("kinds", {})
+        return kinds
 
-    def _troubled(self, collector: str) -> bool:
-        """May there be stored trouble that a good look has to end?"""
-        return self._trouble.get(collector, "unknown") is not None
+    def _is_known(self, collector: str, text: str | None) -> bool:
+        """Is it known to be stored?"""
+        return self._kinds.get(collector, "") == _kind(text)
 
-    def _set_trouble(self, db: Connection, collector: str, text: str | None) -> bool:
-        """Store a collector's trouble; False: it was so already."""
+    def _set_trouble(
+        self, db: Connection, collector: str, text: str | None, kind: str | None
+    ) -> bool:
+        """Store a collector's trouble; False: that is no news."""
         troubles: dict[str, str] = read(db, "trouble") or {}
-        if troubles.get(collector) == text:
+        if text is None and collector not in troubles:
             return False
-        if text is None:
-            del troubles[collector]
-        else:
+        before = troubles.pop(collector, None)
+        kinds: dict[str, list[str]] = read(db, "trouble_kinds") or {}
+        # An earlier version kept the text alone.
+        told = kinds.pop(collector, None) or ([_kind(before) or ""] if before else [])
+        new = True
+        if text is not None:
             troubles[collector] = text
+            kinds[collector], new = trouble_kinds.remember(told, kind or "")
+            new = new and text != before
         write(db, "trouble", troubles)
-        return True
+        write(db, "trouble_kinds", kinds)
+        return new
 
     def _tell(self, change: Transaction, urgency: int, more: Mapping[str, Any]) -> None:
         hostname: str | None = read(change.db, "hostname")
@@ -238,13 +263,18 @@ def _args(
         "hostnamechanged": "false",
         **more,
         "zpools": {
-            name: {**pool, "priority": format_priority(pool["priority"])}
+            name: {
+                **{key: value for key, value in pool.items() if key not in pools.UNTOLD},
+                "priority": format_priority(pool["priority"]),
+            }
             for name, pool in zpools.items()
         },
         "priority": format_priority(worst),
     }
     if troubles:
-        texts = (text if who == "zpool" else f"{who}: {text}" for who, text in troubles.items())
+        # What zpool's are about they say themselves.
+        named = (pools.LIST, pools.STATUS)
+        texts = (text if who in named else f"{who}: {text}" for who, text in troubles.items())
         args["error"] = "; ".join(texts)
     encoded = _encode(args)
     if len(encoded) > ARGS_LIMIT:
@@ -255,7 +285,7 @@ def _args(
 def _fit(args: dict[str, Any], zpools: Pools) -> bytes:
     """`args` within ARGS_LIMIT: without details, then without healthy pools at the end."""
     plain = {
-        name: {key: value for key, value in pool.items() if key not in ("vdevs", "scan")}
+        name: {key: value for key, value in pool.items() if key not in pools.BULKY}
         for name, pool in args["zpools"].items()
     }
     order = sorted(plain, key=lambda name: (zpools[name]["priority"] == 0, name))
@@ -269,3 +299,8 @@ def _fit(args: dict[str, Any], zpools: Pools) -> bytes:
         if len(encoded) <= ARGS_LIMIT or left_out >= len(order):
             return encoded
         left_out += max(1, len(order) // 20)
+
+
+def _kind(text: str | None, kind: str | None = None) -> str | None:
+    """The kind of a trouble, if it is one."""
+    return None if text is None else kind or trouble_kinds.kind_of(text)

@@ -1,6 +1,8 @@
 """Pools: asks `zpool` at every interval, sooner on a hint, and tells the state.
 
-Silence is never health: a `zpool` that is missing, fails or hangs is trouble, told once.
+Silence is never health: a `zpool` that is missing, fails or hangs is trouble, told once. Its
+`list` and `status` are two answers, each with a trouble of its own, and neither keeps back what
+the other has to say.
 """
 
 from __future__ import annotations
@@ -8,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from collectors import pools, zpool_output
+from collectors import pools, trouble_kinds, zpool_output, zpool_query
 from collectors.hints import Hints
 from collectors.status import Status
 from collectors.system_state import SystemState
@@ -32,10 +35,22 @@ class Failed(Exception):
     """The query ended, but not with an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What `list` gave.
+
+    whole: it speaks of all pools there are; trouble: what is wrong with it, if anything is.
+    """
+
+    pools: dict[str, dict[str, str]]
+    whole: bool
+    trouble: str | None
+
+
 class PoolCollector:
     """Looks at the pools."""
 
-    name = "zpool"
+    name = pools.LIST
 
     def __init__(
         self,
@@ -56,11 +71,14 @@ class PoolCollector:
         # The command was there once: from then on its absence is trouble.
         self._seen = False
         self._said_absent = False
-        # The trouble that the log has been told of.
-        self._said: str | None = None
-        # What this machine's zpool lacks, found out by its own words.
+        # Of each answer, the kinds of trouble that the log has been told of.
+        self._said: dict[str, list[str]] = {}
+        # What this machine's zpool lacks, found out by its own words; and which file it is.
         self._lacks: frozenset[str] = frozenset()
         self._exact = True
+        self._program: zpool_query.Identity | None = None
+        # The last list had rows of dashes.
+        self._dashes = False
 
     async def begin(self) -> None:
         """The very first reading, unless there is one: what is well is no news yet."""
@@ -92,30 +110,77 @@ class PoolCollector:
 
     async def _look(self, settings: ZpoolSettings) -> None:
         self._seen = self._seen or settings.enabled is True or self._state.knows("pools")
+        self._learn_anew(settings.command)
+        known = self._state.known_pools()
         try:
-            reading, trouble = await self._reading(settings)
+            listed = await self._list(settings)
         except Absent as error:
             await self._absent(settings, str(error))
+            return
         except (Hung, Outstanding) as error:
-            await self._failed(f"{settings.command} does not answer", str(error))
+            # Nor would it answer to another question.
+            text = f"{settings.command} does not answer"
+            await self._store(None, {pools.LIST: text}, str(error))
+            return
         except (Failed, OSError) as error:
-            await self._failed(str(error), str(error))
-        else:
-            self._seen = True
-            self._status.enable(True)
+            listed = Listed({}, whole=False, trouble=str(error))
+        if not listed.whole:
+            # Who is not named may be one of those that could not be read.
+            for name, pool in known.items():
+                listed.pools.setdefault(name, pools.columns_of(pool))
+        troubles = {pools.LIST: listed.trouble}
+        details: dict[str, zpool_output.Detail] | None = {}
+        reason = ""
+        if listed.pools:
+            details, trouble, reason = await self._status_of(settings, set(listed.pools))
+            troubles[pools.STATUS] = trouble
+        elif listed.whole:
+            troubles[pools.STATUS] = None
+        reading = pools.combine(listed.pools, details, settings.capacity_warning, known)
+        if listed.trouble is None:
             await self._hints.start(settings.command)
-            if trouble is None:
-                self._status.good()
-                if self._said is not None:
-                    self._said = None
-                    log.info("pools can be read again")
-            await self._state.pools(reading, trouble, first=not self._shown)
-            if trouble is not None:
-                await self._failed(trouble, trouble)
+        await self._store(reading if listed.whole or reading else None, troubles, reason)
+
+    async def _store(
+        self,
+        reading: dict[str, dict[str, Any]] | None,
+        troubles: dict[str, str | None],
+        reason: str = "",
+    ) -> None:
+        """Tell the state, the metrics and the log. reason: more of a trouble, for the log."""
+        self._seen = True
+        self._status.enable(True)
+        if any(troubles.values()):
+            self._status.failed()
+        else:
+            self._status.good()
+        for who, text in troubles.items():
+            self._say(who, text, reason)
+        if troubles.get(pools.LIST) is not None:
+            # Another zpool may stand there when it answers again.
+            self._lacks, self._exact = frozenset(), True
+        await self._state.pools(reading, troubles, first=not self._shown)
+
+    def _say(self, who: str, text: str | None, reason: str) -> None:
+        """Each kind of trouble once to the log."""
+        what = "pools" if who == pools.LIST else "the devices of pools"
+        if text is None:
+            if self._said.pop(who, None):
+                log.info("%s can be read again", what)
+            return
+        kind = trouble_kinds.kind_of(text)
+        self._said[who], new = trouble_kinds.remember(self._said.get(who, ()), kind)
+        if new:
+            log.warning(
+                "%s can't be read: %s; the last known ones stay, trying again at every"
+                " interval",
+                what,
+                reason or text,
+            )
 
     async def _absent(self, settings: ZpoolSettings, text: str) -> None:
         if self._seen:
-            await self._failed(text, text)
+            await self._store(None, {pools.LIST: text})
             return
         self._status.enable(False)
         if not self._said_absent:
@@ -127,50 +192,15 @@ class PoolCollector:
                 settings.interval,
             )
 
-    async def _failed(self, text: str, reason: str) -> None:
-        self._seen = True
-        self._status.enable(True)
-        self._status.failed()
-        # Another zpool may stand there when it answers again.
-        self._lacks, self._exact = frozenset(), True
-        if text != self._said:
-            self._said = text
-            log.warning(
-                "pools can't be read: %s; the last known ones stay, trying again at every"
-                " interval",
-                reason,
-            )
-        await self._state.trouble(self.name, text)
+    def _learn_anew(self, command: str) -> None:
+        """What was learnt of one zpool does not hold of another at its place."""
+        program = zpool_query.identity(command)
+        if program != self._program:
+            self._program = program
+            self._lacks, self._exact = frozenset(), True
 
-    async def _reading(
-        self, settings: ZpoolSettings
-    ) -> tuple[dict[str, dict[str, object]], str | None]:
-        """All pools, and what is wrong with the answer, if anything is.
-
-        A row that can't be read, or a `status` that fails or leaves a pool out, hides nothing:
-        what was last known of that pool, or of its devices, stays.
-        """
-        listed, trouble = await self._list(settings)
-        known = self._state.known_pools()
-        reading: dict[str, dict[str, object]] = {}
-        try:
-            details = await self._details(settings) if listed else {}
-        except (Hung, Outstanding):
-            details, trouble = {}, f"{settings.command} does not answer"
-        except (Failed, OSError) as error:
-            details, trouble = {}, str(error)
-        reading = pools.combine(listed, details, settings.capacity_warning)
-        for name, pool in known.items():
-            if trouble is not None:
-                reading.setdefault(name, dict(pool))
-            if name in reading and name not in details:
-                for key in pool.keys() & {"vdevs", "scan"}:
-                    reading[name][key] = pool[key]
-        return reading, trouble
-
-    async def _list(
-        self, settings: ZpoolSettings
-    ) -> tuple[dict[str, dict[str, str]], str | None]:
+    async def _list(self, settings: ZpoolSettings) -> Listed:
+        """Raises: Absent, Hung, Outstanding, Failed, OSError."""
         while True:
             arguments = zpool_output.list_arguments(self._lacks)
             output = await self._query.ask(settings.command, arguments, settings.timeout)
@@ -181,16 +211,42 @@ class PoolCollector:
                 raise _failure(settings.command, "list", output)
             self._lacks |= {column}
         answer = zpool_output.parse_list(output.stdout, self._lacks)
-        trouble = None
+        troubles: list[str] = []
+        if answer.dashes and (self._dashes or not answer.pools):
+            # One beside others may be a pool that went away in that very moment.
+            troubles.append(f"gives nothing but dashes for pools: {answer.dashes}")
         if answer.broken:
-            names = ", ".join(answer.broken)
-            trouble = f"{settings.command} list gave lines that can't be read: {names}"
-            if not answer.pools:
-                raise Failed(trouble[:TEXT_LENGTH])
-        return {name: dict(pool) for name, pool in answer.pools.items()}, trouble
+            troubles.append(f"gave lines that can't be read: {', '.join(answer.broken)}")
+        self._dashes = bool(answer.dashes)
+        text = f"{settings.command} list {' and '.join(troubles)}"[:TEXT_LENGTH]
+        found = {name: dict(pool) for name, pool in answer.pools.items()}
+        whole = not answer.dashes and not answer.broken
+        return Listed(found, whole, text if troubles else None)
 
-    async def _details(self, settings: ZpoolSettings) -> dict[str, zpool_output.Detail]:
-        """What `status` adds; the list stands without it."""
+    async def _status_of(
+        self, settings: ZpoolSettings, names: set[str]
+    ) -> tuple[dict[str, zpool_output.Detail] | None, str | None, str]:
+        """What `status` says of pools by these names, its trouble, and more for the log."""
+        command = settings.command
+        try:
+            details = await self._details(settings)
+        except (Hung, Outstanding) as error:
+            return None, f"{command} status does not answer", str(error)
+        except (Absent, Failed, OSError) as error:
+            return None, str(error), ""
+        if details is None:
+            return None, f"{command} status gave what can't be read", ""
+        unread = sorted(n for n, detail in details.items() if detail.unread and n in names)
+        if not unread:
+            return details, None, ""
+        text = f"{command} status gave devices that can't be read, of {', '.join(unread)}"
+        return details, text[:TEXT_LENGTH], ""
+
+    async def _details(self, settings: ZpoolSettings) -> dict[str, zpool_output.Detail] | None:
+        """What `status` adds; the list stands without it. None: it is not understood.
+
+        Raises: Absent, Hung, Outstanding, Failed, OSError.
+        """
         # -p: exact counts where the tool knows it.
         options = ("-p",) if self._exact else ()
         output = await self._query.ask(settings.command, ("status", *options), settings.timeout)
@@ -199,7 +255,8 @@ class PoolCollector:
             return await self._details(settings)
         if output.status:
             raise _failure(settings.command, "status", output)
-        return zpool_output.parse_status(output.stdout)
+        details = zpool_output.parse_status(output.stdout)
+        return details if details or zpool_output.tells_of_none(output.stdout) else None
 
 
 def _failure(command: str, action: str, output: Output) -> Failed:

@@ -24,7 +24,9 @@ async def tell(state: SystemState, troubles: Callable[[], Sequence[str]]) -> Non
     """Runs until cancelled. troubles: what is wrong now."""
     while True:
         try:
-            await state.trouble(NAME, "; ".join(troubles()) or None)
+            # The words are ours: what differs in them, even a number, is another trouble.
+            text = "; ".join(troubles()) or None
+            await state.trouble(NAME, text, text)
         except StoreFull as error:
             # It is told when there is room again, if it is still so.
             log.debug("the trouble of jobs can't be kept: %s", error)

@@ -45,6 +45,11 @@ def shown(client: Client) -> dict[str, Any]:
             return event["args"]["system_state"] or {"zpools": {}}
 
 
+# Recorded with what the list alone says. Since then files known to be damaged count: 6, however
+# well the devices are, for nothing but their own zero counters speaks for them.
+DAMAGED = {"ozfs-data-errors-no-redundancy": "6"}
+
+
 def is_right(state: str, phase: int, args: dict[str, Any]) -> bool:
     wanted = expected_pools(state, phase)
     if wanted is None:
@@ -53,7 +58,7 @@ def is_right(state: str, phase: int, args: dict[str, Any]) -> bool:
     if "error" in args or set(pools) != set(wanted):
         return False
     return all(
-        pools[name]["priority"].split("/")[0] == wanted[name]["priority"]
+        pools[name]["priority"].split("/")[0] == DAMAGED.get(state, wanted[name]["priority"])
         and all(pools[name][c] == wanted[name][c] for c in COLUMNS if c not in LIVE)
         for name in wanted
     )
