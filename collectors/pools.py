@@ -60,11 +60,13 @@ def combine(
     """
     reading: dict[str, dict[str, Any]] = {}
     for name, columns in listed.items():
-        before = (known or {}).get(name, {})
-        if details is None:
+        before = known.get(name) if known else None
+        detail = details.get(name) if details else None
+        beyond: dict[str, Any] = {}
+        if detail is not None:
+            beyond = _beyond(detail, before or {})
+        elif details is None and before is not None:
             beyond = {key: before[key] for key in DETAILS if key in before}
-        else:
-            beyond = _beyond(details.get(name, Detail()), before)
         weight = TROUBLE if "data_errors" in beyond else 0
         own = max(priority(columns, warning), weight)
         reading[name] = {**columns, "priority": own, **beyond}
@@ -157,7 +159,9 @@ def highest(pools: Pools) -> int:
 def _vdevs(pool: Mapping[str, Any]) -> set[tuple[str, ...]]:
     """What counts of the devices that are not well, those that are left out as one."""
     devices = _counted(pool.get("vdevs", ()))
-    return devices | ({("", pool["vdevs_digest"])} if "vdevs_digest" in pool else set())
+    if "vdevs_digest" in pool:
+        devices.add(("", pool["vdevs_digest"]))
+    return devices
 
 
 def _counted(vdevs: Iterable[Mapping[str, str]]) -> set[tuple[str, ...]]:

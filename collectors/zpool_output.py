@@ -151,6 +151,8 @@ def parse_list(text: str, lacks: frozenset[str]) -> Answer:
 
 def _is_no_percentage(value: str) -> bool:
     """Is it above 100, or longer than any number up to that?"""
+    if len(value) <= len("99%"):
+        return False
     digits = value.removesuffix("%").lstrip("0")
     return digits.isdecimal() and (len(digits) > len(str(_WHOLE)) or int(digits) > _WHOLE)
 
