@@ -105,6 +105,11 @@ def _read(text: str, *, damaged: bool) -> list[Message]:
     undated = text.startswith(_FAILURES)
     dated = None if undated else _DATE.match(text)
     begin = dated.end() if dated is not None else 0
+    if begin and ": " not in (said := text[begin:]):
+        # As nearly every line: no more than one date is in it.
+        message = _message(said)
+        if message is not None or not damaged:
+            return [message] if message is not None else []
     texts = [text[begin:]]
     if _WORDING.search(text, begin) is not None:
         texts = _glued(text, begin, text[: max(0, begin - 2)])
