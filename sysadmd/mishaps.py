@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgspec
+
 from sysadmd.errors import StoreDamaged, StoreFull, StoreLocked
 
 # All that SQLite's module raises for a file's sake.
@@ -28,8 +30,9 @@ _REFUSED: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 def translate(error: BaseException, path: Path) -> BaseException:
     """What went wrong with the state file at `path`; what is none of its, as it is."""
-    if isinstance(error, UnicodeDecodeError):
-        # What SQLite says of a damaged schema has a piece of it inside.
+    if isinstance(error, UnicodeDecodeError | msgspec.DecodeError):
+        # What SQLite says of a damaged schema has a piece of it inside. What JSON in a column
+        # holds was checked when it was written.
         told: StoreFull = damaged(path, error)
     elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _OURS):
         told = _told(error, path)

@@ -111,6 +111,17 @@ def test_a_page_of_old_events_is_not_skipped(good: bytes, tmp_path: Path) -> Non
         assert "Traceback" not in daemon.log.read_text()
 
 
+def test_a_byte_in_an_old_event(good: bytes, tmp_path: Path) -> None:
+    data = good.replace(b'{"job":70,"state":"running"', b'{"job":70,"state":"runni\0g"')
+    assert data != good
+    with daemon_on(data, tmp_path) as daemon, daemon.client() as client:
+        asked = {"action": "read_logs", "start_time": "0"}
+        refused = client.ask_raw("rpc", "logs", asked)["args"]
+        assert refused["code"] == 507
+        assert "restore the file from a backup" in refused["detail"]
+        assert "Traceback" not in daemon.log.read_text()
+
+
 def flip(data: bytearray, rng: random.Random) -> None:
     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
