@@ -22,7 +22,8 @@ from collectors import lp_lines
 from collectors.directory_watch import DirectoryWatch
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
-from collectors.log_tail import Chunk, LogTail, Position
+from collectors.log_marks import KnownFile, Position
+from collectors.log_tail import Chunk, LogTail
 from collectors.lp_lines import Message
 from collectors.lp_progress import Progress
 from collectors.status import Status
@@ -66,7 +67,10 @@ T = TypeVar("T")
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What is kept of a log: the position, and the replication that was under way there."""
+    """What is kept of a log: the position, and the replication that was under way there.
+
+    The files of the position have a row of their own, that is written when they change.
+    """
 
     position: Position
     send_log: str | None = None
@@ -103,6 +107,8 @@ class LifePreserverCollector:
         self._status = status
         # The trouble that the log has been told of.
         self._said: str | None = None
+        # The files that are known, as they were stored last.
+        self._kept: tuple[KnownFile, ...] | None = None
         # The look at a send log that is under way, and of which replication.
         self._side: tuple[object, asyncio.Future[str | None]] | None = None
 
@@ -140,6 +146,7 @@ class LifePreserverCollector:
         loop = asyncio.get_running_loop()
         hint = asyncio.Event()
         stored = _load(self._store, path)
+        self._kept = None
         tail = LogTail(path, stored.position if stored else None, loop.time, writers)
         watch = DirectoryWatch(path.parent, lambda: _wake(loop, hint), path.name)
         replication = Replication(path.parent, writers)
@@ -182,7 +189,9 @@ class LifePreserverCollector:
         """Read to the end."""
         while (portion := await self._patiently(path, lambda: _read(tail))) is not None:
             if portion.lost:
-                await self._state.trouble(self.name, f"{path.parent}: {portion.lost}")
+                text = f"{path.parent}: {portion.lost}"
+                # Each loss is another, though it be told in the same words.
+                await self._state.trouble(self.name, text, kind=text)
             for message in portion.messages:
                 replication.note(message)
             await self._commit(path, portion.position, portion.messages, replication)
@@ -190,16 +199,22 @@ class LifePreserverCollector:
     async def _commit(
         self, path: Path, position: Position, messages: list[Message], replication: Replication
     ) -> None:
-        row = _encode(Stored(position, replication.file, replication.dataset))
+        name, files = os.fspath(path), position.files
+        place = msgspec.structs.replace(position, files=None)
+        row = _encode(Stored(place, replication.file, replication.dataset))
+        known = _encode(files) if files is not None and files != self._kept else None
         bodies = [_body(message) for message in messages]
 
         def change(change: Transaction) -> None:
-            change.db.execute(
-                "INSERT OR REPLACE INTO positions VALUES (?, ?)", (os.fspath(path), row)
-            )
+            change.db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (name, row))
+            if known is not None:
+                change.db.execute(
+                    "INSERT OR REPLACE INTO log_files VALUES (?, ?)", (name, known)
+                )
             journal.append_many(change, "life-preserver", bodies, time.time())
 
         await self._store.write(change)
+        self._kept = files
 
     async def _tell_progress(self, replication: Replication) -> None:
         """News of the send log, as soon as it gives some: one that hangs holds up nobody."""
@@ -361,9 +376,18 @@ def _body(message: Message) -> bytes:
 
 def _load(store: Store, path: Path) -> Stored | None:
     row = store.reader.execute(
-        "SELECT value FROM positions WHERE path = ?", (os.fspath(path),)
+        "SELECT positions.value, log_files.value FROM positions"
+        " LEFT JOIN log_files USING (path) WHERE path = ?",
+        (os.fspath(path),),
     ).fetchone()
-    return msgspec.json.decode(row[0], type=Stored) if row else None
+    if row is None:
+        return None
+    stored = msgspec.json.decode(row[0], type=Stored)
+    if row[1] is None:
+        return stored
+    files = msgspec.json.decode(row[1], type=tuple[KnownFile, ...])
+    position = msgspec.structs.replace(stored.position, files=files)
+    return msgspec.structs.replace(stored, position=position)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, hint: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from collectors.packed_log import PackedLog
 
 # What is no file must neither hold us up nor become our terminal.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# To go into a folder it need not be readable: FreeBSD's and POSIX's way, Linux's, any.
+_ENTER: Final = getattr(os, "O_SEARCH", getattr(os, "O_PATH", os.O_RDONLY))
 # What open(2) says of a link: on Linux, on FreeBSD.
 _IS_LINK: Final = (errno.ELOOP, errno.EMLINK)
 # One for each of several ways to keep logs elsewhere; a circle of them ends soon.
@@ -73,14 +75,21 @@ class LogFolder:
         """
         file = self.open(name, packed=packed)
         if file is not None:
-            info = file.info
-            if info.st_nlink > 1 and info.st_ino != known:
+            try:
+                self.refuse_linked(name, file, known=known)
+            except BaseException:
                 file.close()
-                raise FileRefused(
-                    self.path / name,
-                    "has a second name (a hard link), so it may be another's: put a copy there",
-                )
+                raise
         return file
+
+    def refuse_linked(self, name: str, file: LogFile, *, known: int = 0) -> None:
+        """Raises: FileRefused, if the file of this name has a second one. known: as above."""
+        info = file.info
+        if info.st_nlink > 1 and info.st_ino != known:
+            raise FileRefused(
+                self.path / name,
+                "has a second name (a hard link), so it may be another's: put a copy there",
+            )
 
     def is_link(self, name: str) -> bool | None:
         """None: there is nothing of this name. Raises: OSError."""
@@ -127,13 +136,13 @@ class LogFolder:
         with self._opened() as folder:
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
-    def files(self, beginning: str) -> dict[str, os.stat_result]:
-        """The regular files whose names begin so. Raises: OSError."""
+    def files(self, wanted: Callable[[str], bool]) -> dict[str, os.stat_result]:
+        """The regular files of such names. Raises: OSError."""
         found: dict[str, os.stat_result] = {}
         try:
-            with self._opened() as folder, os.scandir(folder) as entries:
+            with self._opened(os.O_RDONLY) as folder, os.scandir(folder) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(beginning):
+                    if not wanted(entry.name):
                         continue
                     try:
                         info = entry.stat(follow_symlinks=False)
@@ -147,8 +156,8 @@ class LogFolder:
         return found
 
     @contextmanager
-    def _opened(self) -> Generator[int]:
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _opened(self, how: int = _ENTER) -> Generator[int]:
+        folder = os.open(self.path, how | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield folder
         finally:

@@ -1,71 +1,39 @@
 """Reads a log file to its end, each line once: across rotation, truncation and restarts.
 
-A position is an inode, an offset and a fingerprint of the bytes before it. The fingerprint
-decides: where it does not fit, the file is not the one that was read. What is left of that one
-is looked for under the names that rotation gives (renamed, copied, compressed); then comes what
-was written next: the oldest rotated file that has not been read, else the log. A file that has
-a second name may be another's, linked to here: it is read if it is known, by its content or its
-inode. Reads files; stores nothing, knows no message.
+Every file of the log is known by its content, up to where it was read (`log_marks`). The reader
+moves among those that hold news: what came late to finished ones, rotated ones that were not
+read, the oldest first, then the log itself (`log_survey`). Where the place cannot be found
+again, that is told, and reading goes on with what was not read. Reads files; stores nothing,
+knows no message.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from collectors.log_file import CHUNK, FINGERPRINT, LogFile
+from collectors import log_generations, log_marks
+from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
-from collectors.packed_log import is_packed
-from sysadmd.text import printable
+from collectors.log_marks import EVERYTHING, KnownFile, Position
+from collectors.log_survey import Item, Sight, Survey
+from collectors.packed_log import PackedLog
 
 log = logging.getLogger(__name__)
 
-# Bytes of the beginning, which has to fit, too; and by which a file that lost its end is told
-# from one with other content: a line of a log has its moment in it.
-HEAD: Final = 256
-# Line ends before the offset that are remembered, and some older ones, ever further apart: of a
-# file that lost its end, or had it rewritten, what stands before one of them has been read.
-MARKS: Final = 32
-# Of a mark's fingerprint so many characters are kept: the file is known by its head, too.
-SHORT: Final = 16
 # A renamed file is finished only when nothing has come for this long: who opened it before may
-# still be writing; s.
+# still be writing. And a place is lost only when it has not been found for this long: who
+# rotates or rewrites may be at it; s.
 ROTATION_GRACE: Final = 1.0
-# bzip2 keeps a file's time in whole seconds; ns.
-ROUNDING: Final = 1_000_000_000
-# Rotated files that are looked at for the place where reading stopped.
-CANDIDATES: Final = 32
-# What a rotation adds to a log's name: a number or a date. What an admin puts beside it is no
-# news (`.save`, `.errors`), unless the place where reading stopped is found in it.
-_ROTATED: Final = re.compile(r"\d|\.old")
-
-
-class Position(msgspec.Struct, frozen=True):
-    """How far a log has been read. inode 0: nothing of it yet.
-
-    skipping: in the middle of a line that was cut. modified: when the file had been written
-    then, ns since 1970: rotated files that are not older have not been read, but for those in
-    `done`, by inode and time. head: how the file begins. marks: ends of lines that were read,
-    each with its fingerprint. linked: at the first look the log was a link, so that is how it
-    was set up; None: there was nothing to see.
-    """
-
-    inode: int = 0
-    offset: int = 0
-    fingerprint: str = ""
-    skipping: bool = False
-    modified: int = 0
-    done: tuple[tuple[int, int], ...] = ()
-    head: bytes = b""
-    marks: tuple[tuple[int, str], ...] = ()
-    linked: bool | None = None
+# After so many rotations in which a number was missing, numbers say nothing: they may be days.
+DOUBTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +67,23 @@ class LogTail:
         self._folder = LogFolder(path.parent, writers)
         self._clock = clock
         self._first = position is None
-        self._position = position or Position()
+        self._position = position or Position(files=())
         # A link that leads out of the folder is followed if it was there from the first.
         self._linked = self._position.linked
+        self._survey = Survey(path.name, clock, self._lose)
         self._file: LogFile | None = None
+        # The file is more of one that was finished; those to be read after it.
+        self._late = False
+        self._queue: list[Item] = []
         self._quiet_since: float | None = None
-        # Rotated files that are passed over, by what `_name` says, and what is still to be told
-        # of them.
-        self._refused: set[tuple[int, int]] = set()
+        # What is still to be told of what was passed over.
         self._lost: list[str] = []
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of all files."""
+        self._survey.let_go(self._queue)
+        self._queue.clear()
+        self._survey.close()
         self._take(None)
 
     @property
@@ -124,10 +97,20 @@ class LogTail:
         A change of place is a chunk of no lines: it has to be kept, too, or a restart would
         judge anew.
         """
-        chunk = self._next()
-        if self._lost:
-            chunk = replace(chunk or Chunk([], self._position), lost="; ".join(self._lost))
-            self._lost.clear()
+        kept = self._position
+        try:
+            chunk = self._next()
+        except FileRefused:
+            raise
+        except OSError:
+            # What failed once may fail for ever, as where a file system is gone and back: all
+            # is opened anew at the next look.
+            self.close()
+            raise
+        if chunk is None and (self._lost or self._position != kept):
+            chunk = Chunk([], self._position)
+        if chunk is not None and self._lost:
+            chunk, self._lost = replace(chunk, lost="; ".join(self._lost)), []
         return chunk
 
     # Reading.
@@ -139,41 +122,32 @@ class LogTail:
             return self._pass_over()
         if self._file is None:
             kept = self._position
-            if not self._open():
-                return None
-            if self._position is not kept:
-                return Chunk([], self._position)
-        assert self._file is not None
-        if not self._fits(self._file, self._position):
-            self._changed(self._file)
-            return Chunk([], self._position)
+            chunk = self._find()
+            if self._file is None or self._position != kept:
+                return chunk
+        if not log_marks.fits(self._file, self._position):
+            return self._changed(self._file)
         chunk = self._lines(self._file)
         if chunk is not None:
             self._quiet_since = None
             self._position = chunk.position
             return chunk
-        if not self._is_over(self._file):
-            return None
-        rest = self._rest(self._file)
-        if not self._go_on(self._file):
-            return None
-        return Chunk([] if rest is None else [rest], self._position)
+        return self._at_end(self._file)
 
     def _pass_over(self) -> Chunk:
         """The very first look: begin behind what is there."""
-        current = self._open_new(self.path)
-        rotated = [info for info, _ in self._rotated_files()]
-        if current is None:
-            modified = max((info.st_mtime_ns for info in rotated), default=0)
-            position = Position(modified=modified, linked=self._linked)
-        else:
+        folder, name = self._leads()
+        current = folder.open_new(name)
+        sight = self._survey.all_read(folder, name)
+        lowest = log_generations.lowest(sight.others)
+        position = Position(linked=self._linked, lowest=lowest, files=tuple(sight.files))
+        if current is not None:
             self._take(current)
             size = current.size
             tail = current.read(max(0, size - 1), 1)
-            position = self._at(current, size, skipping=bool(size) and tail != b"\n")
-        self._position = msgspec.structs.replace(
-            position, done=_since(position.modified, map(_name, rotated))
-        )
+            skipping = bool(size) and tail != b"\n"
+            position = log_marks.behind(position, current, size, skipping=skipping)
+        self._position = position
         self._first = False
         return Chunk([], self._position)
 
@@ -186,11 +160,15 @@ class LogTail:
         if not end:
             if len(data) < CHUNK:
                 return None
+            if (hole := data.find(b"\0")) > 0:
+                # It was torn: what follows the hole is another.
+                position = log_marks.behind(at, file, at.offset + hole)
+                return Chunk([] if at.skipping else [data[:hole]], position)
             # No line end in sight: the line is told as far as it is, the rest passed over.
-            position = self._at(file, at.offset + len(data), skipping=True)
+            position = log_marks.behind(at, file, at.offset + len(data), skipping=True)
             return Chunk([] if at.skipping else [data], position, cut=not at.skipping)
         lines = data[: end - 1].split(b"\n")
-        position = self._at(file, at.offset + end, lines=lines)
+        position = log_marks.behind(at, file, at.offset + end, lines=lines)
         if at.skipping:
             del lines[0]
         return Chunk(lines, position)
@@ -205,293 +183,318 @@ class LogTail:
             offset = file.next_data(at.offset + zeros) if zeros == CHUNK else None
         if offset is None:
             return None
-        return Chunk([], self._at(file, offset, skipping=at.skipping))
+        return Chunk([], log_marks.behind(at, file, offset, skipping=at.skipping))
 
     def _rest(self, file: LogFile) -> bytes | None:
         """The last line of a file that is over, if it has no end."""
         data = file.read(self._position.offset, CHUNK)
-        return None if self._position.skipping or not data else data
-
-    def _at(
-        self, file: LogFile, offset: int, *, skipping: bool = False, lines: Sequence[bytes] = ()
-    ) -> Position:
-        """The place in the file behind `lines`."""
-        at = self._position
-        info = file.info
-        same = at.inode == info.st_ino and len(at.head) == min(offset, HEAD)
-        fingerprint = file.fingerprint(offset)
-        marks = list(at.marks if at.inode == info.st_ino else ())
-        if not skipping:
-            ends = [offset]
-            for line in reversed(lines[1 - MARKS :]):
-                ends.append(ends[-1] - len(line) - 1)
-            marks += [(end, file.fingerprint(end)[:SHORT]) for end in reversed(ends[1:-1])]
-            marks.append((offset, fingerprint[:SHORT]))
-        return Position(
-            info.st_ino,
-            offset,
-            fingerprint,
-            skipping,
-            info.st_mtime_ns,
-            _since(info.st_mtime_ns, at.done),
-            at.head if same else file.read(0, min(offset, HEAD)),
-            _thinned(marks),
-            self._linked,
-        )
-
-    def _fits(self, file: LogFile, position: Position) -> bool:
-        head = position.head
-        # Of what is compressed the head costs least.
-        return (
-            file.read(0, len(head)) == head
-            and file.fingerprint(position.offset) == position.fingerprint
-        )
+        return None if self._position.skipping or not data.strip(b"\0") else data
 
     # Which file.
 
-    def _open(self) -> bool:
+    def _at_end(self, file: LogFile) -> Chunk | None:
+        """All of it is read: go on with what else there is to read."""
+        is_log = self._is_log(file)
+        if is_log:
+            self._quiet_since = None
+        if not self._queue:
+            folder, name = self._leads()
+            sight = self._survey.look(self._position, file, folder, name)
+            self._note(sight)
+            replaced = bool(sight.news) and sight.news[0].same
+            self._queue = sight.news if is_log or replaced else self._after(file, sight)
+        if not self._queue:
+            return None
+        # To the newest of the rotated ones may be written still.
+        item = self._queue[0]
+        if item.log and not (item.same or self._late or self._settled()):
+            return None
+        return self._go_on(file, over=not is_log)
+
+    def _is_log(self, file: LogFile) -> bool | None:
+        """Is it the one that the log's name leads to? None: none is."""
+        folder, name = self._leads()
+        try:
+            return os.path.samestat(folder.stat(name), file.info)
+        except FileNotFoundError:
+            return None
+
+    def _after(self, file: LogFile, sight: Sight) -> list[Item]:
+        """What is read after a file that has the log's name no more; empty: wait."""
+        news = any(not item.late for item in sight.news)
+        try:
+            home = self._home()
+        except OSError:
+            if not sight.news:
+                raise
+            # What else there is does not wait for it.
+            home = None
+        if home is not None and home.same:
+            self._survey.let_go(sight.news)
+            return [home]
+        if not (items := [*sight.news, *([home] if home is not None else [])]):
+            return items
+        if self._late or self._position.missed >= DOUBTS:
+            lacks = False
+        else:
+            # Of several files that came after one that is not to be seen, the first may be
+            # gone as it is.
+            where = sight.where
+            lacks = (news and where is None) or log_generations.lacks_one(
+                sight.others,
+                where.number if where is not None else None,
+                self._position.lowest,
+                seen=where is not None,
+                deleted=file.info.st_nlink == 0,
+            )
+        settled = self._settled()
+        # Nobody is writing to the older ones.
+        if not settled and (lacks or not (news or self._late)):
+            self._survey.let_go(items)
+            return []
+        if lacks:
+            self._lose_place("a rotated file after it is gone")
+            at = self._position
+            self._position = msgspec.structs.replace(at, missed=at.missed + 1)
+        return items
+
+    def _home(self) -> Item | None:
+        """The log itself, and where to begin in it; None: it is not there. Raises: OSError."""
+        folder, name = self._leads()
+        file = folder.open(name)
+        if file is None:
+            return None
+        try:
+            return self._place_in(file, folder, name)
+        except BaseException:
+            file.close()
+            raise
+
+    def _with_home(self, sight: Sight) -> Item | None:
+        """Queue the news, and the log, which is returned, behind them. Raises: OSError."""
+        try:
+            home = self._home()
+        except OSError:
+            self._survey.let_go(sight.news)
+            raise
+        self._queue = [*sight.news, *([home] if home is not None else [])]
+        return home
+
+    def _place_in(self, file: LogFile, folder: LogFolder, name: str) -> Item:
+        at = self._position
+        for known in reversed(at.files or ()):
+            offset = log_marks.recognise(file, known)
+            if offset is None:
+                continue
+            skipping = known.skipping
+            if offset == EVERYTHING:
+                offset = file.size
+                skipping = file.read(max(0, offset - 1), 1) != b"\n"
+            begun = log_marks.beginning(file, at)
+            if known.marks:
+                begun = msgspec.structs.replace(begun, marks=known.marks)
+            place = log_marks.behind(begun, file, offset, skipping=skipping)
+            return Item(file, place, log=True)
+        # Replaced by a copy of itself, perhaps without its front or its end.
+        moved = log_marks.found(at, file) or log_marks.left(at, file)
+        if moved is not None:
+            return Item(file, moved, same=True, log=True)
+        folder.refuse_linked(name, file, known=at.inode)
+        return Item(file, log_marks.beginning(file, at), log=True)
+
+    def _go_on(self, file: LogFile, *, over: bool) -> Chunk:
+        """Leave this one for the next of the queue."""
+        at, item = self._position, self._queue.pop(0)
+        self._survey.taken(item)
+        if item.same:
+            if not item.log:
+                self._file = None
+                self._survey.finished(file)
+            # Else it is no more than the log was before, which may be cut.
+            self._take(item.file)
+            self._position = msgspec.structs.replace(
+                item.place, files=at.files, lowest=at.lowest, missed=at.missed
+            )
+            return Chunk([], self._position)
+        rest = self._rest(file) if over else None
+        offset = at.offset + len(rest or b"")
+        stamp = log_marks.stamp_of(file)
+        if not isinstance(file, PackedLog):
+            # What comes to it makes it another.
+            stamp = (*stamp[:3], offset)
+        known = log_marks.known(file, stamp, offset, skipping=at.skipping)
+        # It may be the log again.
+        known = msgspec.structs.replace(known, marks=at.marks)
+        if file.damage:
+            self._lose(file.damage)
+        others = [
+            msgspec.structs.replace(other, marks=()) if other.marks else other
+            for other in at.files or ()
+            if not log_marks.is_same(other, file)
+        ]
+        # Of one that holds nothing but damage or zeros the stamp tells that it was dealt with.
+        files = (*others, known) if offset or file.damage or file.size else tuple(others)
+        if over:
+            self._file = None
+            self._survey.finished(file)
+        # Whatever shows up beside a log that goes on is older.
+        self._begin(replace(item, late=item.late or not over), files)
+        return Chunk([] if rest is None else [rest], self._position)
+
+    def _begin(self, item: Item, files: tuple[KnownFile, ...]) -> None:
+        """Read this one from its place on; or, of what was cut, behind what is known of it."""
+        place = item.place
+        if not place.offset:
+            place = log_marks.found(self._position, item.file) or place
+        self._take(item.file)
+        self._late = item.late
+        files = tuple(other for other in files if not log_marks.is_same(other, item.file))
+        self._position = msgspec.structs.replace(
+            place,
+            files=files,
+            lowest=self._position.lowest,
+            missed=self._position.missed,
+            done=(),
+        )
+
+    def _find(self) -> Chunk | None:
         """Open the file that the position is in, else what was written after it."""
         at = self._position
-        file = self._find_again(at)
-        if file is None:
-            return self._begin(at.modified, at.done)
-        self._take(file)
-        return True
-
-    def _find_again(self, at: Position) -> LogFile | None:
-        """The file of the position by whatever name; None: it is gone."""
-        oldest = None if at.offset else self._oldest_since(at.modified, at.done)
-        if oldest is not None:
-            # Nothing was read of it, and an inode may be another's by now: what was written
-            # next tells.
-            if oldest.info.st_ino == at.inode:
-                return oldest
-            oldest.close()
-            return None
-        file = self._open_log()
-        if file is not None and self._holds(file, at):
-            return file
+        folder, name = self._leads()
+        file = self._found_again(at, folder, name) if at.inode else None
+        if file is not None and at.offset:
+            return self._go_to(file)
+        sight = self._survey.look(at, None, folder, name)
+        self._note(sight)
+        at = self._position
+        news = [item for item in sight.news if not item.late]
+        if file is not None and (not news or self._is_as_it_was(file)):
+            # Nothing was read of it, but it is the same: what there is came after it.
+            self._survey.let_go(sight.news)
+            return self._go_to(file)
         if file is not None:
             file.close()
-        return self._find(at) if at.inode else None
-
-    def _holds(self, file: LogFile, at: Position) -> bool:
-        """Is it the file of the position? If nothing of it was read, its inode tells."""
-        return self._fits(file, at) if at.offset else file.info.st_ino == at.inode
-
-    def _take(self, file: LogFile | None) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = file
-        self._quiet_since = None
-
-    def _changed(self, file: LogFile) -> None:
-        """The file was cut, or rewritten: what was not read of it may be in a copy."""
-        copy = self._find(self._position)
-        if copy is not None:
-            self._take(copy)
+        home = self._with_home(sight)
+        if at.inode == 0:
+            complete = True
+        elif news:
+            complete = not at.offset and news[0].file.info.st_ino == at.inode
+            complete &= not log_generations.lacks_one(sight.others, news[0].number, at.lowest)
         else:
-            self._place(file, self._position.modified, self._position.done)
+            complete = home is not None and home.same
+        if not self._queue or not (complete or self._settled()):
+            self._put_back()
+            return None
+        if not complete:
+            self._abandon("the file is gone, or was rewritten")
+        return self._begin_next()
 
-    def _place(self, file: LogFile, modified: int, done: tuple[tuple[int, int], ...]) -> None:
-        """Begin a file: at its beginning, or behind what has been read of it."""
-        at, size = self._position, file.size
-        nothing_yet = ((0, ""),)
-        self._position = Position(
-            file.info.st_ino,
-            modified=modified,
-            done=done,
-            marks=nothing_yet,
-            linked=self._linked,
+    def _is_as_it_was(self, file: LogFile) -> bool:
+        """Was this empty file, which is the one of the position by its inode, never another?"""
+        info = file.info
+        return not info.st_size and info.st_mtime_ns == self._position.modified
+
+    def _begin_next(self) -> Chunk:
+        item = self._queue.pop(0)
+        self._survey.taken(item)
+        self._begin(item, self._position.files or ())
+        return Chunk([], self._position)
+
+    def _found_again(self, at: Position, folder: LogFolder, name: str) -> LogFile | None:
+        """The file of the position by whatever name; None: it is gone."""
+        file = folder.open(name)
+        if file is not None:
+            if log_marks.holds(file, at):
+                return file
+            file.close()
+        return self._survey.find(at, folder, name)
+
+    def _changed(self, file: LogFile) -> Chunk | None:
+        """The file was cut, or rewritten: what was not read of it may be in a copy."""
+        at = self._position
+        if (place := log_marks.found(at, file)) is not None:
+            return self._put(place)
+        folder, name = self._leads()
+        copy = self._survey.find(at, folder, name)
+        if copy is not None:
+            return self._go_to(copy)
+        if (place := log_marks.left(at, file)) is not None:
+            return self._put(place)
+        if not self._settled():
+            return None
+        self._abandon("it was cut or rewritten, and there is no copy of it as it was")
+        sight = self._survey.look(at, None, folder, name)
+        self._note(sight)
+        self._put_back()
+        self._with_home(sight)
+        return self._begin_next() if self._queue else None
+
+    def _put(self, place: Position) -> Chunk:
+        """Go on there in the same file."""
+        self._position = place
+        self._quiet_since = None
+        return Chunk([], place)
+
+    def _go_to(self, file: LogFile) -> Chunk:
+        """It holds the position."""
+        info = file.info
+        self._take(file)
+        self._position = msgspec.structs.replace(
+            self._position, inode=info.st_ino, device=info.st_dev
         )
-        known = file.info.st_ino == at.inode
-        if at.offset and self._fits(file, at):
-            # A copy of what was read.
-            self._resume(file, at, at.offset, skipping=at.skipping)
-        elif (offset := self._read_so_far(file, at)) is not None:
-            self._resume(file, at, offset)
-        elif known and 0 < size < at.offset and file.begins(at.head):
-            # Cut to what stood there before the first look.
-            start = max(0, size - CHUNK)
-            data = file.read(start, size - start)
-            # A line begins behind another, or behind a hole.
-            end = start + max(data.rfind(b"\n"), data.rfind(b"\0")) + 1
-            self._position = self._at(file, end, skipping=end == start > 0)
+        return Chunk([], self._position)
 
-    def _resume(
-        self, file: LogFile, at: Position, offset: int, *, skipping: bool = False
-    ) -> None:
-        """Go on in a file of which that much has been read under the position `at`."""
-        marks = tuple(mark for mark in at.marks if mark[0] < offset)
-        self._position = msgspec.structs.replace(self._position, marks=marks)
-        self._position = self._at(file, offset, skipping=skipping)
+    # Small things.
 
-    def _read_so_far(self, file: LogFile, at: Position) -> int | None:
-        """How much of a file, whose end is missing or rewritten, is what was read before."""
-        found: int | None = None
-        # In this order what is compressed is unpacked once.
-        for offset, fingerprint in at.marks:
-            # A few equal lines may as well begin another file.
-            likely = file.info.st_ino == at.inode or offset >= FINGERPRINT
-            if (
-                likely
-                and file.begins(at.head[:offset])
-                and file.fingerprint(offset)[:SHORT] == fingerprint
-            ):
-                found = offset
-        return found
-
-    def _is_over(self, file: LogFile) -> bool:
-        """Has the log gone on in another file, and this one been quiet for long enough?"""
-        try:
-            folder, name = self._leads()
-            named = folder.stat(name)
-        except FileNotFoundError:
-            # Renamed or deleted, and not there again yet.
-            return False
-        if os.path.samestat(named, file.info):
-            return False
+    def _settled(self) -> bool:
+        """Has it been as it is for long enough?"""
         now = self._clock()
         if self._quiet_since is None:
             self._quiet_since = now
         return now - self._quiet_since >= ROTATION_GRACE
 
-    def _go_on(self, file: LogFile) -> bool:
-        """This one is finished: go on with what was written next."""
-        modified, damage = file.info.st_mtime_ns, file.damage
-        done = _since(modified, (*self._position.done, _name(file.info)))
-        if not self._begin(modified, done):
-            return False
-        if damage:
-            self._lose(damage)
-        return True
+    def _note(self, sight: Sight) -> None:
+        """Keep what was learned of the other files."""
+        at = self._position
+        seen = log_generations.lowest(sight.others)
+        known = [number for number in (seen, at.lowest) if number is not None]
+        lowest = min(known, default=None)
+        self._position = msgspec.structs.replace(
+            at,
+            files=tuple(sight.files),
+            done=(),
+            lowest=lowest,
+            missed=0 if seen is not None and seen == lowest else at.missed,
+        )
 
-    def _lose(self, what: str) -> None:
-        log.warning("in %s: %s", self.path.parent, what)
-        self._lost.append(what)
+    def _put_back(self) -> None:
+        self._survey.let_go(self._queue)
+        self._queue = []
 
-    def _begin(self, modified: int, done: tuple[tuple[int, int], ...]) -> bool:
-        """Open what was written next; False: there is nothing yet. Raises: OSError.
-
-        Until it is open nothing changes: who fails looks again from the same place.
-        """
-        file = self._oldest_since(modified, done) or self._open_new(self.path)
-        if file is None:
-            return False
-        self._take(file)
-        self._place(file, modified, done)
-        return True
-
-    def _oldest_since(self, modified: int, done: tuple[tuple[int, int], ...]) -> LogFile | None:
-        """The first of the rotated files that have not been read."""
-        for info, path in self._unread(modified, done):
-            try:
-                file = self._open_new(path)
-            except FileRefused as error:
-                self._refused.add(_name(info))
-                self._lose(f"{printable(path.name)} {error.strerror}; its lines are not told")
-                continue
-            if file is not None:
-                return file
-        return None
-
-    def _open_log(self) -> LogFile | None:
-        folder, name = self._leads()
-        return folder.open(name)
+    def _take(self, file: LogFile | None) -> None:
+        if self._file is not None and self._file is not file:
+            self._file.close()
+        self._file = file
+        self._late = False
+        self._quiet_since = None
 
     def _leads(self) -> tuple[LogFolder, str]:
         """Where the log is, if its name is a link."""
         return self._folder.leads(self.path.name, out=bool(self._linked))
 
-    def _open_new(self, path: Path) -> LogFile | None:
-        """A file whose content is not known; None: there is none. Raises: FileRefused."""
-        known = self._position.inode
-        if path == self.path:
-            folder, name = self._leads()
-            return folder.open_new(name, known=known)
-        return self._folder.open_new(path.name, packed=is_packed(path), known=known)
+    def _abandon(self, why: str) -> None:
+        """The place is not found: if its file comes back, it is known."""
+        at = self._position
+        self._lose_place(why)
+        if at.offset:
+            files = (*(at.files or ()), log_marks.known_at(at))
+            self._position = msgspec.structs.replace(at, files=files)
 
-    def _unread(
-        self, modified: int, done: tuple[tuple[int, int], ...]
-    ) -> list[tuple[os.stat_result, Path]]:
-        """The rotated files that have not been read, the oldest first."""
-        rotated = self._rotated_files()
-        self._refused &= {_name(info) for info, _ in rotated}
-        found = [
-            (info, path)
-            for info, path in rotated
-            # Who compresses keeps the time but not the inode: at the same moment it is read.
-            if info.st_mtime_ns >= modified + (is_packed(path))
-            and _name(info) not in done
-            and _name(info) not in self._refused
-            and _ROTATED.search(path.name, len(self.path.name))
-        ]
-        return sorted(
-            found, key=lambda f: (f[0].st_mtime_ns, f[0].st_ctime_ns, -_number(f[1]), f[1])
-        )
+    def _lose_place(self, why: str) -> None:
+        moment = time.gmtime(self._position.modified / 10**9)
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", moment)
+        self._lose(f"place lost, lines since {since} may be missing ({why})")
 
-    def _find(self, at: Position) -> LogFile | None:
-        """What holds the position under another name: renamed, copied or compressed."""
-        # The one of the same inode first, then the newest; none that was last written before.
-        found = sorted(
-            (info.st_ino != at.inode, -info.st_mtime_ns, path)
-            for info, path in self._rotated_files()
-            if info.st_ino == at.inode or info.st_mtime_ns > at.modified - ROUNDING
-        )
-        for *_, path in found[:CANDIDATES]:
-            packed = is_packed(path)
-            if packed and not at.offset:
-                continue
-            try:
-                file = self._folder.open(path.name, packed=packed)
-            except FileRefused:
-                # If it holds what was not read, its turn comes to be told of.
-                continue
-            if file is not None and self._holds(file, at):
-                return file
-            if file is not None:
-                file.close()
-        return None
-
-    def _rotated_files(self) -> list[tuple[os.stat_result, Path]]:
-        rotated = self._folder.files(self.path.name)
-        rotated.pop(self.path.name, None)
-        paths = {self.path.with_name(name): info for name, info in rotated.items()}
-        # Beside what it is made from it is being written still.
-        return [
-            (info, path)
-            for path, info in paths.items()
-            if not (is_packed(path) and path.stem in rotated)
-        ]
-
-
-def _name(info: os.stat_result) -> tuple[int, int]:
-    """What a file is known by whatever it is called; an inode alone is soon another's."""
-    return info.st_ino, info.st_mtime_ns
-
-
-def _since(modified: int, files: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Those that could be taken for unread ones."""
-    return tuple(file for file in files if file[1] >= modified)[-CANDIDATES:]
-
-
-def _thinned(marks: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
-    """The newest, the oldest, and between them ever fewer."""
-    older, newest = marks[:-MARKS], marks[-MARKS:]
-    if not older:
-        return tuple(newest)
-    end = newest[-1][0]
-    kept: list[tuple[int, str]] = []
-    distance = end - newest[0][0]
-    for mark in reversed(older[1:]):
-        if end - mark[0] >= 2 * distance:
-            kept.append(mark)
-            distance = end - mark[0]
-    return (older[0], *reversed(kept), *newest)
-
-
-def _number(path: Path) -> int:
-    """N of `log.N` and `log.N.gz`: the higher, the older. 0: there is none."""
-    plain = path.with_suffix("") if is_packed(path) else path
-    digits = plain.suffix[1:]
-    return int(digits) if digits.isdecimal() else 0
+    def _lose(self, what: str) -> None:
+        log.warning("in %s: %s", self.path.parent, what)
+        self._lost.append(what)

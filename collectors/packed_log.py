@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, Protocol
 
 from collectors.log_file import CHUNK, FINGERPRINT, LogFile
@@ -157,7 +157,7 @@ _KINDS: Final[dict[str, Callable[[int], Pieces]]] = {
 }
 
 
-def is_packed(path: Path) -> bool:
+def is_packed(path: PurePath) -> bool:
     """Is it compressed, by its name?"""
     return path.suffix in _KINDS
 

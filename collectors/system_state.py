@@ -44,6 +44,13 @@ SCHEMA: Final = (
         )) AS BLOB) FROM json_each(CAST(readings.value AS TEXT)) AS pool
     ) WHERE name = 'pools';
     """,
+    # What rotated files are known by; of a log without a row the position knows it, by inodes.
+    """
+    CREATE TABLE log_files (            -- which files of each log have been read
+        path TEXT PRIMARY KEY,
+        value BLOB NOT NULL             -- JSON
+    );
+    """,
 )
 
 # A renamed host is worth a warning.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import grp
 import gzip
 import lzma
@@ -17,51 +18,15 @@ from typing import Any
 import pytest
 
 from collectors.life_preserver import Replication
-from collectors.log_folder import FileRefused
-from collectors.log_tail import ROTATION_GRACE, LogTail, Position
+from collectors.log_tail import ROTATION_GRACE, LogTail
 from tests.kit import Client, Daemon, needs_root
 from tests.kit.daemon import following
+from tests.kit.hand_clock import Clock
+from tests.kit.log_reader import Reader
 from tests.kit.pools import next_state
 
 LINE = "Thu Nov 26 18:00:02 UTC 2026: {}\n"
 SECRET = "ERROR: the secret is 4711"
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Reader:
-    """A tail, read to its end; what it told."""
-
-    def __init__(self, log: Path, position: Position | None = None, *writers: str) -> None:
-        self.clock = Clock()
-        self.tail = LogTail(log, position, self.clock, writers)
-        self.position = position
-        self.lost: list[str] = []
-
-    def lines(self) -> list[bytes]:
-        """What is new. Raises: OSError."""
-        found: list[bytes] = []
-        for _ in range(5):
-            while (chunk := self.tail.read()) is not None:
-                found += chunk.lines
-                self.position = chunk.position
-                self.lost += [chunk.lost] if chunk.lost else []
-            self.clock.now += ROTATION_GRACE + 0.1
-        return found
-
-    def refused(self) -> str:
-        """Why the log is not read now."""
-        with pytest.raises(FileRefused) as caught:
-            self.lines()
-        assert caught.value.strerror
-        return caught.value.strerror
 
 
 @pytest.fixture
@@ -379,3 +344,44 @@ def test_what_of_the_folder_is_not_read_is_told(tmp_path: Path, secret: Path) ->
         assert errors.count("lpreserver.log.0.xz can't be unpacked") == 1
         assert not any(SECRET in str(frame) for frame in frames)
         assert SECRET not in daemon.log.read_text()
+
+
+def test_who_writes_to_a_file_that_is_refused_has_it_told_once(log: Path) -> None:
+    reader = begun(log)
+    log.rename(log.with_name("a.log.1"))
+    append(log, "two")
+    foreign(log.with_name("a.log.0"))
+    assert reader.lines() == [b"two"]
+    for number in range(5):
+        append(log.with_name("a.log.0"), f"more {number}")
+        assert reader.lines() == []
+    assert len(reader.lost) == 1
+    again = Reader(log, reader.position)
+    assert again.lines() == []
+    assert again.lost == []
+
+
+def test_a_rotated_file_that_fails_holds_up_nothing_and_is_read_when_it_can_be(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = begun(log)
+    append(log, "two")
+    log.rename(log.with_name("a.log.1"))
+    append(log, "three")
+    assert reader.lines() == [b"two", b"three"]
+    log.with_name("a.log.0").write_text("what was restored\n")
+    inode, real = log.with_name("a.log.0").stat().st_ino, os.pread
+
+    def fails(descriptor: int, size: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == inode:
+            raise OSError(errno.EIO, "the disk fails")
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", fails)
+    append(log, "four")
+    assert reader.lines() == [b"four"]
+    assert reader.lines() == []
+    assert len(reader.lost) == 1
+    assert "can't be read (the disk fails)" in reader.lost[0]
+    monkeypatch.setattr(os, "pread", real)
+    assert reader.lines() == [b"what was restored"]

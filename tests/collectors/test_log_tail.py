@@ -1,36 +1,27 @@
-"""The tail of a log against a simple model: each line once, whatever happens to the file."""
+"""The tail of a log, case by case: each line once, whatever happens to the file."""
 
 from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import os
-import shutil
 import stat
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
+import msgspec
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from collectors.log_file import CHUNK
-from collectors.log_tail import MARKS, ROTATION_GRACE, LogTail, Position
+from collectors.log_marks import Position
+from collectors.log_survey import LATE
+from collectors.log_tail import ROTATION_GRACE, LogTail
 from tests.kit import needs_root
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.kit.hand_clock import Clock
+from tests.kit.log_reader import Reader
 
 
 def drain(tail: LogTail, clock: Clock) -> Iterator[bytes]:
@@ -39,180 +30,6 @@ def drain(tail: LogTail, clock: Clock) -> Iterator[bytes]:
         while (chunk := tail.read()) is not None:
             yield from chunk.lines
         clock.now += ROTATION_GRACE + 0.1
-
-
-@settings(max_examples=40, stateful_step_count=20)
-class LogMachine(RuleBasedStateMachine):
-    """Appends, half lines, rotations and restarts in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = Path(tempfile.mkdtemp())
-        self.path = self.directory / "a.log"
-        self.path.touch()
-        self.moment = 10**18
-        self.written(self.path)
-        self.clock = Clock()
-        self.tail = LogTail(self.path, None, self.clock)
-        self.number = 0
-        self.half = False
-        self.lost = 0
-        self.whole = self.rest = b""
-        self.wanted: list[bytes] = []
-        self.position = Position()
-        self.got: list[bytes] = []
-        self.read()
-
-    def line(self) -> bytes:
-        self.number += 1
-        return b"Wed Nov 25 18:00:02 UTC 2026: line %d" % self.number
-
-    def read(self) -> None:
-        """Read to the end; what was read is what a daemon has committed."""
-        for _ in range(80):
-            while (chunk := self.tail.read()) is not None:
-                self.got += chunk.lines
-                self.position = chunk.position
-            self.clock.now += ROTATION_GRACE + 0.1
-
-    def written(self, path: Path) -> None:
-        """In life rotations are hours apart, here less than a file's time can tell."""
-        self.moment += 10**9
-        os.utime(path, ns=(self.moment, self.moment))
-
-    @rule(count=st.integers(1, 5))
-    @precondition(lambda self: not self.half)
-    def append(self, count: int) -> None:
-        lines = [self.line() for _ in range(count)]
-        with self.path.open("ab") as out:
-            out.write(b"".join(line + b"\n" for line in lines))
-        self.written(self.path)
-        self.wanted += lines
-
-    @rule(cut=st.integers(1, 30))
-    def half_line(self, cut: int) -> None:
-        with self.path.open("ab") as out:
-            if self.half:
-                out.write(self.rest + b"\n")
-                self.wanted.append(self.whole)
-            else:
-                self.whole = self.line()
-                self.rest = self.whole[cut:]
-                out.write(self.whole[:cut])
-        self.written(self.path)
-        self.half = not self.half
-
-    @rule()
-    def look(self) -> None:
-        self.read()
-        assert self.got == self.wanted
-
-    @rule()
-    def restart(self) -> None:
-        self.tail.close()
-        self.tail = LogTail(self.path, self.position, self.clock)
-
-    def shift(self) -> None:
-        for number in range(60, -1, -1):
-            for end in ("", ".gz"):
-                old = self.directory / f"a.log.{number}{end}"
-                if old.exists():
-                    old.rename(self.directory / f"a.log.{number + 1}{end}")
-
-    @rule(again=st.booleans())
-    @precondition(lambda self: not self.half)
-    def rename(self, again: bool) -> None:
-        """newsyslog: .0 becomes .1, the log .0; with `again` twice before anyone looks."""
-        for _ in range(1 + again):
-            self.shift()
-            self.path.rename(self.directory / "a.log.0")
-            self.path.touch()
-            self.written(self.path)
-            self.append(1)
-
-    @rule(again=st.booleans())
-    @precondition(lambda self: not self.half and self.path.stat().st_size > 0)
-    def copy_and_truncate(self, again: bool) -> None:
-        self.read()
-        for _ in range(1 + again):
-            self.append(1)
-            self.shift()
-            shutil.copyfile(self.path, self.directory / "a.log.0")
-            self.written(self.directory / "a.log.0")
-            os.truncate(self.path, 0)
-            self.written(self.path)
-
-    @rule()
-    @precondition(lambda self: (self.directory / "a.log.0").exists())
-    def compress(self) -> None:
-        """As gzip does: the time is kept, the inode is another."""
-        plain, packed = self.directory / "a.log.0", self.directory / "a.log.0.gz"
-        packed.write_bytes(gzip.compress(plain.read_bytes()))
-        times = plain.stat()
-        os.utime(packed, ns=(times.st_atime_ns, times.st_mtime_ns))
-        plain.unlink()
-
-    @rule()
-    def save(self) -> None:
-        """An admin's copy; it is no news."""
-        self.read()
-        shutil.copyfile(self.path, self.directory / "a.log.save")
-        self.written(self.directory / "a.log.save")
-
-    @rule(cut=st.integers(1, 200))
-    @precondition(lambda self: not self.half and self.lost < MARKS / 2)
-    def lose_the_end(self, cut: int) -> None:
-        """A file loses its end; a line that was half there is written to its end again."""
-        self.read()
-        text = self.path.read_bytes()
-        left = max(0, len(text) - cut)
-        # Beyond the marks what is left may come again, in parts.
-        self.lost += text[left:].count(b"\n")
-        os.truncate(self.path, left)
-        self.written(self.path)
-        # Unseen, the same bytes in the same place would be the same line.
-        self.read()
-        half = text[:left].rpartition(b"\n")[2]
-        if half:
-            with self.path.open("ab") as out:
-                out.write(text[left : text.index(b"\n", left) + 1])
-            line = text[left - len(half) : text.index(b"\n", left)]
-            self.wanted += [line.lstrip(b"\0")] if line.strip(b"\0") else []
-        self.written(self.path)
-
-    @rule()
-    @precondition(lambda self: not self.half)
-    def hole(self) -> None:
-        """A writer that kept its place in a file which was cut."""
-        os.truncate(self.path, self.path.stat().st_size + 3 * CHUNK)
-        self.append(1)
-
-    @rule(by=st.sampled_from((os.mkdir, os.mkfifo)))
-    @precondition(lambda self: not self.half)
-    def no_file_for_a_while(self, by: Callable[[Path], None]) -> None:
-        hidden = self.directory / "hidden"
-        self.path.rename(hidden)
-        by(self.path)
-        for _ in range(3):
-            with contextlib.suppress(OSError):
-                while (chunk := self.tail.read()) is not None:
-                    self.got += chunk.lines
-                    self.position = chunk.position
-            self.clock.now += ROTATION_GRACE + 0.1
-        (Path.rmdir if self.path.is_dir() else Path.unlink)(self.path)
-        hidden.rename(self.path)
-
-    def teardown(self) -> None:
-        if self.half:
-            self.half_line(1)
-        self.read()
-        self.tail.close()
-        shutil.rmtree(self.directory)
-        assert self.got == self.wanted
-
-
-# Without a type in the hypothesis that we use.
-TestLog = cast("Any", LogMachine).TestCase
 
 
 @pytest.fixture
@@ -406,6 +223,15 @@ def test_a_hole_in_the_log_is_passed_over_at_once(log: Path) -> None:
     tail.close()
 
 
+def test_behind_a_hole_within_a_line_is_another(log: Path) -> None:
+    clock = Clock()
+    tail = begun(log, clock)
+    with log.open("ab") as out:
+        out.write(b"torn" + bytes(3 * CHUNK) + b"two\n")
+    assert [line.strip(b"\0") for line in drain(tail, clock)] == [b"torn", b"two"]
+    tail.close()
+
+
 def test_a_log_that_lost_its_end_is_not_read_again(log: Path) -> None:
     clock = Clock()
     tail = begun(log, clock)
@@ -567,3 +393,377 @@ def test_a_kill_after_the_last_half_line_of_a_rotated_log_loses_nothing(log: Pat
                 break
     assert found == [b"half", b"two", b"three"]
     tail.close()
+
+
+@pytest.fixture
+def told(log: Path) -> Iterator[Reader]:
+    """What has read the lines `line 0` to `line 29`."""
+    told = Reader(log)
+    told.lines()
+    append(log, *(b"25 18:00:%02d: line %d" % (n, n) for n in range(30)))
+    assert len(told.lines()) == 30
+    yield told
+    told.down()
+
+
+def rotate(log: Path, to: str) -> None:
+    log.rename(log.parent / to)
+    log.touch()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("keep", [2, 20, 29])
+def test_of_a_log_without_its_front_no_line_is_told_again(
+    told: Reader, log: Path, keep: int, in_place: bool
+) -> None:
+    left = b"".join(log.read_bytes().splitlines(keepends=True)[-keep:])
+    if in_place:
+        log.write_bytes(left)
+    else:
+        log.with_name("new").write_bytes(left)
+        log.with_name("new").rename(log)
+    append(log, b"next")
+    assert told.lines() == [b"next"]
+    assert told.lost == []
+
+
+def test_a_front_is_trimmed_while_nobody_looks(told: Reader, log: Path) -> None:
+    told.down()
+    log.with_name("new").write_bytes(
+        b"".join(log.read_bytes().splitlines(keepends=True)[-3:]) + b"next\n"
+    )
+    log.with_name("new").rename(log)
+    told.up()
+    assert told.lines() == [b"next"]
+    assert told.lost == []
+
+
+@pytest.mark.parametrize("name", ["away/a.log.0", "somewhere else"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_was_rotated_out_of_sight_while_nobody_looked_is_told_to_be_missing(
+    told: Reader, log: Path, name: str, packed: bool
+) -> None:
+    told.down()
+    append(log, b"unread")
+    log.with_name("away").mkdir()
+    rotate(log, name)
+    away = log.parent / name
+    if packed:
+        Path(f"{away}.gz").write_bytes(gzip.compress(away.read_bytes()))
+        away.unlink()
+    append(log, b"next")
+    told.up()
+    assert told.lines() == [b"next"]
+    assert len(told.lost) == 1
+    assert "place lost, lines since " in told.lost[0]
+    assert " UTC may be missing" in told.lost[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.log.0", "a.log.old", "a.log-20261129", "a-20261129.log", "a.log.2026-11-29.gz"]
+)
+def test_a_rotation_is_known_by_its_name(told: Reader, log: Path, name: str) -> None:
+    told.down()
+    append(log, b"unread")
+    text = log.read_bytes()
+    rotate(log, name)
+    if name.endswith(".gz"):
+        (log.parent / name).write_bytes(gzip.compress(text))
+    append(log, b"next")
+    told.up()
+    assert told.lines() == [b"unread", b"next"]
+    assert told.lost == []
+
+
+def test_a_generation_that_is_gone_unread_is_told(told: Reader, log: Path) -> None:
+    told.down()
+    rotate(log, "a.log.2")
+    append(log, b"unread")
+    rotate(log, "a.log.1")
+    log.with_name("a.log.1").unlink()
+    append(log, b"next")
+    told.up()
+    assert told.lines() == [b"next"]
+    assert "a rotated file after it is gone" in "".join(told.lost)
+
+
+def test_a_log_that_is_cut_with_no_copy_of_it_is_told(told: Reader, log: Path) -> None:
+    append(log, b"unread")
+    log.write_bytes(b"next\n")
+    assert told.lines() == [b"next"]
+    assert len(told.lost) == 1
+    assert "there is no copy of it" in told.lost[0]
+
+
+def test_a_link_that_leads_to_another_day_while_nobody_looked(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    for day in (24, 25, 26):
+        (tmp_path / f"a-202611{day}.log").touch()
+    log.symlink_to("a-20261124.log")
+    told = Reader(log)
+    told.lines()
+    append(log, b"of 24")
+    assert told.lines() == [b"of 24"]
+    told.down()
+    append(log, b"late on 24")
+    for day in (25, 26):
+        log.unlink()
+        log.symlink_to(f"a-202611{day}.log")
+        append(log, b"of %d" % day)
+    told.up()
+    assert told.lines() == [b"late on 24", b"of 25", b"of 26"]
+    assert told.lost == []
+    told.down()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_line_that_comes_late_to_a_rotated_log_is_told(
+    told: Reader, log: Path, moved: bool
+) -> None:
+    with log.open("ab") as late:
+        rotate(log, "a.log.0")
+        append(log, b"next")
+        assert told.lines() == [b"next"]
+        if moved:
+            log.with_name("a.log.0").unlink()
+        late.write(b"late\nhalf")
+        late.flush()
+        assert told.lines() == [b"late", b"half"]
+    rotate(log, "a.log.1" if not moved else "a.log.0")
+    append(log, b"last")
+    assert told.lines() == [b"last"]
+    assert told.lost == []
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_an_archive_that_is_packed_or_copied_anew_is_no_news(
+    told: Reader, log: Path, restarted: bool
+) -> None:
+    rotate(log, "a.log.0")
+    append(log, b"next")
+    assert told.lines() == [b"next"]
+    if restarted:
+        told.down()
+    text = log.with_name("a.log.0").read_bytes()
+    log.with_name("a.log.0.txt").write_bytes(text)
+    log.with_name("a.log.0.gz").write_bytes(gzip.compress(text))
+    log.with_name("a.log.0").unlink()
+    rotate(log, "a.log.1")
+    append(log, b"last")
+    if restarted:
+        told.up()
+    assert told.lines() == [b"last"]
+    assert told.lost == []
+
+
+def test_files_are_read_in_the_order_of_their_numbers_whatever_the_clock_said(
+    told: Reader, log: Path
+) -> None:
+    told.down()
+    append(log, b"one")
+    rotate(log, "a.log.1")
+    append(log, b"two")
+    rotate(log, "a.log.0")
+    append(log, b"three")
+    os.utime(log.with_name("a.log.1"), (2**31, 2**31))
+    os.utime(log.with_name("a.log.0"), (1, 1))
+    told.up()
+    assert told.lines() == [b"one", b"two", b"three"]
+    assert told.lost == []
+
+
+def test_many_rotated_files_are_not_waited_for_one_by_one(told: Reader, log: Path) -> None:
+    told.down()
+    for number in range(40, 0, -1):
+        rotate(log, f"a.log.{number}")
+        append(log, b"line of %d" % number)
+    told.up()
+    found: list[bytes] = []
+    while (chunk := told.tail.read()) is not None:
+        found += chunk.lines
+    # All, and the newest may be written to still.
+    assert found == [b"line of %d" % number for number in range(40, 1, -1)]
+    assert told.tail.unsettled
+    assert told.lines() == [b"line of 1"]
+
+
+def test_the_log_of_another_file_system_is_another(told: Reader, log: Path) -> None:
+    """Equal inodes on two devices: content decides."""
+    told.down()
+    assert told.position is not None
+    told.position = msgspec.structs.replace(
+        told.position, device=told.position.device + 1, offset=0, head=b"", tail=b"", marks=()
+    )
+    append(log, b"next")
+    told.up()
+    assert told.lines()[-1] == b"next"
+    assert len(told.lost) == 1
+
+
+def test_a_position_of_before_is_taken_over(log: Path) -> None:
+    """Of a version that knew finished files by inode and time."""
+    for number in (3, 2, 1):
+        log.with_name(f"a.log.{number}").write_bytes(b"of %d\n" % number)
+        moment = 10**9 * (9 - number)
+        os.utime(log.with_name(f"a.log.{number}"), ns=(moment, moment))
+    append(log, b"one")
+    done = log.with_name("a.log.2").stat()
+    place = Reader(log)
+    place.lines()
+    place.down()
+    assert place.position is not None
+    old = Position(
+        place.position.inode,
+        place.position.offset,
+        place.position.fingerprint,
+        modified=10**9 * 7,
+        done=((done.st_ino, done.st_mtime_ns),),
+        head=place.position.head,
+        marks=place.position.marks,
+    )
+    told = Reader(log, old)
+    # The first was older, the second is in the list, the third is news.
+    assert told.lines() == [b"of 1"]
+    assert told.position is not None
+    assert told.position.files is not None
+    assert told.lost == []
+    told.down()
+
+
+def test_what_fails_is_opened_anew(
+    told: Reader, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file system is gone and back: the old descriptor fails for ever."""
+    append(log, b"next")
+    real = os.pread
+
+    def gone(*_: object) -> bytes:
+        raise OSError(errno.EIO, "the device is gone")
+
+    monkeypatch.setattr(os, "pread", gone)
+    with pytest.raises(OSError, match="gone"):
+        told.tail.read()
+    monkeypatch.setattr(os, "pread", real)
+    assert told.lines() == [b"next"]
+    assert told.lost == []
+
+
+@pytest.mark.parametrize("what", ["short copy", "end", "middle", "copy"])
+def test_what_is_copied_out_of_the_log_is_no_news(log: Path, what: str) -> None:
+    told = Reader(log)
+    told.lines()
+    append(
+        log, *(b"25 18:00:%02d: line %d" % (n, n) for n in range(3 if what[0] == "s" else 30))
+    )
+    assert told.lines()
+    lines = log.read_bytes().splitlines(keepends=True)
+    part = {"end": lines[-20:], "middle": lines[9:20]}.get(what, lines)
+    log.with_name("a.log.4711").write_bytes(b"".join(part))
+    append(log, *(b"26 18:00:%02d: line %d" % (n, n) for n in range(20)))
+    assert len(told.lines()) == 20
+    told.down()
+    told.up()
+    append(log, b"next")
+    assert told.lines() == [b"next"]
+    assert told.lost == []
+    told.down()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_rotated_file_of_zeros_is_dealt_with_once(
+    told: Reader, log: Path, packed: bool
+) -> None:
+    rotate(log, "a.log.1")
+    if packed:
+        log.with_name("a.log.0.gz").write_bytes(gzip.compress(bytes(5000)))
+    else:
+        log.with_name("a.log.0").write_bytes(bytes(5000))
+    append(log, b"next")
+    for _ in range(2):
+        lines = told.lines()
+        assert lines in ([b"next"], [])
+        told.down()
+        told.up()
+    told.down()
+
+
+def test_a_copy_of_what_is_not_read_yet_hides_no_line_of_it(told: Reader, log: Path) -> None:
+    told.down()
+    rotate(log, "a.log.1")
+    append(log, *(b"26 18:00:%02d: line %d" % (n, n) for n in range(20)))
+    log.with_name("a.log.0.save").write_bytes(log.read_bytes())
+    append(log, b"more")
+    rotate(log, "a.log.0")
+    append(log, b"next")
+    told.up()
+    lines = told.lines()
+    assert len(lines) == 22
+    assert set(lines[-3:]) >= {b"more", b"next"}
+
+
+def test_an_archive_that_got_the_inode_of_the_empty_log_is_known(
+    told: Reader, log: Path
+) -> None:
+    rotate(log, "a.log.0")
+    assert told.lines() == []
+    told.down()
+    assert told.position is not None
+    assert not told.position.offset
+    log.rename(log.with_name("elsewhere"))
+    info = log.with_name("a.log.0").stat()
+    told.position = msgspec.structs.replace(told.position, inode=info.st_ino)
+    append(log, b"next")
+    told.up()
+    assert told.lines() == [b"next"]
+
+
+def test_what_comes_back_after_its_place_was_lost_is_not_told_again(
+    told: Reader, log: Path
+) -> None:
+    told.down()
+    away = log.with_name("away")
+    log.rename(away)
+    append(log, b"meanwhile")
+    told.up()
+    assert told.lines() == [b"meanwhile"]
+    assert len(told.lost) == 1
+    away.rename(log)
+    append(log, b"next")
+    assert told.lines() == [b"next"]
+
+
+def test_an_archive_whose_plain_file_is_overwritten_is_still_known(
+    told: Reader, log: Path
+) -> None:
+    """As logrotate's `shred` does."""
+    rotate(log, "a.log.1")
+    append(log, b"next")
+    assert told.lines() == [b"next"]
+    plain = log.with_name("a.log.1")
+    log.with_name("a.log.1.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.write_bytes(os.urandom(500).replace(b"\n", b"") + b"\n")
+    told.lines()
+    plain.unlink()
+    assert told.lines() == []
+
+
+def test_open_files_are_let_go_of(told: Reader, log: Path) -> None:
+    rotate(log, "a.log.0")
+    append(log, b"next")
+    told.lines()
+    log.with_name("a.log.0").unlink()
+    told.clock.now += LATE
+    told.lines()
+    open_files = len(list(Path("/dev/fd").iterdir()))
+    rotate(log, "a.log.1")
+    log.unlink()
+    log.mkdir()
+    late = log.with_name("a.log.1")
+    for number in range(20):
+        append(late, b"late %d" % number)
+        with contextlib.suppress(OSError):
+            told.lines()
+    assert len(list(Path("/dev/fd").iterdir())) <= open_files + 1
+    log.rmdir()
+    append(log, b"last")
+    assert told.lines()[-1:] == [b"last"]

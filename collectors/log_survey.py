@@ -1,0 +1,490 @@
+"""What is there beside a log: which of the rotated files hold lines that were not read.
+
+Each file of the folder is known by its content or it is news. What was looked at and held none
+is not opened again until it changes. A file with news is opened when it is seen, so that it is
+read though it is deleted meanwhile. Tells what was passed over; decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Final
+
+import msgspec
+
+from collectors import log_generations, log_marks
+from collectors.log_file import CHUNK, LogFile
+from collectors.log_folder import FileRefused, LogFolder
+from collectors.log_generations import Generation
+from collectors.log_marks import EVERYTHING, KnownFile, Position, Stamp
+from collectors.packed_log import PackedLog, is_packed
+from sysadmd.text import printable
+
+log = logging.getLogger(__name__)
+
+# Of more rotated files only the newest are looked at; and fewer than are remembered.
+CONSIDERED: Final = 400
+# Files that are remembered as read, those that are gone among them.
+REMEMBERED: Final = 512
+# Files with news that are kept open until it is their turn; more are seen again then.
+HELD: Final = 64
+# A file that is finished is kept open for this long: who had it open may have written late, and
+# it may be moved out of sight; s. And so many of them.
+LATE: Final = 300.0
+LATE_FILES: Final = 4
+# What packers make that are not known, and what is put beside an archive: no text.
+UNREADABLE: Final = (
+    *(".7z", ".Z", ".asc", ".br", ".lz", ".lz4", ".lzma", ".lzo", ".md5"),
+    *(".sha256", ".sha512", ".sig", ".tar", ".tgz", ".zip"),
+)
+# What is late and has no line end yet is waited for; s.
+HALF: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file to be read. place: where its reading begins.
+
+    late: more of what was finished; same: it has taken the place of the one that is read;
+    number: of its generation, if it has one; log: it has the log's name.
+    """
+
+    file: LogFile
+    place: Position
+    late: bool = False
+    same: bool = False
+    number: int | None = None
+    log: bool = False
+
+
+@dataclass(slots=True)
+class Sight:
+    """What was seen. news: in the order in which it is read, without the log itself.
+
+    where: the file of the position; None: it is not among them; alone: nor has it the log's
+    name. others: all rotated ones; read: the numbers of those that were read. files: what is
+    known now.
+    """
+
+    news: list[Item] = field(default_factory=list[Item])
+    where: Generation | None = None
+    alone: bool = False
+    others: list[Generation] = field(default_factory=list[Generation])
+    read: set[int] = field(default_factory=set[int])
+    files: list[KnownFile] = field(default_factory=list[KnownFile])
+
+
+class Survey:
+    """The files beside one log. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Callable[[], float],
+        lose: Callable[[str], None],
+    ) -> None:
+        """lose: is told what is passed over unread, and why."""
+        self._name = name
+        self._clock = clock
+        self._lose = lose
+        # Looked at, and nothing to tell.
+        self._quiet: set[Stamp] = set()
+        # Of these nothing is told, as long as those of which they are copies stay as they are.
+        self._copies: dict[Stamp, Stamp] = {}
+        # It was told that these can't be read.
+        self._failed: set[Stamp] = set()
+        # In these files the place is not.
+        self._not_in: tuple[Position, set[Stamp]] | None = None
+        # With news, by device and inode; and what waits for the end of its line, since when.
+        self._held: dict[tuple[int, int], LogFile] = {}
+        self._half: dict[Stamp, float] = {}
+        self._late: list[tuple[float, LogFile]] = []
+        self._unlisted = False
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for file in (*self._held.values(), *(file for _, file in self._late)):
+            file.close()
+        self._held.clear()
+        self._late.clear()
+
+    def finished(self, file: LogFile) -> None:
+        """A file is read: keep it a while for what comes late."""
+        if isinstance(file, PackedLog):
+            file.close()
+        else:
+            self._late.append((self._clock() + LATE, file))
+        self._expire()
+
+    def _expire(self) -> None:
+        while self._late and (len(self._late) > LATE_FILES or self._late[0][0] < self._clock()):
+            self._late.pop(0)[1].close()
+
+    def find(self, at: Position, folder: LogFolder, log_name: str) -> LogFile | None:
+        """What holds the position under another name than the log's: renamed, copied, packed.
+
+        folder, log_name: where the log is, which may be a link. Raises: OSError.
+        """
+        listed = self._listed(folder, log_name, every=True)
+        stamps = {file.stamp for file in listed}
+        if self._not_in == (at, stamps):
+            return None
+        # The one of the same inode first, then the newest.
+        found = sorted(
+            listed,
+            key=lambda file: (file.info.st_ino != at.inode, -file.info.st_mtime_ns),
+        )
+        sought = True
+        for generation in found:
+            same = generation.info.st_ino == at.inode
+            rotated = log_generations.is_rotated(generation.name, {self._name, log_name})
+            # What is not called as rotation does may be a copy of older days. Of what was not
+            # read the inode tells, of others it does not.
+            if not (rotated or same) or not (at.offset or (rotated and same)):
+                continue
+            file = self._open(folder, generation)
+            if file is None:
+                # It may be this one, once it can be read.
+                sought = False
+                continue
+            if _holds_unless_it_fails(file, at):
+                return file
+            file.close()
+        self._not_in = (at, stamps) if sought else None
+        return None
+
+    def look(
+        self, at: Position, current: LogFile | None, folder: LogFolder, log_name: str
+    ) -> Sight:
+        """Which files hold news. current: the file of the position, if it is open."""
+        files = list(at.files or ())
+        sight = Sight(files=files, others=self._listed(folder, log_name))
+        there = {file.identity for file in sight.others}
+        # What has the log's name is read as such.
+        with suppress(FileNotFoundError):
+            info = folder.stat(log_name)
+            there.add((info.st_dev, info.st_ino))
+        place = log_marks.stamp_of(current)[:2] if current is not None else None
+        sight.alone = place not in there
+        self._expire()
+        sight.news += self._gone(there, files, at)
+        for generation in log_generations.in_order(sight.others):
+            if generation.identity == place:
+                sight.where = generation
+            elif at.files is None and _read_before(generation, at):
+                if generation.info.st_size:
+                    files.append(self._remember(folder, generation))
+            elif len(sight.news) < HELD:
+                self._judge(sight, folder, generation, at, current)
+        oldest = min(sight.read, default=sys.maxsize)
+        sight.news = [
+            # What is older than one that was read has come late, too.
+            replace(item, late=True) if (item.number or 0) > oldest and not item.same else item
+            for item in sight.news
+        ]
+        if late := [item for item in sight.news if item.late]:
+            # One at a time: what came late may be in two files, as a packer is at work.
+            self.let_go(late[1:])
+            sight.news = [late[0], *(item for item in sight.news if not item.late)]
+        sight.news.sort(key=lambda item: not item.same)
+        stamps = {file.stamp for file in sight.others}
+        self._quiet &= stamps
+        self._failed &= stamps
+        self._copies = {stamp: of for stamp, of in self._copies.items() if stamp in stamps}
+        stamps |= {log_marks.stamp_of(file) for _, file in self._late}
+        self._half = {stamp: since for stamp, since in self._half.items() if stamp in stamps}
+        if len(files) > REMEMBERED:
+            # Those that are gone are forgotten first.
+            files.sort(key=lambda known: known.stamp[:2] in there)
+            del files[:-REMEMBERED]
+        return sight
+
+    def _gone(
+        self, there: Collection[tuple[int, int]], files: list[KnownFile], at: Position
+    ) -> list[Item]:
+        """News in open files that are in the folder no longer."""
+        news: list[Item] = []
+        for _, file in self._late:
+            stamp = log_marks.stamp_of(file)
+            if stamp[:2] not in there and (more := self._more(file, files, at, stamp)):
+                news.append(more)
+        # The oldest are the first to be deleted.
+        news += [
+            Item(file, log_marks.beginning(file, at))
+            for identity, file in self._held.items()
+            if identity not in there
+        ]
+        return news
+
+    def all_read(self, folder: LogFolder, log_name: str) -> Sight:
+        """At the first look: whatever is there was told before."""
+        sight = Sight(others=self._listed(folder, log_name))
+        sight.files = [
+            self._remember(folder, generation)
+            for generation in sight.others
+            if generation.info.st_size
+        ][-REMEMBERED:]
+        return sight
+
+    # One file.
+
+    def _judge(
+        self,
+        sight: Sight,
+        folder: LogFolder,
+        generation: Generation,
+        at: Position,
+        current: LogFile | None,
+    ) -> None:
+        """Has it something to tell? Then it is among the news."""
+        stamp, files = generation.stamp, sight.files
+        number = generation.number
+        if not generation.info.st_size:
+            return
+        if self._copies.get(stamp, stamp) in {file.stamp for file in sight.others} - {stamp}:
+            return
+        if stamp in self._quiet:
+            sight.read |= {number} if number is not None else set()
+            return
+        if (held := self._held.get(generation.identity)) is not None:
+            sight.news.append(Item(held, log_marks.beginning(held, at), number=number))
+            return
+        if any(_unchanged(known, stamp) for known in files):
+            self._quiet.add(stamp)
+            sight.read |= {number} if number is not None else set()
+            return
+        try:
+            self._read(sight, folder, generation, at, current)
+        except FileRefused as error:
+            self._refuse(generation, error, files)
+        except OSError as error:
+            # What is beside the log does not hold it up; it is tried again.
+            if stamp not in self._failed:
+                self._failed.add(stamp)
+                self._lose(
+                    f"{printable(generation.name)} can't be read ({error.strerror});"
+                    " its lines are not told before it can"
+                )
+
+    def _read(
+        self,
+        sight: Sight,
+        folder: LogFolder,
+        generation: Generation,
+        at: Position,
+        current: LogFile | None,
+    ) -> None:
+        """Judge it by what is in it. Raises: OSError."""
+        if PurePath(generation.name).suffix in UNREADABLE:
+            path = folder.path / generation.name
+            raise FileRefused(path, "is packed in a way that is not read")
+        stamp, files, number = generation.stamp, sight.files, generation.number
+        file = folder.open(generation.name, packed=is_packed(PurePath(generation.name)))
+        if file is None:
+            return
+        item: Item | None = None
+        try:
+            known = log_marks.recognised(file, files)
+            if not file.read(0, 1) and not file.damage:
+                if at.offset:
+                    self._quiet.add(stamp)
+                elif current is not None and not sight.news:
+                    # As a packer makes it of the empty one that is read.
+                    sight.where = sight.where or generation
+            elif known is not None:
+                item = self._more(file, files, at, stamp)
+                other = self._is_there(known, stamp, sight, folder)
+                if other is not None:
+                    # A copy of what is still there: nothing of it is told before that changes.
+                    self._copies[stamp] = other
+                    item = None
+                elif item is None and stamp not in self._half:
+                    self._quiet.add(stamp)
+                    sight.read |= {number} if number is not None else set()
+                    files[files.index(known)] = msgspec.structs.replace(known, stamp=stamp)
+            elif current is not None and (so_far := _copied(file, at)) is not None:
+                if not sight.alone:
+                    # A copy of what is being read; that tells what comes.
+                    return
+                sight.where = sight.where or generation
+                if so_far != EVERYTHING:
+                    # What is being read is gone, and this has taken its place.
+                    place = log_marks.resumed(at, file, so_far, skipping=at.skipping)
+                    item = Item(file, place, same=True)
+            elif current is not None and log_marks.is_extract(
+                file.read(0, log_marks.HEAD), current, at.offset
+            ):
+                # Copied out of what is being read.
+                self._quiet.add(stamp)
+            elif not self._is_held(file):
+                folder.refuse_linked(generation.name, file, known=at.inode)
+                self._held[generation.identity] = file
+                item = Item(file, log_marks.beginning(file, at), number=number)
+        finally:
+            if item is None:
+                file.close()
+        if item is not None:
+            sight.news.append(item)
+
+    def _is_there(
+        self, known: KnownFile, stamp: Stamp, sight: Sight, folder: LogFolder
+    ) -> Stamp | None:
+        """The stamp of the known file, if it is here under another name and has what was read.
+
+        If it has more, that is told of it, and if it has not, of the copy.
+        """
+        if known.stamp[:2] == stamp[:2]:
+            return None
+        for generation in sight.others:
+            if generation.identity == known.stamp[:2]:
+                # Its inode may be another's by now.
+                file = self._open(folder, generation)
+                if file is not None:
+                    with closing(file):
+                        offset = log_marks.recognise(file, known)
+                        longer = offset is not None and (
+                            offset == EVERYTHING or stamp[3] <= generation.info.st_size
+                        )
+                        return generation.stamp if longer else None
+        return None
+
+    def _more(
+        self, file: LogFile, files: Sequence[KnownFile], at: Position, stamp: Stamp
+    ) -> Item | None:
+        """What has come to a finished file since, if it is told now."""
+        known = log_marks.recognised(file, files)
+        offset = None if known is None else log_marks.recognise(file, known)
+        if known is None or offset is None or offset == EVERYTHING:
+            return None
+        data = file.read(offset, CHUNK)
+        if not data.strip(b"\0"):
+            return None
+        if b"\n" not in data and len(data) < CHUNK and not isinstance(file, PackedLog):
+            since = self._half.setdefault(stamp, self._clock())
+            if self._clock() - since < HALF:
+                return None
+        self._half.pop(stamp, None)
+        place = log_marks.behind(
+            log_marks.beginning(file, at), file, offset, skipping=known.skipping
+        )
+        return Item(file, place, late=True)
+
+    def taken(self, item: Item) -> None:
+        """The item is being read now, its file is the reader's."""
+        self._held = {key: file for key, file in self._held.items() if file is not item.file}
+        self._late = [late for late in self._late if late[1] is not item.file]
+
+    def let_go(self, items: Iterable[Item]) -> None:
+        """These are not read now: they are seen again."""
+        mine = {id(file) for file in self._held.values()}
+        mine |= {id(file) for _, file in self._late}
+        for item in items:
+            if id(item.file) not in mine:
+                item.file.close()
+
+    def _is_held(self, file: LogFile) -> bool:
+        """Is it a copy of one that is to be read, as a packer makes it?"""
+        head = file.read(0, log_marks.HEAD)
+        # By a hole nothing is known.
+        return bool(head.strip(b"\0")) and any(
+            head == held.read(0, log_marks.HEAD) for held in self._held.values()
+        )
+
+    def _remember(self, folder: LogFolder, generation: Generation) -> KnownFile:
+        """As one of which all is told."""
+        file = self._open(folder, generation)
+        if file is None:
+            return KnownFile(generation.stamp)
+        try:
+            size = (
+                EVERYTHING if is_packed(PurePath(generation.name)) else generation.info.st_size
+            )
+            return log_marks.known(file, generation.stamp, size)
+        except OSError:
+            return KnownFile(generation.stamp)
+        finally:
+            file.close()
+
+    def _open(self, folder: LogFolder, generation: Generation) -> LogFile | None:
+        """None: it can't be read, which is told when its turn comes."""
+        try:
+            return folder.open(generation.name, packed=is_packed(PurePath(generation.name)))
+        except OSError:
+            return None
+
+    def _refuse(
+        self, generation: Generation, error: FileRefused, files: list[KnownFile]
+    ) -> None:
+        new = KnownFile(generation.stamp)
+        for number, known in enumerate(files):
+            if not known.head and known.stamp[:2] == generation.identity:
+                # Who writes to it all the time makes it no other.
+                files[number] = new
+                return
+        files.append(new)
+        self._lose(f"{printable(generation.name)} {error.strerror}; its lines are not told")
+
+    def _listed(
+        self, folder: LogFolder, log_name: str, *, every: bool = False
+    ) -> list[Generation]:
+        """The rotated files, without the log. every: and what else is called like it."""
+        names = {self._name, log_name}
+
+        def wanted(name: str) -> bool:
+            if name in names:
+                return False
+            return log_generations.is_rotated(name, names) or (
+                every and any(name.startswith(of) for of in names)
+            )
+
+        try:
+            infos = folder.files(wanted)
+            self._unlisted = False
+        except PermissionError as error:
+            if not self._unlisted:
+                log.warning(
+                    "%s can't be listed (%s): lines that are in rotated files before they are"
+                    " read are not found; let the daemon list it (chmod +r)",
+                    folder.path,
+                    error.strerror,
+                )
+            self._unlisted = True
+            return []
+        found = [
+            Generation(name, info)
+            for name, info in infos.items()
+            # Beside what it is made from it is being written still.
+            if not (is_packed(PurePath(name)) and log_generations.plain(name) in infos)
+        ]
+        found.sort(key=lambda file: file.info.st_mtime_ns)
+        return found[-CONSIDERED:]
+
+
+def _holds_unless_it_fails(file: LogFile, at: Position) -> bool:
+    try:
+        return log_marks.holds(file, at)
+    except OSError:
+        return False
+
+
+def _copied(file: LogFile, at: Position) -> int | None:
+    """How much of it has been read if it is a copy of what is being read; else None."""
+    return log_marks.recognise(file, log_marks.known_at(at))
+
+
+def _unchanged(known: KnownFile, stamp: Stamp) -> bool:
+    """Since it was known? Of what may not be read the size is no news."""
+    return known.stamp == stamp or (not known.head and known.stamp[:3] == stamp[:3])
+
+
+def _read_before(generation: Generation, at: Position) -> bool:
+    """Had a version that knew files by inode and time read it?"""
+    packed = is_packed(PurePath(generation.name))
+    modified = generation.info.st_mtime_ns
+    # Who compresses keeps the time but not the inode: at the same moment it is read.
+    return modified < at.modified + packed or (generation.info.st_ino, modified) in at.done
