@@ -118,7 +118,12 @@ def recognise(file: LogFile, of: KnownFile) -> int | None:
     fingerprint = file.fingerprint(of.offset)
     if fingerprint == "short" and not hole:
         return EVERYTHING
-    return of.offset if fingerprint[:SHORT] == of.fingerprint else None
+    if fingerprint[:SHORT] != of.fingerprint:
+        return None
+    before = max(0, of.offset - FINGERPRINT)
+    if hole and not file.read(before, of.offset - before).strip(b"\0"):
+        return None
+    return of.offset
 
 
 def is_extract(head: bytes, of: LogFile, end: int) -> bool:
@@ -257,7 +262,7 @@ def found(at: Position, file: LogFile) -> Position | None:
     """The place of the position in a file that may have lost its end or its front."""
     if not at.offset:
         return None
-    if fits(file, at):
+    if holds(file, at):
         return resumed(at, file, at.offset, skipping=at.skipping)
     if offset := _read_so_far(file, at):
         return resumed(at, file, offset)

@@ -25,7 +25,9 @@ from collectors.log_tail import ROTATION_GRACE, Chunk, LogTail
 from tests.kit.hand_clock import Clock
 
 
-@settings(max_examples=60, stateful_step_count=20)
+# The same examples each time: what is found once in thousands is no fault of the change at
+# hand. Whoever works on the tail runs it with more, and without derandomize.
+@settings(max_examples=150, stateful_step_count=20, derandomize=True)
 class LogMachine(RuleBasedStateMachine):
     """What writers, rotations, packers, admins and crashes do, in any order."""
 
