@@ -128,11 +128,16 @@ class Collectors:
                 if loop.time() - begun >= SOUND:
                     waits = backoff(FIRST_PAUSE, LONGEST_PAUSE)
                 pause = next(waits)
-                text = printable(f"{type(error).__name__}: {error}"[:TEXT_LENGTH])
-                log.exception(
-                    "the collector %s failed; it is started again in %g s",
+                # A disk that is full or damaged is no defect of ours: the sentence says it all.
+                defect = not isinstance(error, SysadmdError)
+                said = f"{type(error).__name__}: {error}" if defect else str(error)
+                text = printable(said[:TEXT_LENGTH])
+                log.error(
+                    "the collector %s failed; it is started again in %g s: %s",
                     collector.name,
                     pause,
+                    text,
+                    exc_info=defect,
                 )
                 await self._tell(collector.name, text)
                 await asyncio.sleep(pause)

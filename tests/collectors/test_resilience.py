@@ -265,3 +265,16 @@ def test_a_collector_that_raises_is_told_started_again_and_alone(tmp_path: Path)
             with log.open("a") as file:
                 file.write(LINE.format("after"))
             heard(client, "after")
+
+
+def test_a_collector_whose_disk_fails_is_told_in_a_sentence(tmp_path: Path) -> None:
+    fails = (
+        "from collectors.life_preserver import LifePreserverCollector as collector; "
+        "from sysadmd.errors import StoreFull; "
+        "collector.run = lambda self: (_ for _ in ()).throw(StoreFull('no room'))"
+    )
+    settings = following(tmp_path / "lpreserver.log")
+    with Daemon(tmp_path / "state", settings, before=fails) as daemon:
+        said = "life_preserver failed; it is started again in 1 s: no room"
+        wait_for(lambda: said in daemon.log.read_text(), "the failure")
+        assert "Traceback" not in daemon.log.read_text()
