@@ -423,7 +423,7 @@ class LogTail:
         if not self._settled():
             return None
         self._abandon("it was cut or rewritten, and there is no copy of it as it was")
-        sight = self._survey.look(at, None, folder, name)
+        sight = self._survey.look(self._position, None, folder, name)
         self._note(sight)
         self._put_back()
         self._with_home(sight)

@@ -767,3 +767,13 @@ def test_open_files_are_let_go_of(told: Reader, log: Path) -> None:
     log.rmdir()
     append(log, b"last")
     assert told.lines()[-1:] == [b"last"]
+
+
+def test_a_log_that_was_cut_and_is_restored_is_not_told_again(told: Reader, log: Path) -> None:
+    text = log.read_bytes()
+    log.write_bytes(b"other\n")
+    assert told.lines() == [b"other"]
+    assert len(told.lost) == 1
+    log.with_name("restored").write_bytes(text + b"next\n")
+    log.with_name("restored").rename(log)
+    assert told.lines() == [b"next"]
