@@ -20,10 +20,11 @@ import msgspec
 
 from collectors import lp_lines
 from collectors.directory_watch import DirectoryWatch
+from collectors.log_chunks import Chunk
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_marks import KnownFile, Position
-from collectors.log_tail import Chunk, LogTail
+from collectors.log_tail import LogTail
 from collectors.lp_lines import Message
 from collectors.lp_progress import Progress
 from collectors.status import Status

@@ -34,7 +34,10 @@ class LogFile:
         return self.info.st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most so many bytes from there."""
+        """So many bytes from there; fewer before the end, or before what can't be read.
+
+        Raises: OSError, if not even the first can be read.
+        """
         return os.pread(self._descriptor, size, offset)
 
     def fingerprint(self, offset: int) -> str:
@@ -42,6 +45,8 @@ class LogFile:
         start = max(0, offset - FINGERPRINT)
         data = self.read(start, offset - start)
         if len(data) != offset - start:
+            # Is that the end, or can't it be read?
+            self.read(start + len(data), 1)
             return "short"
         return hashlib.sha256(data).hexdigest()[:32] if data else ""
 

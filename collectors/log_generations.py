@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
@@ -23,20 +23,20 @@ _ADDED: Final = re.compile(r"\d|\.old")
 DATE: Final = 6
 # So many digits at most are the number of a generation; more are a date.
 NUMBER: Final = 5
+# Of generations that are counted one lower than this is there, whatever was deleted.
+COUNTED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A file beside a log, by its name and what stat(2) says of it."""
+    """A file beside a log, by its name and what stat(2) says of it.
+
+    number: N of `log.N` and `log.N.gz`; None: it has none, or it is no count.
+    """
 
     name: str
     info: os.stat_result
-
-    @property
-    def number(self) -> int | None:
-        """N of `log.N` and `log.N.gz`; None: it has none."""
-        digits = PurePath(plain(self.name)).suffix[1:]
-        return int(digits) if digits.isdecimal() and len(digits) <= NUMBER else None
+    number: int | None = None
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -47,6 +47,23 @@ class Generation:
     def stamp(self) -> tuple[int, int, int, int]:
         """What changes if it is another file, or is written to: device, inode, time, size."""
         return (*self.identity, self.info.st_mtime_ns, self.info.st_size)
+
+
+def generations(infos: Mapping[str, os.stat_result]) -> list[Generation]:
+    """Files by their names. Days of the month are no count: `log.28`, without a first one."""
+    numbers = {name: _number(name) for name in infos}
+    first = min((number for number in numbers.values() if number is not None), default=0)
+    return [
+        Generation(name, info, numbers[name] if first < COUNTED else None)
+        for name, info in infos.items()
+    ]
+
+
+def _number(name: str) -> int | None:
+    digits = PurePath(plain(name)).suffix[1:]
+    # Who counts writes no zero before.
+    counts = digits.isdecimal() and len(digits) <= NUMBER and str(int(digits)) == digits
+    return int(digits) if counts else None
 
 
 def plain(name: str) -> str:

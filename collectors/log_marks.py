@@ -29,6 +29,8 @@ SEARCHED: Final = 64 * 2**20
 LINES: Final = 2
 # Instead of an offset: all that is in the file.
 EVERYTHING: Final = -1
+# And: nothing, as it could not be read, which was told.
+UNREAD: Final = -2
 
 Stamp = tuple[int, int, int, int]
 
@@ -36,7 +38,8 @@ Stamp = tuple[int, int, int, int]
 class KnownFile(msgspec.Struct, frozen=True, array_like=True):
     """A file that is not read on, and how much of it has been read.
 
-    head: its first bytes. offset: how much was read; EVERYTHING: whatever is in it.
+    head: its first bytes. offset: how much was read; EVERYTHING: whatever is in it; UNREAD:
+    nothing yet, and it was told that it can't be.
     fingerprint: of the bytes before that. stamp: Generation.stamp when it was known last; a
     file that may not be read, or holds nothing, is known by that alone (head is empty). marks:
     as Position has them, of the one that was left last.
@@ -59,7 +62,8 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     was a link, so that is how it was set up; None: there was nothing to see. lowest: the number
     that the newest rotated file has; missed: after how many rotations there was none of it.
     files: the other files that were read; None: kept by a version that knew them by inode and
-    time: those before `modified`, and those in `done`.
+    time: those before `modified`, and those in `done`. before: nor could any be listed so far:
+    those before this moment were there at the first look; ns since 1970.
     """
 
     inode: int = 0
@@ -76,6 +80,7 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     lowest: int | None = None
     missed: int = 0
     files: tuple[KnownFile, ...] | None = None
+    before: int = 0
 
 
 def known(file: LogFile, stamp: Stamp, offset: int, *, skipping: bool = False) -> KnownFile:
@@ -157,6 +162,18 @@ def beginning(file: LogFile, at: Position) -> Position:
         device=info.st_dev,
         lowest=at.lowest,
         files=at.files,
+    )
+
+
+def nowhere(at: Position, files: tuple[KnownFile, ...]) -> Position:
+    """In no file; these are known."""
+    return Position(
+        modified=at.modified,
+        linked=at.linked,
+        lowest=at.lowest,
+        missed=at.missed,
+        files=files,
+        before=at.before,
     )
 
 
@@ -243,6 +260,30 @@ def behind(
     )
 
 
+def carried(place: Position, at: Position, files: tuple[KnownFile, ...] | None) -> Position:
+    """The place, with what is known at another one of the log as a whole."""
+    return msgspec.structs.replace(
+        place, files=files, lowest=at.lowest, missed=at.missed, before=at.before
+    )
+
+
+def place_known(file: LogFile, at: Position) -> Position | None:
+    """The place in one of the known files, behind what was read of it; None: it is none."""
+    for known in reversed(at.files or ()):
+        offset = recognise(file, known)
+        if offset is None:
+            continue
+        skipping = known.skipping
+        if offset == EVERYTHING:
+            offset = file.size
+            skipping = file.read(max(0, offset - 1), 1) != b"\n"
+        begun = beginning(file, at)
+        if known.marks:
+            begun = msgspec.structs.replace(begun, marks=known.marks)
+        return behind(begun, file, offset, skipping=skipping)
+    return None
+
+
 def resumed(
     at: Position, file: LogFile, offset: int, *, shift: int = 0, skipping: bool = False
 ) -> Position:
@@ -265,7 +306,7 @@ def found(at: Position, file: LogFile) -> Position | None:
     if holds(file, at):
         return resumed(at, file, at.offset, skipping=at.skipping)
     if offset := _read_so_far(file, at):
-        return resumed(at, file, offset)
+        return _beyond(at, file, offset)
     if offset := _moved(file, at):
         return resumed(at, file, offset, shift=at.offset - offset, skipping=at.skipping)
     return None
@@ -297,19 +338,46 @@ def left(at: Position, file: LogFile) -> Position | None:
 def _read_so_far(file: LogFile, at: Position) -> int | None:
     """How much of a file, whose end is missing or rewritten, is what was read before."""
     last: int | None = None
+    least = _lines_end(file)
     info = file.info
     same = info.st_ino == at.inode and at.device in (0, info.st_dev)
     # In this order what is compressed is unpacked once.
     for offset, fingerprint in at.marks:
-        # A few equal lines may as well begin another file, and so may nothing.
+        # One equal line may as well begin another file, and so may nothing.
         if (
             offset
-            and (same or offset >= FINGERPRINT)
+            and (same or offset >= least)
             and file.begins(at.head[:offset])
             and file.fingerprint(offset)[:SHORT] == fingerprint
         ):
             last = offset
     return last
+
+
+def _lines_end(file: LogFile) -> int:
+    """Where the first lines of a file end by which it is known; beyond that, less is enough."""
+    lines, end = set[bytes](), 0
+    for line in file.read(0, FINGERPRINT).splitlines(keepends=True):
+        lines.add(line)
+        end += len(line)
+        if len(lines) == LINES and line.endswith(b"\n"):
+            return end
+    return FINGERPRINT
+
+
+def _beyond(at: Position, file: LogFile, offset: int) -> Position:
+    """The place in a file that was read up to there at least.
+
+    If lines were removed behind that, those that were read last may still stand there.
+    """
+    lines = at.tail.split(b"\n")[-LINES - 1 :]
+    if not at.skipping and not lines[-1] and len(set(lines)) > LINES:
+        least = b"\n".join(lines)
+        data = b"\n" + file.read(offset, min(at.offset - offset, SEARCHED))
+        if (index := data.find(b"\n" + least)) >= 0:
+            end = offset + index + len(least)
+            return resumed(at, file, end, shift=at.offset - end)
+    return resumed(at, file, offset)
 
 
 def _moved(file: LogFile, at: Position) -> int | None:

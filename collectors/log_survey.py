@@ -7,7 +7,6 @@ read though it is deleted meanwhile. Tells what was passed over; decides nothing
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing, suppress
@@ -17,18 +16,15 @@ from typing import Final
 
 import msgspec
 
-from collectors import log_generations, log_marks
+from collectors import log_chunks, log_generations, log_marks
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_generations import Generation
-from collectors.log_marks import EVERYTHING, KnownFile, Position, Stamp
+from collectors.log_listing import Listing
+from collectors.log_marks import EVERYTHING, UNREAD, KnownFile, Position, Stamp
+from collectors.log_unread import Unread
 from collectors.packed_log import PackedLog, is_packed
-from sysadmd.text import printable
 
-log = logging.getLogger(__name__)
-
-# Of more rotated files only the newest are looked at; and fewer than are remembered.
-CONSIDERED: Final = 400
 # Files that are remembered as read, those that are gone among them.
 REMEMBERED: Final = 512
 # Files with news that are kept open until it is their turn; more are seen again then.
@@ -44,6 +40,9 @@ UNREADABLE: Final = (
 )
 # What is late and has no line end yet is waited for; s.
 HALF: Final = 1.0
+# An archive whose end is missing, beside the file it is made from, is waited for as long as it
+# grows, and then so long: a packer may work long on one block; s.
+PACKING: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Sight:
 
     where: the file of the position; None: it is not among them; alone: nor has it the log's
     name. others: all rotated ones; read: the numbers of those that were read. files: what is
-    known now.
+    known now. listed: the folder may be listed.
     """
 
     news: list[Item] = field(default_factory=list[Item])
@@ -77,6 +76,7 @@ class Sight:
     others: list[Generation] = field(default_factory=list[Generation])
     read: set[int] = field(default_factory=set[int])
     files: list[KnownFile] = field(default_factory=list[KnownFile])
+    listed: bool = True
 
 
 class Survey:
@@ -89,22 +89,20 @@ class Survey:
         lose: Callable[[str], None],
     ) -> None:
         """lose: is told what is passed over unread, and why."""
-        self._name = name
         self._clock = clock
-        self._lose = lose
         # Looked at, and nothing to tell.
         self._quiet: set[Stamp] = set()
         # Of these nothing is told, as long as those of which they are copies stay as they are.
         self._copies: dict[Stamp, Stamp] = {}
-        # It was told that these can't be read.
-        self._failed: set[Stamp] = set()
+        self._unread = Unread(lose)
         # In these files the place is not.
         self._not_in: tuple[Position, set[Stamp]] | None = None
-        # With news, by device and inode; and what waits for the end of its line, since when.
+        # With news, by device and inode.
         self._held: dict[tuple[int, int], LogFile] = {}
-        self._half: dict[Stamp, float] = {}
+        # Not finished, as it seems: seen so since when.
+        self._since: dict[Stamp, float] = {}
         self._late: list[tuple[float, LogFile]] = []
-        self._unlisted = False
+        self._listing = Listing(name)
 
     def close(self) -> None:
         """Let go of all files."""
@@ -130,7 +128,7 @@ class Survey:
 
         folder, log_name: where the log is, which may be a link. Raises: OSError.
         """
-        listed = self._listed(folder, log_name, every=True)
+        listed = self._listing.similar(folder, log_name)
         stamps = {file.stamp for file in listed}
         if self._not_in == (at, stamps):
             return None
@@ -142,7 +140,7 @@ class Survey:
         sought = True
         for generation in found:
             same = generation.info.st_ino == at.inode
-            rotated = log_generations.is_rotated(generation.name, {self._name, log_name})
+            rotated = self._listing.is_rotated(generation, log_name)
             # What is not called as rotation does may be a copy of older days. Of what was not
             # read the inode tells, of others it does not.
             if not (rotated or same) or not (at.offset or (rotated and same)):
@@ -163,7 +161,10 @@ class Survey:
     ) -> Sight:
         """Which files hold news. current: the file of the position, if it is open."""
         files = list(at.files or ())
-        sight = Sight(files=files, others=self._listed(folder, log_name))
+        others = self._listing.rotated(folder, log_name)
+        # Before the first of these nothing was known of the folder.
+        first = self._listing.complete and (at.files is None or at.before > 0)
+        sight = Sight(files=files, others=others, listed=self._listing.complete)
         there = {file.identity for file in sight.others}
         # What has the log's name is read as such.
         with suppress(FileNotFoundError):
@@ -176,7 +177,7 @@ class Survey:
         for generation in log_generations.in_order(sight.others):
             if generation.identity == place:
                 sight.where = generation
-            elif at.files is None and _read_before(generation, at):
+            elif first and _read_before(generation, at):
                 if generation.info.st_size:
                     files.append(self._remember(folder, generation))
             elif len(sight.news) < HELD:
@@ -194,10 +195,10 @@ class Survey:
         sight.news.sort(key=lambda item: not item.same)
         stamps = {file.stamp for file in sight.others}
         self._quiet &= stamps
-        self._failed &= stamps
         self._copies = {stamp: of for stamp, of in self._copies.items() if stamp in stamps}
         stamps |= {log_marks.stamp_of(file) for _, file in self._late}
-        self._half = {stamp: since for stamp, since in self._half.items() if stamp in stamps}
+        self._since = {stamp: since for stamp, since in self._since.items() if stamp in stamps}
+        self._unread.tell()
         if len(files) > REMEMBERED:
             # Those that are gone are forgotten first.
             files.sort(key=lambda known: known.stamp[:2] in there)
@@ -211,8 +212,10 @@ class Survey:
         news: list[Item] = []
         for _, file in self._late:
             stamp = log_marks.stamp_of(file)
-            if stamp[:2] not in there and (more := self._more(file, files, at, stamp)):
-                news.append(more)
+            # What it has can't be told once it can't be read.
+            with suppress(OSError):
+                if stamp[:2] not in there and (more := self._more(file, files, at, stamp)):
+                    news.append(more)
         # The oldest are the first to be deleted.
         news += [
             Item(file, log_marks.beginning(file, at))
@@ -223,7 +226,8 @@ class Survey:
 
     def all_read(self, folder: LogFolder, log_name: str) -> Sight:
         """At the first look: whatever is there was told before."""
-        sight = Sight(others=self._listed(folder, log_name))
+        sight = Sight(others=self._listing.rotated(folder, log_name))
+        sight.listed = self._listing.complete
         sight.files = [
             self._remember(folder, generation)
             for generation in sight.others
@@ -261,15 +265,10 @@ class Survey:
         try:
             self._read(sight, folder, generation, at, current)
         except FileRefused as error:
-            self._refuse(generation, error, files)
+            self._unread.refuse(generation, error, files)
         except OSError as error:
             # What is beside the log does not hold it up; it is tried again.
-            if stamp not in self._failed:
-                self._failed.add(stamp)
-                self._lose(
-                    f"{printable(generation.name)} can't be read ({error.strerror});"
-                    " its lines are not told before it can"
-                )
+            self._unread.fail(generation, error, files)
 
     def _read(
         self,
@@ -303,7 +302,7 @@ class Survey:
                     # A copy of what is still there: nothing of it is told before that changes.
                     self._copies[stamp] = other
                     item = None
-                elif item is None and stamp not in self._half:
+                elif item is None and stamp not in self._since:
                     self._quiet.add(stamp)
                     sight.read |= {number} if number is not None else set()
                     files[files.index(known)] = msgspec.structs.replace(known, stamp=stamp)
@@ -321,8 +320,10 @@ class Survey:
             ):
                 # Copied out of what is being read.
                 self._quiet.add(stamp)
-            elif not self._is_held(file):
+            elif not (self._is_held(file) or self._is_being_packed(file, generation, sight)):
                 folder.refuse_linked(generation.name, file, known=at.inode)
+                # What can't be read is not begun.
+                log_chunks.portion(file, 0)
                 self._held[generation.identity] = file
                 item = Item(file, log_marks.beginning(file, at), number=number)
         finally:
@@ -361,14 +362,14 @@ class Survey:
         offset = None if known is None else log_marks.recognise(file, known)
         if known is None or offset is None or offset == EVERYTHING:
             return None
-        data = file.read(offset, CHUNK)
-        if not data.strip(b"\0"):
+        data = log_chunks.portion(file, offset)
+        beyond = offset + len(data)
+        if not data.strip(b"\0") and (len(data) < CHUNK or file.next_data(beyond) is None):
             return None
-        if b"\n" not in data and len(data) < CHUNK and not isinstance(file, PackedLog):
-            since = self._half.setdefault(stamp, self._clock())
-            if self._clock() - since < HALF:
-                return None
-        self._half.pop(stamp, None)
+        half = b"\n" not in data and len(data) < CHUNK and not isinstance(file, PackedLog)
+        if half and not self._stays(stamp, HALF):
+            return None
+        self._since.pop(stamp, None)
         place = log_marks.behind(
             log_marks.beginning(file, at), file, offset, skipping=known.skipping
         )
@@ -395,6 +396,19 @@ class Survey:
             head == held.read(0, log_marks.HEAD) for held in self._held.values()
         )
 
+    def _is_being_packed(self, file: LogFile, generation: Generation, sight: Sight) -> bool:
+        """Is it unfinished beside what it is made from?"""
+        plain = log_generations.plain(generation.name)
+        return (
+            bool(file.damage)
+            and any(other.name == plain for other in sight.others)
+            and not self._stays(generation.stamp, PACKING)
+        )
+
+    def _stays(self, stamp: Stamp, long: float) -> bool:
+        """Has it been so for so long? s."""
+        return self._clock() - self._since.setdefault(stamp, self._clock()) >= long
+
     def _remember(self, folder: LogFolder, generation: Generation) -> KnownFile:
         """As one of which all is told."""
         file = self._open(folder, generation)
@@ -417,53 +431,6 @@ class Survey:
         except OSError:
             return None
 
-    def _refuse(
-        self, generation: Generation, error: FileRefused, files: list[KnownFile]
-    ) -> None:
-        new = KnownFile(generation.stamp)
-        for number, known in enumerate(files):
-            if not known.head and known.stamp[:2] == generation.identity:
-                # Who writes to it all the time makes it no other.
-                files[number] = new
-                return
-        files.append(new)
-        self._lose(f"{printable(generation.name)} {error.strerror}; its lines are not told")
-
-    def _listed(
-        self, folder: LogFolder, log_name: str, *, every: bool = False
-    ) -> list[Generation]:
-        """The rotated files, without the log. every: and what else is called like it."""
-        names = {self._name, log_name}
-
-        def wanted(name: str) -> bool:
-            if name in names:
-                return False
-            return log_generations.is_rotated(name, names) or (
-                every and any(name.startswith(of) for of in names)
-            )
-
-        try:
-            infos = folder.files(wanted)
-            self._unlisted = False
-        except PermissionError as error:
-            if not self._unlisted:
-                log.warning(
-                    "%s can't be listed (%s): lines that are in rotated files before they are"
-                    " read are not found; let the daemon list it (chmod +r)",
-                    folder.path,
-                    error.strerror,
-                )
-            self._unlisted = True
-            return []
-        found = [
-            Generation(name, info)
-            for name, info in infos.items()
-            # Beside what it is made from it is being written still.
-            if not (is_packed(PurePath(name)) and log_generations.plain(name) in infos)
-        ]
-        found.sort(key=lambda file: file.info.st_mtime_ns)
-        return found[-CONSIDERED:]
-
 
 def _holds_unless_it_fails(file: LogFile, at: Position) -> bool:
     try:
@@ -479,12 +446,16 @@ def _copied(file: LogFile, at: Position) -> int | None:
 
 def _unchanged(known: KnownFile, stamp: Stamp) -> bool:
     """Since it was known? Of what may not be read the size is no news."""
+    if known.offset == UNREAD:
+        return False
     return known.stamp == stamp or (not known.head and known.stamp[:3] == stamp[:3])
 
 
 def _read_before(generation: Generation, at: Position) -> bool:
-    """Had a version that knew files by inode and time read it?"""
+    """Had a version that knew files by inode and time read it, or was it there before the
+    first look, which could not list it?"""
     packed = is_packed(PurePath(generation.name))
     modified = generation.info.st_mtime_ns
     # Who compresses keeps the time but not the inode: at the same moment it is read.
-    return modified < at.modified + packed or (generation.info.st_ino, modified) in at.done
+    before = at.before or at.modified
+    return modified < before + packed or (generation.info.st_ino, modified) in at.done

@@ -13,16 +13,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from collectors import log_generations, log_marks
-from collectors.log_file import CHUNK, LogFile
+from collectors import log_chunks, log_generations, log_marks
+from collectors.log_chunks import Chunk
+from collectors.log_file import LogFile
 from collectors.log_folder import FileRefused, LogFolder
-from collectors.log_marks import EVERYTHING, KnownFile, Position
+from collectors.log_marks import KnownFile, Position
 from collectors.log_survey import Item, Sight, Survey
 from collectors.packed_log import PackedLog
 
@@ -34,19 +35,8 @@ log = logging.getLogger(__name__)
 ROTATION_GRACE: Final = 1.0
 # After so many rotations in which a number was missing, numbers say nothing: they may be days.
 DOUBTS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Whole lines without their ends; the position behind them. cut: the last one was cut.
-
-    lost: what was passed over unread before them, and why; empty: nothing.
-    """
-
-    lines: list[bytes]
-    position: Position
-    cut: bool = False
-    lost: str = ""
+# Looks at a rotated file that can't be read, before others are read in its stead.
+TRIES: Final = 5
 
 
 class LogTail:
@@ -78,6 +68,8 @@ class LogTail:
         self._quiet_since: float | None = None
         # What is still to be told of what was passed over.
         self._lost: list[str] = []
+        # So often in a row a file could not be read.
+        self._failures = 0
 
     def close(self) -> None:
         """Let go of all files."""
@@ -125,14 +117,33 @@ class LogTail:
             chunk = self._find()
             if self._file is None or self._position != kept:
                 return chunk
-        if not log_marks.fits(self._file, self._position):
-            return self._changed(self._file)
-        chunk = self._lines(self._file)
-        if chunk is not None:
-            self._quiet_since = None
-            self._position = chunk.position
-            return chunk
-        return self._at_end(self._file)
+        file = self._file
+        try:
+            fits = log_marks.fits(file, self._position)
+            chunk = log_chunks.next_lines(file, self._position) if fits else None
+        except OSError as error:
+            return self._given_up(file, error)
+        if not fits:
+            return self._changed(file)
+        if chunk is None:
+            return self._at_end(file)
+        self._failures = 0
+        self._quiet_since = None
+        self._position = chunk.position
+        return chunk
+
+    def _given_up(self, file: LogFile, error: OSError) -> Chunk:
+        """It can't be read on. Others wait for a rotated one a while only. Raises: OSError."""
+        self._failures += 1
+        if self._failures < TRIES or self._is_log(file):
+            raise error
+        self._failures = 0
+        at = self._position
+        self._take(None)
+        self._put_back()
+        known = (log_marks.known_at(at),) if at.offset else ()
+        self._position = log_marks.nowhere(at, (*(at.files or ()), *known))
+        return Chunk([], self._position)
 
     def _pass_over(self) -> Chunk:
         """The very first look: begin behind what is there."""
@@ -141,6 +152,8 @@ class LogTail:
         sight = self._survey.all_read(folder, name)
         lowest = log_generations.lowest(sight.others)
         position = Position(linked=self._linked, lowest=lowest, files=tuple(sight.files))
+        if not sight.listed:
+            position = msgspec.structs.replace(position, before=time.time_ns())
         if current is not None:
             self._take(current)
             size = current.size
@@ -150,45 +163,6 @@ class LogTail:
         self._position = position
         self._first = False
         return Chunk([], self._position)
-
-    def _lines(self, file: LogFile) -> Chunk | None:
-        at = self._position
-        data = file.read(at.offset, CHUNK)
-        if data[:1] == b"\0":
-            return self._past_zeros(file, data)
-        end = data.rfind(b"\n") + 1
-        if not end:
-            if len(data) < CHUNK:
-                return None
-            if (hole := data.find(b"\0")) > 0:
-                # It was torn: what follows the hole is another.
-                position = log_marks.behind(at, file, at.offset + hole)
-                return Chunk([] if at.skipping else [data[:hole]], position)
-            # No line end in sight: the line is told as far as it is, the rest passed over.
-            position = log_marks.behind(at, file, at.offset + len(data), skipping=True)
-            return Chunk([] if at.skipping else [data], position, cut=not at.skipping)
-        lines = data[: end - 1].split(b"\n")
-        position = log_marks.behind(at, file, at.offset + end, lines=lines)
-        if at.skipping:
-            del lines[0]
-        return Chunk(lines, position)
-
-    def _past_zeros(self, file: LogFile, data: bytes) -> Chunk | None:
-        """Behind the hole that a log has which was cut while its writer kept its place."""
-        at = self._position
-        zeros = len(data) - len(data.lstrip(b"\0"))
-        offset: int | None = at.offset + zeros
-        if zeros == len(data):
-            # At the end they may be data that has not arrived yet.
-            offset = file.next_data(at.offset + zeros) if zeros == CHUNK else None
-        if offset is None:
-            return None
-        return Chunk([], log_marks.behind(at, file, offset, skipping=at.skipping))
-
-    def _rest(self, file: LogFile) -> bytes | None:
-        """The last line of a file that is over, if it has no end."""
-        data = file.read(self._position.offset, CHUNK)
-        return None if self._position.skipping or not data.strip(b"\0") else data
 
     # Which file.
 
@@ -282,18 +256,7 @@ class LogTail:
 
     def _place_in(self, file: LogFile, folder: LogFolder, name: str) -> Item:
         at = self._position
-        for known in reversed(at.files or ()):
-            offset = log_marks.recognise(file, known)
-            if offset is None:
-                continue
-            skipping = known.skipping
-            if offset == EVERYTHING:
-                offset = file.size
-                skipping = file.read(max(0, offset - 1), 1) != b"\n"
-            begun = log_marks.beginning(file, at)
-            if known.marks:
-                begun = msgspec.structs.replace(begun, marks=known.marks)
-            place = log_marks.behind(begun, file, offset, skipping=skipping)
+        if (place := log_marks.place_known(file, at)) is not None:
             return Item(file, place, log=True)
         # Replaced by a copy of itself, perhaps without its front or its end.
         moved = log_marks.found(at, file) or log_marks.left(at, file)
@@ -312,11 +275,9 @@ class LogTail:
                 self._survey.finished(file)
             # Else it is no more than the log was before, which may be cut.
             self._take(item.file)
-            self._position = msgspec.structs.replace(
-                item.place, files=at.files, lowest=at.lowest, missed=at.missed
-            )
+            self._position = log_marks.carried(item.place, at, at.files)
             return Chunk([], self._position)
-        rest = self._rest(file) if over else None
+        rest = log_chunks.rest(file, at) if over else None
         offset = at.offset + len(rest or b"")
         stamp = log_marks.stamp_of(file)
         if not isinstance(file, PackedLog):
@@ -344,18 +305,18 @@ class LogTail:
     def _begin(self, item: Item, files: tuple[KnownFile, ...]) -> None:
         """Read this one from its place on; or, of what was cut, behind what is known of it."""
         place = item.place
+        if item.log:
+            # More may be known of it by now.
+            at = msgspec.structs.replace(self._position, files=files)
+            by_now = log_marks.place_known(item.file, at)
+            if by_now is not None and by_now.offset > place.offset:
+                place = by_now
         if not place.offset:
             place = log_marks.found(self._position, item.file) or place
         self._take(item.file)
         self._late = item.late
         files = tuple(other for other in files if not log_marks.is_same(other, item.file))
-        self._position = msgspec.structs.replace(
-            place,
-            files=files,
-            lowest=self._position.lowest,
-            missed=self._position.missed,
-            done=(),
-        )
+        self._position = log_marks.carried(place, self._position, files)
 
     def _find(self) -> Chunk | None:
         """Open the file that the position is in, else what was written after it."""
@@ -465,6 +426,7 @@ class LogTail:
             done=(),
             lowest=lowest,
             missed=0 if seen is not None and seen == lowest else at.missed,
+            before=0 if sight.listed else at.before,
         )
 
     def _put_back(self) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures: zfs-fuse, and a pool of it."""
+"""Fixtures: zfs-fuse, and a pool of it; a log, and its reader."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.log_reader import Reader, append
 from tests.kit.pools import Zpool, zfs_fuse_running
 
 
@@ -35,3 +36,22 @@ def mirror(zfs_fuse: Zpool, tmp_path: Path) -> Iterator[str]:
     yield name
     if zfs_fuse.succeeds("list", name):
         zfs_fuse.destroy(name)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """An empty log."""
+    path = tmp_path / "a.log"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def told(log: Path) -> Iterator[Reader]:
+    """What has read the lines `line 0` to `line 29`."""
+    told = Reader(log)
+    told.lines()
+    append(log, *(b"25 18:00:%02d: line %d" % (n, n) for n in range(30)))
+    assert len(told.lines()) == 30
+    yield told
+    told.down()

@@ -21,7 +21,7 @@ from collectors.log_survey import LATE
 from collectors.log_tail import ROTATION_GRACE, LogTail
 from tests.kit import needs_root
 from tests.kit.hand_clock import Clock
-from tests.kit.log_reader import Reader
+from tests.kit.log_reader import Reader, append, rotate
 
 
 def drain(tail: LogTail, clock: Clock) -> Iterator[bytes]:
@@ -30,13 +30,6 @@ def drain(tail: LogTail, clock: Clock) -> Iterator[bytes]:
         while (chunk := tail.read()) is not None:
             yield from chunk.lines
         clock.now += ROTATION_GRACE + 0.1
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    path = tmp_path / "a.log"
-    path.touch()
-    return path
 
 
 def test_what_stood_there_before_the_first_look_is_passed_over(log: Path) -> None:
@@ -123,11 +116,6 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
         tail = LogTail(tmp_path / name, None, Clock())
         with pytest.raises(OSError, match=name):
             tail.read()
-
-
-def append(path: Path, *lines: bytes) -> None:
-    with path.open("ab") as out:
-        out.writelines(line + b"\n" for line in lines)
 
 
 def begun(path: Path, clock: Clock) -> LogTail:
@@ -393,22 +381,6 @@ def test_a_kill_after_the_last_half_line_of_a_rotated_log_loses_nothing(log: Pat
                 break
     assert found == [b"half", b"two", b"three"]
     tail.close()
-
-
-@pytest.fixture
-def told(log: Path) -> Iterator[Reader]:
-    """What has read the lines `line 0` to `line 29`."""
-    told = Reader(log)
-    told.lines()
-    append(log, *(b"25 18:00:%02d: line %d" % (n, n) for n in range(30)))
-    assert len(told.lines()) == 30
-    yield told
-    told.down()
-
-
-def rotate(log: Path, to: str) -> None:
-    log.rename(log.parent / to)
-    log.touch()
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -12,6 +12,18 @@ from collectors.log_tail import ROTATION_GRACE, LogTail
 from tests.kit.hand_clock import Clock
 
 
+def append(path: Path, *lines: bytes) -> None:
+    """Write the lines, each with its end."""
+    with path.open("ab") as out:
+        out.writelines(line + b"\n" for line in lines)
+
+
+def rotate(log: Path, to: str) -> None:
+    """Rename it, and begin an empty one."""
+    log.rename(log.parent / to)
+    log.touch()
+
+
 class Reader:
     """position: the place behind what it told; lost: what it said was lost."""
 
