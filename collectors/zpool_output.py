@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 from typing import Any, Final
 
@@ -22,13 +23,13 @@ _PERCENTAGES: Final = ("frag", "capacity")
 _SIZE: Final = r"-|\d+(?:\.\d+)?[BKMGTPEZ]?"
 # How each cell looks; a row that looks different is no pool: none is ever made up.
 # Source: zpool_main.c, zpool-list(8), zpoolconcepts(7) for names, the recorded outputs.
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.: -]{0,255}")
+_NAME: Final = r"[A-Za-z][A-Za-z0-9_.: -]{0,255}"
 _CELLS: Final = {
-    **{name: re.compile(_SIZE) for name in ("size", "alloc", "free", "expandsz")},
-    **{name: re.compile(r"-|\d+%") for name in _PERCENTAGES},
-    "dedup": re.compile(r"-|\d+\.\d+x"),
-    "altroot": re.compile(r"-|/[^\x00-\x1f\x7f]*"),
-    "health": re.compile(r"[A-Z]+"),
+    **dict.fromkeys(("size", "alloc", "free", "expandsz"), _SIZE),
+    **dict.fromkeys(_PERCENTAGES, r"-|\d+%"),
+    "dedup": r"-|\d+\.\d+x",
+    "altroot": r"-|/[^\x00-\x1f\x7f]*",
+    "health": r"[A-Z]+",
 }
 _UNKNOWN: Final = re.compile(r"invalid property '(?P<name>[^']*)'")
 _POOL: Final = re.compile(r"^\s*pool: (?P<name>.*)$")
@@ -126,27 +127,33 @@ def unknown_column(stderr: str) -> str | None:
 
 def parse_list(text: str, lacks: frozenset[str]) -> Answer:
     """Pools by name from `zpool list -H`; a row that can't be read hides no other."""
-    columns = [column for column in COLUMNS if column not in lacks]
+    columns = tuple(column for column in COLUMNS if column not in lacks)
+    row = _row(columns)
     pools: dict[str, dict[str, str]] = {}
     broken: list[str] = []
     dashes = 0
     for line in text.split("\n"):
-        if not line:
-            continue
-        name, *values = line.split("\t")
-        if name == "-" and all(value == "-" for value in values):
-            # Source: OpenZFS 2.3.9, for a pool that went away while it was listed;
-            # openzfs/zfs#46, for pools that are there.
-            dashes += 1
-        elif _is_row(name, columns, values):
+        if (match := row.fullmatch(line)) is not None:
+            name, *values = match.groups()
             pool = dict.fromkeys(COLUMNS, "-") | dict(zip(columns, values, strict=True))
+            pools[name] = pool
             wrong = [column for column in _PERCENTAGES if _is_no_percentage(pool[column])]
             if wrong:
                 broken.append(name[:_BROKEN_LENGTH])
-            pools[name] = pool | dict.fromkeys(wrong, "-")
-        else:
-            broken.append(name[:_BROKEN_LENGTH])
+                pool |= dict.fromkeys(wrong, "-")
+        elif line and not line.strip("-\t"):
+            # Source: OpenZFS 2.3.9, for a pool that went away while it was listed;
+            # openzfs/zfs#46, for pools that are there.
+            dashes += 1
+        elif line:
+            broken.append(line.partition("\t")[0][:_BROKEN_LENGTH])
     return Answer(pools, tuple(broken), dashes)
+
+
+@cache
+def _row(columns: tuple[str, ...]) -> re.Pattern[str]:
+    cells = (_CELLS[column] for column in columns)
+    return re.compile("\t".join(f"({cell})" for cell in (_NAME, *cells)))
 
 
 def _is_no_percentage(value: str) -> bool:
@@ -155,18 +162,6 @@ def _is_no_percentage(value: str) -> bool:
         return False
     digits = value.removesuffix("%").lstrip("0")
     return digits.isdecimal() and (len(digits) > len(str(_WHOLE)) or int(digits) > _WHOLE)
-
-
-def _is_row(name: str, columns: Sequence[str], values: Sequence[str]) -> bool:
-    return (
-        len(values) == len(columns)
-        and _NAME.fullmatch(name) is not None
-        and all(map(_fits, columns, values))
-    )
-
-
-def _fits(column: str, value: str) -> bool:
-    return _CELLS[column].fullmatch(value) is not None
 
 
 def parse_status(text: str) -> dict[str, Detail]:
