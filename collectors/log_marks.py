@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from collectors.log_file import CHUNK, FINGERPRINT, LogFile
+from collectors.log_file import FINGERPRINT, LogFile
 
 # Bytes of the beginning, which has to fit, too; and by which a file that lost its end is told
 # from one with other content: a line of a log has its moment in it.
@@ -22,11 +22,6 @@ HEAD: Final = 256
 MARKS: Final = 32
 # Of a mark's fingerprint so many characters are kept: the file is known by its head, too.
 SHORT: Final = 16
-# In a log that lost its front the place is looked for so far; bytes. Life Preserver rotates its
-# log at 3 MB.
-SEARCHED: Final = 64 * 2**20
-# It is known there by so many lines at least, all different.
-LINES: Final = 2
 # Instead of an offset: all that is in the file.
 EVERYTHING: Final = -1
 # And: nothing, as it could not be read, which was told.
@@ -129,26 +124,6 @@ def recognise(file: LogFile, of: KnownFile) -> int | None:
     if hole and not file.read(before, of.offset - before).strip(b"\0"):
         return None
     return of.offset
-
-
-def is_extract(head: bytes, of: LogFile, end: int) -> bool:
-    """Do lines that begin so stand in what was read of the other file, up to `end`?
-
-    As of what was copied out of it. Raises: OSError.
-    """
-    lines = head.split(b"\n")[:-1]
-    if len(set(lines)) < LINES:
-        return False
-    wanted = b"\n".join(lines) + b"\n"
-    before, place = b"", 0
-    while place < min(end, SEARCHED):
-        data = of.read(place, min(CHUNK, end - place))
-        if not data:
-            return False
-        if wanted in before + data:
-            return True
-        before, place = data[-len(wanted) :], place + len(data)
-    return False
 
 
 def beginning(file: LogFile, at: Position) -> Position:
@@ -267,147 +242,19 @@ def carried(place: Position, at: Position, files: tuple[KnownFile, ...] | None) 
     )
 
 
-def place_known(file: LogFile, at: Position) -> Position | None:
-    """The place in one of the known files, behind what was read of it; None: it is none."""
-    for known in reversed(at.files or ()):
-        offset = recognise(file, known)
-        if offset is None:
-            continue
-        skipping = known.skipping
-        if offset == EVERYTHING:
-            offset = file.size
-            skipping = file.read(max(0, offset - 1), 1) != b"\n"
-        begun = beginning(file, at)
-        if known.marks:
-            begun = msgspec.structs.replace(begun, marks=known.marks)
-        return behind(begun, file, offset, skipping=skipping)
-    return None
-
-
 def resumed(
-    at: Position, file: LogFile, offset: int, *, shift: int = 0, skipping: bool = False
+    at: Position, file: LogFile, offset: int, *, edited: bool = False, skipping: bool = False
 ) -> Position:
     """The place in a file of which that much has been read under the position `at`.
 
-    shift: so much nearer to its beginning everything stands.
+    edited: what stands before it is not as it was.
     """
-    marks = tuple(mark for mark in at.marks if mark[0] < offset) if not shift else ()
+    marks = tuple(mark for mark in at.marks if mark[0] < offset) if not edited else ()
     info = file.info
     moved = msgspec.structs.replace(
-        at, marks=marks, inode=info.st_ino, device=info.st_dev, head=b"" if shift else at.head
+        at, marks=marks, inode=info.st_ino, device=info.st_dev, head=b"" if edited else at.head
     )
     return behind(moved, file, offset, skipping=skipping)
-
-
-def found(at: Position, file: LogFile) -> Position | None:
-    """The place of the position in a file that may have lost its end or its front."""
-    if not at.offset:
-        return None
-    if holds(file, at):
-        return resumed(at, file, at.offset, skipping=at.skipping)
-    if offset := _read_so_far(file, at):
-        return _beyond(at, file, offset)
-    if offset := _moved(file, at):
-        return resumed(at, file, offset, shift=at.offset - offset, skipping=at.skipping)
-    return None
-
-
-def left(at: Position, file: LogFile) -> Position | None:
-    """The place in a file of which so little is left that it may as well be another's.
-
-    It begins like the one of the position and is the same by its inode.
-    """
-    info, size = file.info, file.size
-    same = info.st_ino == at.inode and at.device in (0, info.st_dev)
-    if not (at.offset and same and 0 < size < at.offset and file.begins(at.head)):
-        return None
-    if b"\n" not in file.read(0, len(at.head)):
-        # Lines of one day begin the same.
-        return None
-    if (0, "") in at.marks:
-        return resumed(at, file, 0)
-    # Cut to what stood there before the first look.
-    start = max(0, size - CHUNK)
-    data = file.read(start, size - start)
-    # A line begins behind another, or behind a hole.
-    end = start + max(data.rfind(b"\n"), data.rfind(b"\0")) + 1
-    empty = msgspec.structs.replace(at, marks=((0, ""),))
-    return behind(empty, file, end, skipping=end == start > 0)
-
-
-def _read_so_far(file: LogFile, at: Position) -> int | None:
-    """How much of a file, whose end is missing or rewritten, is what was read before."""
-    last: int | None = None
-    least = _lines_end(file)
-    info = file.info
-    same = info.st_ino == at.inode and at.device in (0, info.st_dev)
-    # In this order what is compressed is unpacked once.
-    for offset, fingerprint in at.marks:
-        # One equal line may as well begin another file, and so may nothing.
-        if (
-            offset
-            and (same or offset >= least)
-            and file.begins(at.head[:offset])
-            and file.fingerprint(offset)[:SHORT] == fingerprint
-        ):
-            last = offset
-    return last
-
-
-def _lines_end(file: LogFile) -> int:
-    """Where the first lines of a file end by which it is known; beyond that, less is enough."""
-    lines, end = set[bytes](), 0
-    for line in file.read(0, FINGERPRINT).splitlines(keepends=True):
-        lines.add(line)
-        end += len(line)
-        if len(lines) == LINES and line.endswith(b"\n"):
-            return end
-    return FINGERPRINT
-
-
-def _beyond(at: Position, file: LogFile, offset: int) -> Position:
-    """The place in a file that was read up to there at least.
-
-    If lines were removed behind that, those that were read last may still stand there.
-    """
-    lines = at.tail.split(b"\n")[-LINES - 1 :]
-    if not at.skipping and not lines[-1] and len(set(lines)) > LINES:
-        least = b"\n".join(lines)
-        data = b"\n" + file.read(offset, min(at.offset - offset, SEARCHED))
-        if (index := data.find(b"\n" + least)) >= 0:
-            end = offset + index + len(least)
-            return resumed(at, file, end, shift=at.offset - end)
-    return resumed(at, file, offset)
-
-
-def _moved(file: LogFile, at: Position) -> int | None:
-    """The place in a file that lost its front: behind the lines that were read last."""
-    lines = at.tail.split(b"\n")
-    if at.skipping or lines[-1] or len(at.tail) < min(at.offset, FINGERPRINT):
-        return None
-    # One equal line may as well begin another file.
-    if len(lines) < LINES + 1 or len(set(lines[-LINES - 1 : -1])) < LINES:
-        return None
-    least = b"\n".join(lines[-LINES - 1 :])
-    before, place = b"", 0
-    while place < min(file.size, SEARCHED):
-        data = file.read(place, CHUNK)
-        if not data:
-            return None
-        text = before + data
-        end = place + len(data)
-        at_text = end - len(text)
-        index = text.find(least)
-        while index >= 0:
-            offset = at_text + index + len(least)
-            start = max(0, index + len(least) - len(at.tail))
-            seen = text[start : index + len(least)]
-            begins = at_text + start == 0
-            if at.tail.endswith(seen) and (len(seen) == len(at.tail) or begins):
-                return offset
-            index = text.find(least, index + 1)
-        before, place = text[-len(at.tail) - len(least) :], end
-    return None
 
 
 def _thinned(marks: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from collectors import log_chunks, log_generations, log_marks
+from collectors import log_chunks, log_generations, log_marks, log_search
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_generations import Generation
@@ -67,7 +67,8 @@ class Sight:
 
     where: the file of the position; None: it is not among them; alone: nor has it the log's
     name. others: all rotated ones; read: the numbers of those that were read. files: what is
-    known now. listed: the folder may be listed.
+    known now. listed: the folder may be listed. empty: there is an empty one, newer than the
+    position, as it seems.
     """
 
     news: list[Item] = field(default_factory=list[Item])
@@ -77,6 +78,7 @@ class Sight:
     read: set[int] = field(default_factory=set[int])
     files: list[KnownFile] = field(default_factory=list[KnownFile])
     listed: bool = True
+    empty: bool = False
 
 
 class Survey:
@@ -249,6 +251,7 @@ class Survey:
         stamp, files = generation.stamp, sight.files
         number = generation.number
         if not generation.info.st_size:
+            sight.empty |= generation.info.st_mtime_ns > at.modified
             return
         if self._copies.get(stamp, stamp) in {file.stamp for file in sight.others} - {stamp}:
             return
@@ -315,7 +318,7 @@ class Survey:
                     # What is being read is gone, and this has taken its place.
                     place = log_marks.resumed(at, file, so_far, skipping=at.skipping)
                     item = Item(file, place, same=True)
-            elif current is not None and log_marks.is_extract(
+            elif current is not None and log_search.is_extract(
                 file.read(0, log_marks.HEAD), current, at.offset
             ):
                 # Copied out of what is being read.

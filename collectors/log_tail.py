@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from collectors import log_chunks, log_generations, log_marks
+from collectors import log_chunks, log_generations, log_marks, log_search
 from collectors.log_chunks import Chunk
 from collectors.log_file import LogFile
 from collectors.log_folder import FileRefused, LogFolder
@@ -213,13 +213,14 @@ class LogTail:
         else:
             # Of several files that came after one that is not to be seen, the first may be
             # gone as it is.
-            where = sight.where
-            lacks = (news and where is None) or log_generations.lacks_one(
+            where, deleted = sight.where, file.info.st_nlink == 0
+            after = news or (deleted and sight.empty)
+            lacks = (after and where is None) or log_generations.lacks_one(
                 sight.others,
                 where.number if where is not None else None,
                 self._position.lowest,
                 seen=where is not None,
-                deleted=file.info.st_nlink == 0,
+                deleted=deleted,
             )
         settled = self._settled()
         # Nobody is writing to the older ones.
@@ -256,10 +257,13 @@ class LogTail:
 
     def _place_in(self, file: LogFile, folder: LogFolder, name: str) -> Item:
         at = self._position
-        if (place := log_marks.place_known(file, at)) is not None:
+        if (place := log_search.place_known(file, at)) is not None:
             return Item(file, place, log=True)
         # Replaced by a copy of itself, perhaps without its front or its end.
-        moved = log_marks.found(at, file) or log_marks.left(at, file)
+        moved = log_search.found(at, file) or log_search.left(at, file)
+        if moved is None and self._file is not None and self._file.info.st_nlink == 0:
+            # An older state of the one that it has replaced.
+            moved = log_search.begun_as(at, file, self._file)
         if moved is not None:
             return Item(file, moved, same=True, log=True)
         folder.refuse_linked(name, file, known=at.inode)
@@ -308,11 +312,11 @@ class LogTail:
         if item.log:
             # More may be known of it by now.
             at = msgspec.structs.replace(self._position, files=files)
-            by_now = log_marks.place_known(item.file, at)
+            by_now = log_search.place_known(item.file, at)
             if by_now is not None and by_now.offset > place.offset:
                 place = by_now
         if not place.offset:
-            place = log_marks.found(self._position, item.file) or place
+            place = log_search.found(self._position, item.file) or place
         self._take(item.file)
         self._late = item.late
         files = tuple(other for other in files if not log_marks.is_same(other, item.file))
@@ -373,13 +377,13 @@ class LogTail:
     def _changed(self, file: LogFile) -> Chunk | None:
         """The file was cut, or rewritten: what was not read of it may be in a copy."""
         at = self._position
-        if (place := log_marks.found(at, file)) is not None:
+        if (place := log_search.found(at, file)) is not None:
             return self._put(place)
         folder, name = self._leads()
         copy = self._survey.find(at, folder, name)
         if copy is not None:
             return self._go_to(copy)
-        if (place := log_marks.left(at, file)) is not None:
+        if (place := log_search.left(at, file)) is not None:
             return self._put(place)
         if not self._settled():
             return None

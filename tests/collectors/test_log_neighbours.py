@@ -260,6 +260,20 @@ def test_lines_that_an_editor_removed_make_no_other_line_news(
     assert told.lost == []
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_an_edited_line_makes_no_other_line_news(
+    told: Reader, log: Path, in_place: bool
+) -> None:
+    append(log, b"unread")
+    lines = log.read_bytes().replace(b"line 3", b"LINE 3")
+    if in_place:
+        log.write_bytes(lines)
+    else:
+        edited(log, [lines])
+    assert told.lines() == [b"unread"]
+    assert told.lost == []
+
+
 @pytest.mark.parametrize("keep", [2, 5, 29])
 @pytest.mark.parametrize("of", [7, 30])
 def test_a_log_that_lost_its_last_lines_to_an_editor_is_known(
