@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from collectors.zpool_output import COLUMNS, Detail
+from collectors.zpool_output import COLUMNS, STATES, Detail
 
 # The two answers, each with a trouble of its own: pools, and what there is to say of each.
 LIST: Final = "zpool"
@@ -54,22 +54,25 @@ def combine(
 ) -> dict[str, dict[str, Any]]:
     """A reading: each pool's columns, priority (0..10), and what its status says beyond.
 
-    details: None: the status gave no answer, and what is known of it stays, as the devices do
-    whose rows could not be read. Of a pool that an answer leaves out nothing stays: another may
-    have its name by now.
+    details: None: the status gave no answer, and what is known of it stays, as it does of a
+    pool that the answer leaves out, and of devices whose rows could not be read. Of a pool that
+    the list calls ONLINE the status may know better.
     """
     reading: dict[str, dict[str, Any]] = {}
     for name, columns in listed.items():
         before = known.get(name) if known else None
         detail = details.get(name) if details else None
         beyond: dict[str, Any] = {}
+        told = dict(columns)
         if detail is not None:
             beyond = _beyond(detail, before or {})
-        elif details is None and before is not None:
+            if columns["health"] == "ONLINE" and detail.state in STATES:
+                told["health"] = detail.state
+        elif before is not None:
             beyond = {key: before[key] for key in DETAILS if key in before}
         weight = TROUBLE if "data_errors" in beyond else 0
-        own = max(priority(columns, warning), weight)
-        reading[name] = {**columns, "priority": own, **beyond}
+        own = max(priority(told, warning), weight)
+        reading[name] = {**told, "priority": own, **beyond}
     return reading
 
 
@@ -96,6 +99,8 @@ def _beyond(detail: Detail, before: Mapping[str, Any]) -> dict[str, Any]:
         found["scan"] = dict(detail.scan)
     if detail.data_errors is not None:
         found["data_errors"] = detail.data_errors
+    elif detail.cut and "data_errors" in before:
+        found["data_errors"] = before["data_errors"]
     return found
 
 

@@ -282,7 +282,8 @@ def _args(
         # What zpool's are about they say themselves.
         named = (pools.LIST, pools.STATUS)
         texts = (text if who in named else f"{who}: {text}" for who, text in troubles.items())
-        args["error"] = "; ".join(texts)
+        # Of a zpool that can't be run both say the same.
+        args["error"] = "; ".join(dict.fromkeys(texts))
     encoded = _encode(args)
     if len(encoded) > ARGS_LIMIT:
         encoded = _fit(args, zpools)

@@ -15,8 +15,11 @@ from typing import Final
 KINDS_LIMIT: Final = 16
 # Characters of a kind; what differs only behind them is the same.
 KIND_LENGTH: Final = 400
-# A word that begins with a digit, unless it is part of a name or a path: `pool-1`, `log.3`.
-_NUMBER: Final = re.compile(r"(?<![^\s(\[{<'\"=])[+-]?\d[^\s()\[\]{}<>'\"=;]*")
+# A word that begins with a digit, unless it is part of a name or a path: `pool-1`, `log.3`; and
+# an address, with or without its `0x`.
+_NUMBER: Final = re.compile(
+    r"(?<![^\s(\[{<'\"=:#])(?:[+-]?\d[^\s()\[\]{}<>'\"=;]*|(?=[a-f]*\d)[0-9a-f]{6,}\b)"
+)
 # Source: asctime(3), which `zpool` and date(1) use.
 _CALENDAR: Final = re.compile(
     r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,9 @@ from collectors.hints import Hints
 from collectors.status import Status
 from collectors.system_state import SystemState
 from collectors.zpool_query import Absent, Hung, Output, Outstanding, ZpoolQuery
+from sysadmd.apart import apart
 from sysadmd.settings import CollectorSettings, ZpoolSettings
+from sysadmd.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,9 @@ class PoolCollector:
         self._program: zpool_query.Identity | None = None
         # The last list had rows of dashes.
         self._dashes = False
+        # Pools of which the status has spoken, and of which it did not the last time.
+        self._spoken_of: set[str] = set()
+        self._left_out: set[str] = set()
 
     async def begin(self) -> None:
         """The very first reading, unless there is one: what is well is no news yet."""
@@ -210,13 +215,18 @@ class PoolCollector:
             if column is None or column in self._lacks:
                 raise _failure(settings.command, "list", output)
             self._lacks |= {column}
-        answer = zpool_output.parse_list(output.stdout, self._lacks)
+        if not output.stdout.strip() and not zpool_output.tells_of_none(output.stderr):
+            # It says why it shows none.
+            raise _failure(settings.command, "list", output)
+        lacks = self._lacks
+        # However much it is, nobody waits for it.
+        answer = await apart(lambda: zpool_output.parse_list(output.stdout, lacks), "zpool")
         troubles: list[str] = []
         if answer.dashes and (self._dashes or not answer.pools):
             # One beside others may be a pool that went away in that very moment.
             troubles.append(f"gives nothing but dashes for pools: {answer.dashes}")
         if answer.broken:
-            troubles.append(f"gave lines that can't be read: {', '.join(answer.broken)}")
+            troubles.append(f"gave lines that can't be read: {_named(answer.broken)}")
         self._dashes = bool(answer.dashes)
         text = f"{settings.command} list {' and '.join(troubles)}"[:TEXT_LENGTH]
         found = {name: dict(pool) for name, pool in answer.pools.items()}
@@ -236,10 +246,16 @@ class PoolCollector:
             return None, str(error), ""
         if details is None:
             return None, f"{command} status gave what can't be read", ""
-        unread = sorted(n for n, detail in details.items() if detail.unread and n in names)
+        # Exported between the two commands, a pool is in neither the next time.
+        self._spoken_of = names & (self._spoken_of | details.keys())
+        left_out = self._spoken_of - details.keys()
+        unread = {name for name, detail in details.items() if detail.unread and name in names}
+        unread |= left_out & self._left_out
+        self._left_out = left_out
         if not unread:
             return details, None, ""
-        text = f"{command} status gave devices that can't be read, of {', '.join(unread)}"
+        of = ", ".join(sorted(unread))
+        text = f"{command} status gave devices that can't be read, of {of}"
         return details, text[:TEXT_LENGTH], ""
 
     async def _details(self, settings: ZpoolSettings) -> dict[str, zpool_output.Detail] | None:
@@ -255,10 +271,17 @@ class PoolCollector:
             return await self._details(settings)
         if output.status:
             raise _failure(settings.command, "status", output)
-        details = zpool_output.parse_status(output.stdout)
+        details = await apart(lambda: zpool_output.parse_status(output.stdout), "zpool")
         return details if details or zpool_output.tells_of_none(output.stdout) else None
 
 
+def _named(rows: Sequence[str]) -> str:
+    """Rows that can't be read, by the pools' names where they begin with one."""
+    names = [row for row in rows if zpool_output.is_name(row)]
+    others = len(rows) - len(names)
+    return ", ".join([*names, *([f"{others} of no pool's name"] if others else [])])
+
+
 def _failure(command: str, action: str, output: Output) -> Failed:
-    text = " ".join(output.stderr.split()) or f"exit status {output.status}"
+    text = printable(" ".join(output.stderr.split())) or f"exit status {output.status}"
     return Failed(f"{command} {action}: {text[:TEXT_LENGTH]}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import takewhile
 from typing import Any, Final
@@ -20,14 +20,15 @@ COLUMNS: Final = (
     *("size", "alloc", "free", "frag", "expandsz", "dedup", "altroot", "capacity", "health"),
 )
 _PERCENTAGES: Final = ("frag", "capacity")
-_SIZE: Final = r"-|\d+(?:\.\d+)?[BKMGTPEZ]?"
+# A wrapper's locale may give numbers a comma.
+_SIZE: Final = r"-|[0-9]+(?:[.,][0-9]+)?[BKMGTPEZ]?"
 # How each cell looks; a row that looks different is no pool: none is ever made up.
 # Source: zpool_main.c, zpool-list(8), zpoolconcepts(7) for names, the recorded outputs.
 _NAME: Final = r"[A-Za-z][A-Za-z0-9_.: -]{0,255}"
 _CELLS: Final = {
     **dict.fromkeys(("size", "alloc", "free", "expandsz"), _SIZE),
-    **dict.fromkeys(_PERCENTAGES, r"-|\d+%"),
-    "dedup": r"-|\d+\.\d+x",
+    **dict.fromkeys(_PERCENTAGES, r"-|[0-9]+%"),
+    "dedup": r"-|[0-9]+[.,][0-9]+x",
     "altroot": r"-|/[^\x00-\x1f\x7f]*",
     "health": r"[A-Z]+",
 }
@@ -35,9 +36,11 @@ _UNKNOWN: Final = re.compile(r"invalid property '(?P<name>[^']*)'")
 _POOL: Final = re.compile(r"^\s*pool: (?P<name>.*)$")
 # The columns of the device table that are read; others may stand between or behind these.
 _COUNTS: Final = ("READ", "WRITE", "CKSUM")
+# Where they are where nothing stands between them and STATE.
+_NEXT: Final = (1, 2, 3)
 # Over the devices of a class: `logs`, `spares`; it has no state.
 _LABEL: Final = re.compile(r"\t(?P<label>[a-z][a-z _-]*)")
-_COUNT: Final = re.compile(r"\d+(?:\.\d+)?[KMGTPE]?")
+_COUNT: Final = re.compile(r"[0-9]+(?:[.,][0-9]+)?[KMGTPE]?")
 STATES: Final = frozenset(
     (
         *("ONLINE", "DEGRADED", "FAULTED", "OFFLINE", "UNAVAIL", "REMOVED", "SUSPENDED"),
@@ -53,14 +56,19 @@ _SCAN: Final = re.compile(r"^ *(?:scan|scrub): (?P<text>.*)$")
 _SECTION: Final = re.compile(r"^ *[a-z]+:(?: |$)")
 # A device whose name is longer than its column: two blanks follow it.
 _OVERLONG: Final = re.compile(r"^\t(?P<name> *\S.*?)(?<! )  +(?P<rest>[A-Z]+(?: .*)?)$")
-# A wrapper's locale may give it a comma. Behind a digit, a point or a sign no number begins.
+# Behind a digit, a letter, a point or a sign no number begins.
 _PERCENT: Final = re.compile(
-    r"(?<![\d.,+-])(?P<percent>\d{1,3}(?:\.\d{1,9}|,\d{1,2})?) ?% done"
+    r"(?<![\w.,+-])(?P<percent>\d{1,3}(?:\.\d{1,9}|,\d{1,2})?) ?% done", re.ASCII
 )
 _WHOLE: Final = 100
-_ENDED: Final = re.compile(r" with (?P<errors>\d{1,18}) errors on (?P<time>.+)$")
+_ENDED: Final = re.compile(r" with (?P<errors>[0-9][0-9,.']{0,20}) errors on (?P<time>.+)$")
+# What ends the table; in it a library may complain.
+_BEHIND: Final = re.compile(r"^ *(?:errors|dedup): ")
+_STATE_LINE: Final = re.compile(r"^ *state: *(?P<state>\S+)\s*$")
+# Source: zpool_main.c: pools that can't be opened have no line of errors.
+_WITHOUT_ERRORS: Final = frozenset(("UNAVAIL", "FAULTED"))
 _ERRORS: Final = re.compile(r"^ *errors: *(?P<text>\S.*)$")
-_ERROR_COUNT: Final = re.compile(r"(?P<count>\d{1,18}) data errors?\b")
+_ERROR_COUNT: Final = re.compile(r"(?P<count>[0-9]{1,18}) data errors?\b")
 _NO_ERRORS: Final = "No known data errors"
 # Source: the recorded outputs; the second is the answer to -x, which wrappers may add.
 _NOTHING: Final = frozenset(("", "no pools available", "all pools are healthy"))
@@ -88,7 +96,8 @@ class Detail:
 
     vdevs: those that are not healthy or have errors; scan: the last scrub or resilver;
     data_errors: how many, or what is said of them instead, None: none are known; unread: a row
-    of the device table, or all of it, could not be read; well: names of the devices that are.
+    of the device table, or all of it, could not be read, or its end is missing; well: names of
+    the devices that are; state: of the pool; cut: nothing was said of data errors.
     """
 
     vdevs: Sequence[Mapping[str, str]] = field(default_factory=tuple[Mapping[str, str], ...])
@@ -96,6 +105,8 @@ class Detail:
     data_errors: int | str | None = None
     unread: bool = False
     well: frozenset[str] = frozenset()
+    state: str | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,10 @@ def parse_list(text: str, lacks: frozenset[str]) -> Answer:
     pools: dict[str, dict[str, str]] = {}
     broken: list[str] = []
     dashes = 0
-    for line in text.split("\n"):
+    *lines, rest = _text(text).split("\n")
+    # A line without its end may have lost more.
+    broken += [rest.partition("\t")[0][:_BROKEN_LENGTH]] if rest else []
+    for line in lines:
         if (match := row.fullmatch(line)) is not None:
             name, *values = match.groups()
             pool = dict.fromkeys(COLUMNS, "-") | dict(zip(columns, values, strict=True))
@@ -146,8 +160,32 @@ def parse_list(text: str, lacks: frozenset[str]) -> Answer:
             # openzfs/zfs#46, for pools that are there.
             dashes += 1
         elif line:
-            broken.append(line.partition("\t")[0][:_BROKEN_LENGTH])
+            name, *values = line.split("\t")
+            broken.append(name[:_BROKEN_LENGTH])
+            # What can't be read hides no health.
+            if len(values) == len(columns) and _are_readable(name, values[-1]):
+                fitting = (
+                    value if re.fullmatch(_CELLS[column], value) else "-"
+                    for column, value in zip(columns, values, strict=True)
+                )
+                pools[name] = dict.fromkeys(COLUMNS, "-") | dict(
+                    zip(columns, fitting, strict=True)
+                )
     return Answer(pools, tuple(broken), dashes)
+
+
+def _text(text: str) -> str:
+    """As `zpool` writes it, whatever a wrapper has made of it."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def is_name(text: str) -> bool:
+    """May a pool be called so?"""
+    return re.fullmatch(_NAME, text) is not None
+
+
+def _are_readable(name: str, health: str) -> bool:
+    return is_name(name) and health in STATES
 
 
 @cache
@@ -169,6 +207,7 @@ def parse_status(text: str) -> dict[str, Detail]:
     found: dict[str, Detail] = {}
     name: str | None = None
     lines: list[str] = []
+    text = _text(text)
     for line in [*text.split("\n"), "  pool: "]:
         start = _POOL.match(line)
         # A vdev's line begins with a tab: none of them is taken for a pool's.
@@ -178,6 +217,10 @@ def parse_status(text: str) -> dict[str, Detail]:
             name, lines = start["name"], []
         else:
             lines.append(line)
+    if found and not text.endswith("\n"):
+        # A line without its end may have lost more.
+        last = next(reversed(found))
+        found[last] = replace(found[last], unread=True, cut=True)
     return found
 
 
@@ -191,7 +234,8 @@ def _detail(pool: str, lines: Sequence[str]) -> Detail:
     errors: list[str] = []
     table: list[str] = []
     head: _Head | None = None
-    ended = False
+    state: str | None = None
+    ended = foreign = False
     for number, line in enumerate(lines):
         if not line.strip():
             continue
@@ -201,8 +245,13 @@ def _detail(pool: str, lines: Sequence[str]) -> Detail:
             elif not ended:
                 table.append(line)
             continue
-        ended = head is not None
-        if (match := _ERRORS.match(line)) is not None:
+        if _BEHIND.match(line):
+            ended = head is not None
+        elif head is not None and not ended:
+            foreign = True
+        if head is None and (match := _STATE_LINE.match(line)) is not None:
+            state = match["state"]
+        elif (match := _ERRORS.match(line)) is not None:
             errors.append(match["text"].strip())
         elif head is None and (match := _SCAN.match(line)) is not None:
             behind = map(lines.__getitem__, range(number + 1, len(lines)))
@@ -212,10 +261,12 @@ def _detail(pool: str, lines: Sequence[str]) -> Detail:
     under_way = [scan for scan in scans if scan["state"] == "running"]
     told = under_way or scans
     scan = told[-1] if told else None
+    cut = not errors and state not in _WITHOUT_ERRORS
     if head is None:
-        return Detail(scan=scan, data_errors=_data_errors(errors), unread=True)
+        return Detail((), scan, _data_errors(errors), unread=True, state=state, cut=cut)
     vdevs, well, unread = _devices(pool, table, head)
-    return Detail(vdevs, scan, _data_errors(errors), unread, well)
+    unread = unread or foreign or cut
+    return Detail(vdevs, scan, _data_errors(errors), unread, well, state, cut)
 
 
 def _head(line: str) -> _Head | None:
@@ -284,6 +335,9 @@ def _vdev(
     state = words[0]
     counts = tuple(words[place] for place in head.counts if place < len(words))
     counted = len(counts) == len(_COUNTS) and all(map(_COUNT.fullmatch, counts))
+    if head.counts != _NEXT and len(words) < head.width:
+        # Whose cell is empty nobody can tell.
+        counted = False
     # With counts it is a device's line, whatever a later zpool calls the state.
     if state not in STATES and not (counted and _STATE.fullmatch(state)):
         return None, False
@@ -317,13 +371,15 @@ def _scan(text: str, following: Sequence[str]) -> dict[str, Any] | None:
         return None
     if "canceled" in text or "stopped" in text:
         return {"function": function, "state": "canceled"}
-    ended = _ENDED.search(text)
+    # Where a terminal is narrow it goes on in the next line.
+    wrapped = " ".join((text, *map(str.strip, following[:1])))
+    ended = _ENDED.search(text) or _ENDED.search(wrapped)
     if ended is not None:
         return {
             "function": function,
             "state": "finished",
             "ended": ended["time"],
-            "errors": int(ended["errors"]),
+            "errors": int(re.sub(r"[^0-9]", "", ended["errors"])),
         }
     state = next((s for word, s in _UNDER_WAY.items() if word in text), "unknown")
     scan: dict[str, Any] = {"function": function, "state": state}

@@ -40,6 +40,10 @@ OUTPUT_LIMIT: Final = 8 * 1024 * 1024
 CHUNK: Final = 64 * 1024
 # Beside the query's own limit: for KILL to work and for the thread to tell; s.
 GRACE: Final = 2.0
+# How a program begins, if not with the name of its interpreter: elf(5); and so much of that
+# is read. Source: execve(2).
+_ELF: Final = b"\x7fELF"
+_HEAD: Final = 256
 # A wrapper may ask for colours. Source: ECMA-48, SGR.
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 # So that messages can be recognised, and tools of ports are found.
@@ -187,6 +191,7 @@ def start(
     options: of `sh`, beside ours; with `_out` and `_err`: what it prints needs an owner who
     bounds it. Raises: OSError.
     """
+    _refuse_what_is_no_program(str(program))
     call = cast("Callable[..., sh.RunningCommand]", program)
     try:
         with Path(os.devnull).open("rb") as nothing:
@@ -205,8 +210,26 @@ def start(
                 _preexec_fn=signing(lock),
                 **options,
             )
+    except sh.ForkException as error:
+        raise OSError(f"{program} can't be run: it does not start") from error
     except RuntimeError as error:
         raise _abandoned(lock) from error
+
+
+def _refuse_what_is_no_program(path: str) -> None:
+    """Raises: OSError. Where exec(2) fails `sh` keeps descriptors and a zombie for ever."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.readline(_HEAD)
+    except PermissionError:
+        # It may be run all the same.
+        return
+    if head.startswith(b"#!"):
+        interpreter = os.fsdecode(head[2:].split()[0]) if head[2:].split() else ""
+        if not os.access(interpreter, os.X_OK):
+            raise OSError(f"{path} can't be run: there is no {interpreter}")
+    elif not head.startswith(_ELF):
+        raise OSError(f"{path} can't be run: it is no program")
 
 
 def _abandoned(lock: int) -> OSError:

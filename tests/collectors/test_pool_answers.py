@@ -148,6 +148,65 @@ def test_a_failure_is_told_once_however_it_is_worded(zpool: Said, tmp_path: Path
         assert daemon.log.read_text().count("pools can't be read") == 2
 
 
+@pytest.mark.parametrize(
+    "said", ["", "no pools available\n", "other", status("b"), status("a")[:120]]
+)
+def test_a_status_that_does_not_speak_of_a_pool_is_trouble_and_keeps_what_is_known(
+    zpool: Said, tmp_path: Path, said: str
+) -> None:
+    zpool.put("list", row("a"))
+    zpool.put("status", status("a", FAULTED, "2 data errors, use '-v' for a list"))
+    with watched(zpool, tmp_path / "state") as (_, client):
+        sick = anything(client)["zpools"]["a"]
+        zpool.put("status", said)
+        blind = anything(client)
+        assert "zpool status gave" in blind["error"]
+        assert blind["zpools"]["a"]["vdevs"] == sick["vdevs"]
+        assert blind["zpools"]["a"]["data_errors"] == 2
+        zpool.put("status", status("a"))
+        well = anything(client)
+        assert "error" not in well
+        assert "vdevs" not in well["zpools"]["a"]
+
+
+def test_a_list_of_nothing_that_complains_is_no_empty_one(zpool: Said, tmp_path: Path) -> None:
+    zpool.put("list", row("a"))
+    zpool.put("status", status("a", FAULTED))
+    with watched(zpool, tmp_path / "state") as (_, client):
+        anything(client)
+        zpool.put("list", "")
+        zpool.put("list.sh", "echo 'cannot open: pool I/O is suspended' >&2")
+        silent = anything(client)
+        assert "pool I/O is suspended" in silent["error"]
+        assert set(silent["zpools"]) == {"a"}
+        assert "vanished" not in silent
+        zpool.put("list.sh", None)
+        assert anything(client)["vanished"] == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", "\x7fELF", "\0garbage", "#!/nowhere/sh\n"])
+def test_a_zpool_that_can_not_be_run_is_trouble(zpool: Said, tmp_path: Path, text: str) -> None:
+    zpool.put("list", row("a"))
+    zpool.put("status", status("a", FAULTED))
+    with watched(zpool, tmp_path / "state") as (daemon, client):
+        anything(client)
+        zpool.put("zpool", text)
+        next_state(client, lambda args: "zpool can't be run: " in args.get("error", ""))
+        zpool.put("zpool", SCRIPT.format(directory=zpool.directory))
+        assert "error" not in anything(client)
+        assert "Traceback" not in daemon.log.read_text()
+
+
+def test_lines_of_noise_are_one_trouble(zpool: Said, tmp_path: Path) -> None:
+    zpool.put("list", row("a"))
+    zpool.put("list.sh", "head -c 300 /dev/urandom | tr -d '[:alpha:]'; echo")
+    zpool.put("status", status("a"))
+    with watched(zpool, tmp_path / "state") as (daemon, client):
+        zpool.looks(5)
+        assert "can't be read" in anything(client)["error"]
+        assert daemon.log.read_text().count("pools can't be read") == 1
+
+
 def test_rows_of_dashes_are_pools_that_do_not_answer(zpool: Said, tmp_path: Path) -> None:
     zpool.put("list", row("a") + row("b"))
     zpool.put("status", status("a"))
@@ -214,8 +273,8 @@ def test_damaged_files_are_told_until_they_are_none(zpool: Said, tmp_path: Path)
         text = "Permanent errors have been detected in the following files:"
         zpool.put("status", status("a", errors=text))
         assert anything(client)["zpools"]["a"]["data_errors"] == text
-        # Another pool of that name, of which status has nothing to say yet.
-        zpool.put("status", status("b"))
+        # Another pool of that name.
+        zpool.put("status", status("a"))
         other = anything(client)["zpools"]["a"]
         assert "data_errors" not in other
         assert other["priority"] == "0/Information"

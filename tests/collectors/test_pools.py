@@ -161,9 +161,27 @@ def test_without_an_answer_of_status_what_it_said_stays() -> None:
     assert combine({"b": WELL}, None, 90, {"tank": SICK_POOL})["b"] == {**WELL, "priority": 0}
 
 
-def test_of_a_pool_that_status_leaves_out_nothing_stays() -> None:
+def test_of_a_pool_that_status_leaves_out_what_is_known_stays() -> None:
     found = combine({"tank": WELL}, {"other": Detail()}, 90, {"tank": SICK_POOL})
-    assert found == {"tank": {**WELL, "priority": 0}}
+    assert found["tank"]["vdevs"] == SICK_POOL["vdevs"]
+
+
+@pytest.mark.parametrize(
+    ("state", "health", "weight"),
+    [("SUSPENDED", "SUSPENDED", 9), ("ONLINE", "ONLINE", 0), (None, "ONLINE", 0)],
+)
+def test_the_status_may_know_worse_than_the_list(
+    state: str | None, health: str, weight: int
+) -> None:
+    found = combine({"tank": WELL}, {"tank": Detail(state=state)}, 90)["tank"]
+    assert (found["health"], found["priority"]) == (health, weight)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_where_the_end_is_missing_data_errors_stay_as_they_were_known(cut: bool) -> None:
+    known = combine({"tank": WELL}, {"tank": Detail(data_errors=2)}, 90)
+    found = combine({"tank": WELL}, {"tank": Detail(cut=cut)}, 90, known)["tank"]
+    assert found.get("data_errors") == (2 if cut else None)
 
 
 def test_devices_that_cannot_be_read_stay_as_they_were_known() -> None:

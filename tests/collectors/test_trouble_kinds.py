@@ -16,6 +16,8 @@ from collectors.trouble_kinds import KIND_LENGTH, KINDS_LIMIT, kind_of, remember
         ("cannot get event (0x7ffe12)", "cannot get event (0xc0ffee)"),
         ("[4711] stuck for 12.5s, pid=17", "[12] stuck for 3s, pid=4"),
         ("busy since Mon Nov 24 18:52:01 UTC 2026", "busy since Tue Dec 1 08:00:59 UTC 2027"),
+        ("failed (pid:17) err:5 #3", "failed (pid:4711) err:1234 #12"),
+        ("ptr=f00d12ab", "ptr=ab12cd34ef"),
         ("at 2026-11-24T18:00:02.123Z", "at 2027-01-01T00:00:00.000Z"),
     ],
 )

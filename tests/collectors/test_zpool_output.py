@@ -1,5 +1,6 @@
 """What zpool prints, as values: any text gives a value, and no pool is ever made up."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -256,6 +257,7 @@ ROWS = (
     "\t  sdc            UNAVAIL   cannot open\n"
 )
 TOP = "  pool: tank\n state: DEGRADED\nconfig:\n\n"
+END = "\nerrors: No known data errors\n"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ TOP = "  pool: tank\n state: DEGRADED\nconfig:\n\n"
     ],
 )
 def test_more_columns_take_nothing_away(head: str, more: str) -> None:
-    text = f"{TOP}\tNAME             STATE     {head}\n{ROWS.format(x=more)}"
+    text = f"{TOP}\tNAME             STATE     {head}\n{ROWS.format(x=more)}{END}"
     detail = parse_status(text)["tank"]
     assert not detail.unread
     found = {vdev["name"]: vdev for vdev in detail.vdevs}
@@ -297,7 +299,7 @@ HEAD = "\tNAME             STATE     READ WRITE CKSUM\n"
         HEAD.replace("CKSUM", "SUMS") + ROWS.format(x=""),
         HEAD.replace("STATE", "HEALTH") + ROWS.format(x=""),
         (HEAD + ROWS.format(x="")).replace("\t", "        "),
-        HEAD + "\t  sda            ONLINE    1,2K     0     0\n",
+        HEAD + "\t  sda            ONLINE    1;2K     0     0\n",
         HEAD + "\t  sda            ONLINE       -     -     -\n",
         HEAD + "\t  sda            ONLINE\n",
         HEAD + "\t  sda\n",
@@ -310,6 +312,81 @@ def test_devices_that_cannot_be_read_are_not_taken_for_well(table: str) -> None:
     detail = parse_status(TOP + table + "\nerrors: No known data errors\n")["tank"]
     assert detail.unread
     assert "sda" not in detail.well
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        # Cut behind a row, within one, or before the line of errors.
+        "",
+        "\t  sda            FAUL",
+        "\t  sda            FAULTED      7     0     0\n",
+        # Without its end the last line may have lost more.
+        "\nerrors: 12",
+    ],
+)
+def test_a_status_without_its_end_is_not_taken_for_all(end: str) -> None:
+    text = TOP + HEAD + "\ttank           DEGRADED     0     0     0\n" + end
+    detail = parse_status(text)["tank"]
+    assert detail.unread
+    assert detail.cut
+
+
+def test_a_pool_that_can_not_be_opened_has_no_line_of_errors() -> None:
+    rows = "\ttank           UNAVAIL      0     0     0  insufficient replicas\n"
+    detail = parse_status(TOP.replace("DEGRADED", "UNAVAIL") + HEAD + rows)["tank"]
+    assert (detail.unread, detail.cut, detail.state) == (False, False, "UNAVAIL")
+
+
+@pytest.mark.parametrize("line", ["libzfs: warning: slow", "cannot look up a name", "\0 sdc 1"])
+def test_what_complains_amid_the_table_hides_no_device(line: str) -> None:
+    sick = "\t  sda            FAULTED      7     0     0\n"
+    detail = parse_status(f"{TOP}{HEAD}{line}\n{sick}{END}")["tank"]
+    assert detail.unread
+    assert [vdev["name"] for vdev in detail.vdevs] == ["sda"]
+
+
+@pytest.mark.parametrize("made", [lambda t: t.replace("\n", "\r\n"), lambda t: f"\ufeff{t}"])
+def test_what_a_wrapper_makes_of_the_text_changes_nothing(made: Callable[[str], str]) -> None:
+    text = f"{TOP}{HEAD}{ROWS.format(x='')}{END}"
+    assert parse_status(made(text)) == parse_status(text)
+    table = row("tank") + "\n" + row("other") + "\n"
+    assert parse_list(made(table), NOTHING) == parse_list(table, NOTHING)
+
+
+def test_an_empty_cell_shifts_no_counts() -> None:
+    head = "\tNAME             STATE     DELAY  READ WRITE CKSUM  SLOW\n"
+    sda = "\t  sda            ONLINE                0     9     0     4\n"
+    assert parse_status(TOP + head + sda + END)["tank"].unread
+
+
+def test_an_odd_cell_hides_no_health() -> None:
+    text = row("tank", "FAULTED").replace("1.00x", "one") + "\n" + row("b", "FAULTY?") + "\n"
+    answer = parse_list(text, NOTHING)
+    assert (answer.pools["tank"]["health"], answer.pools["tank"]["dedup"]) == ("FAULTED", "-")
+    assert list(answer.broken) == ["tank", "b"]
+    assert "b" not in answer.pools
+    # Of another locale.
+    answer = parse_list(row("tank").replace("1.00x", "1,00x") + "\n", NOTHING)
+    assert not answer.broken
+
+
+def test_a_list_without_its_end_may_lack_more() -> None:
+    answer = parse_list(row("a") + "\n" + row("b", "ONLI"), NOTHING)
+    assert (list(answer.pools), list(answer.broken)) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("said", "errors"),
+    [("with 12,345 errors", 12345), ("with 5\n\terrors", 5), ("\n\twith 5 errors", 5)],
+)
+def test_the_errors_of_a_scrub_are_read_however_they_are_written(
+    said: str, errors: int
+) -> None:
+    text = f"scrub repaired 0B in 0 days {said} on Sun Nov 29 10:00:00 2026"
+    scan = parse_status(f"  pool: tank\n  scan: {text}\n{CONFIG}")["tank"].scan
+    assert scan is not None
+    assert scan.get("errors") == errors
 
 
 def test_a_device_without_counts_is_told_by_its_state() -> None:
@@ -362,6 +439,7 @@ def test_data_errors_are_a_number_or_what_is_said_instead(
     [
         *[("100.00%", 100.0), ("0.00%", 0.0), ("5,86%", 5.86), ("5,86 %", 5.86)],
         *[("118068.85%", None), ("118068 %", None), ("100,09%", None), ("100.01%", None)],
+        *[("1e5%", None), ("\u0661\u0662%", None)],
         *[("-5.00%", None), ("1.118.068,85%", None), ("101%", None), ("nan%", None)],
     ],
 )
