@@ -7,6 +7,7 @@ at most one event, exactly once, whenever the daemon dies.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -163,6 +164,8 @@ class LifePreserverCollector:
                 try:
                     await self._catch_up(path, tail, replication)
                     await self._tell_progress(replication)
+                    if await self._patiently(path, tail.is_homeless):
+                        raise FileNotFoundError(errno.ENOENT, "its folder is gone")
                 except OSError as error:
                     await self._failed(path, error.strerror or str(error))
                 else:

@@ -91,6 +91,14 @@ class LogFolder:
                 "has a second name (a hard link), so it may be another's: put a copy there",
             )
 
+    def is_there(self) -> bool:
+        """Is there such a folder? Raises: OSError."""
+        try:
+            with self._opened():
+                return True
+        except FileNotFoundError:
+            return False
+
     def is_link(self, name: str) -> bool | None:
         """None: there is nothing of this name. Raises: OSError."""
         try:

@@ -70,6 +70,8 @@ class LogTail:
         self._lost: list[str] = []
         # So often in a row a file could not be read.
         self._failures = 0
+        # When its folder was first missed.
+        self._gone_since: float | None = None
 
     def close(self) -> None:
         """Let go of all files."""
@@ -82,6 +84,16 @@ class LogTail:
     def unsettled(self) -> bool:
         """A rotation is being waited out: look again soon."""
         return self._quiet_since is not None
+
+    def is_homeless(self) -> bool:
+        """Was there a log, whose folder is gone for long? Raises: OSError."""
+        if not self._position.inode or self._folder.is_there():
+            self._gone_since = None
+            return False
+        now = self._clock()
+        if self._gone_since is None:
+            self._gone_since = now
+        return now - self._gone_since >= ROTATION_GRACE
 
     def read(self) -> Chunk | None:
         """The next whole lines; None: there are none now. Raises: OSError.

@@ -60,9 +60,13 @@ class Message:
 _WORDING: Final = re.compile(
     ": (?=" + "|".join([STARTING, *(re.escape(rule[0]) for rule in RULES)]) + ")"
 )
+# A failure, though it be glued to what was torn.
+_FAILURE: Final = re.compile("(?=ERROR: |FAILED )|: (?=" + "|".join(_FAILURES) + ")")
 # A date that is not at the line's beginning has a year, too; it ends where the text begins, and
 # is no longer than this; characters.
 _TIME_WITHIN: Final = re.compile(_TIME)
+# Most have no blank in their time.
+_CLOCK: Final = re.compile(r"\d{1,2}[^\d\s]{1,4}\d\d[^\d\s]{1,5}\d\d")
 _YEAR: Final = re.compile(r"\d{4}")
 DATE_LENGTH: Final = 128
 # Where the date at the beginning says nothing of the shape of others, that of the C locale.
@@ -71,6 +75,7 @@ _C_DATE: Final = re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d $")
 _LENGTHS: Final = (0, -1, 1, -2, 2, -3, 3)
 _NUMBER: Final = re.compile(r"\d+")
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_BLANKS: Final = re.compile(" +")
 _FIRST: Final = re.compile(r"\d+|[^\W\d_]+|")
 # A file system that lost data leaves NULs; an editor's mark is where files were joined.
 _HOLE: Final = re.compile("(\0+\ufeff*|\ufeff+)")
@@ -84,7 +89,7 @@ def messages(line: bytes, *, cut: bool = False) -> list[Message]:
     A damaged line can hold several: one that was torn (the disk was full, the machine went
     down) has the next one glued to it, or a hole. What is whole in it is told, each for itself.
     """
-    text = line.decode("utf-8", "replace").rstrip("\r") + (CUT_MARK if cut else "")
+    text = line.decode("utf-8", "replace").rstrip("\r").lstrip(" ") + (CUT_MARK if cut else "")
     if "\0" not in text and "\ufeff" not in text:
         return _read(text, damaged=MISSING in text)
     piece, *others = _HOLE.split(text, HOLES)
@@ -108,7 +113,7 @@ def _read(text: str, *, damaged: bool) -> list[Message]:
     if begin and ": " not in (said := text[begin:]):
         # As nearly every line: no more than one date is in it.
         message = _message(said)
-        if message is not None or not damaged:
+        if message is not None or not (damaged or _FAILURE.search(said)):
             return [message] if message is not None else []
     texts = [text[begin:]]
     if _WORDING.search(text, begin) is not None:
@@ -116,10 +121,16 @@ def _read(text: str, *, damaged: bool) -> list[Message]:
     if not undated and dated is None:
         del texts[0]
     found = [message for message in map(_message, texts) if message is not None]
-    if not found and damaged and (wording := _WORDING.search(text, 0, DATE_LENGTH)) is not None:
-        message = _message(text[wording.end() :])
-        found = [message] if message is not None else []
-    return found
+    if not found and (dated is None or damaged):
+        # Behind what is no date any more, or one without a time of day.
+        found = _behind(_WORDING.search(text, 0, DATE_LENGTH), text)
+    # Nor is a failure silent that stands where nobody would look for one.
+    return found or _behind(_FAILURE.search(text, begin), text)
+
+
+def _behind(found: re.Match[str] | None, text: str) -> list[Message]:
+    message = _message(text[found.end() :]) if found is not None else None
+    return [message] if message is not None else []
 
 
 def _glued(text: str, begin: int, date: str) -> list[str]:
@@ -142,14 +153,16 @@ def _date_length(before: str, date: str) -> int:
 
     date: another one, of the same locale or not; empty: none is known.
     """
-    time = _TIME_WITHIN.search(before)
-    if time is None or _YEAR.search(before) is None:
+    time = _CLOCK.search(before) or _TIME_WITHIN.search(before)
+    if time is None:
         return 0
     shape = _shape(date)
     for more in _LENGTHS if date else ():
         end = before[max(0, len(before) - len(date) - more) :]
         if _shape(end) == shape:
             return len(end)
+    if _YEAR.search(before) is None:
+        return 0
     known = _C_DATE.search(before, 0, time.start())
     return len(before) - (known.start() if known is not None else time.start())
 
@@ -157,7 +170,8 @@ def _date_length(before: str, date: str) -> int:
 def _shape(date: str) -> tuple[int, str]:
     """Equal for dates of one locale that begin with equally long words or numbers."""
     first = _FIRST.match(date)
-    return len(first[0]) if first is not None else 0, _NUMBER.sub("0", _WORD.sub("a", date))
+    same = _NUMBER.sub("0", _WORD.sub("a", date))
+    return len(first[0]) if first is not None else 0, _BLANKS.sub(" ", same)
 
 
 def _message(text: str) -> Message | None:

@@ -85,6 +85,7 @@ def _pieces(new: Callable[[], _Stream], descriptor: int) -> Pieces:
     gives nothing. Raises: what is in _DAMAGE.
     """
     stream, between, data, place = new(), True, b"", 0
+    begun = False
     while True:
         ended = False
         if not data and (between or stream.needs_input):
@@ -96,10 +97,13 @@ def _pieces(new: Callable[[], _Stream], descriptor: int) -> Pieces:
             data = data.lstrip(b"\0")
             between = not data
             if ended:
+                if not begun:
+                    raise EOFError("there is nothing packed in it")
                 return
             if between:
                 yield b""
                 continue
+        begun = True
         piece, data = stream.decompress(data, CHUNK), b""
         if stream.eof:
             data, stream, between = stream.unused_data, new(), True

@@ -159,6 +159,44 @@ def test_a_glued_line_is_known_by_a_date_of_any_locale(first: str, second: str) 
     assert two == "ERROR: Failed on tank/b"
 
 
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        # Torn, and an undated failure behind it.
+        (f"{DATE}Creating snapsERROR: Failed creating x", ["ERROR: Failed creating x"]),
+        (f"{DATE}Creating snapsFAILED replication y", ["FAILED replication y"]),
+        # The next line's date is like its own, of a year of two digits.
+        (
+            "26-11-24 18:52:01 CET: Creating snaps26-11-24 18:52:01 CET: ERROR: x",
+            ["ERROR: x"],
+        ),
+        (
+            "26-11-24 18:52:01 CET: Creating snapshot on a26-11-24 18:52:01 CET: ERROR: x",
+            ["Creating snapshot on a", "ERROR: x"],
+        ),
+        # Dates without a time of day.
+        ("24 Noyabr, 2026 yil, Seshanba: ERROR: x", ["ERROR: x"]),
+        ("S\u00ea\u015fem 24 mijdar 2026: Creating snapshot on x", ["Creating snapshot on x"]),
+        # Days of one digit and of two; a failure without a date before one that has one.
+        (
+            "Mon Nov 30 18:52:01 UTC 2026: Creating snapshot on tank/d00001"
+            "Tue Dec  1 18:52:01 UTC 2026: ERROR: x",
+            ["Creating snapshot on tank/d00001", "ERROR: x"],
+        ),
+        (
+            "ERROR: Failed on tank/d00002Mon Nov 24 18:52:01 UTC 2026: ERROR: x",
+            ["ERROR: Failed on tank/d00002", "ERROR: x"],
+        ),
+        (" ERROR: x", ["ERROR: x"]),
+        # What tells of no failure is no news.
+        (f"{DATE}Sending to backup: no ERRORs", []),
+        (f"{DATE}Limiting to 5 FAILEDs", []),
+    ],
+)
+def test_no_line_is_lost_by_an_odd_date_or_a_torn_one(line: str, wanted: list[str]) -> None:
+    assert texts(line.encode()) == wanted
+
+
 def test_three_lines_without_their_ends_are_three_messages() -> None:
     line = "".join(f"{DATE}Creating snapshot on tank/{name}" for name in "abc")
     assert texts(line.encode()) == [f"Creating snapshot on tank/{name}" for name in "abc"]

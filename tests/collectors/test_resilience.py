@@ -132,6 +132,26 @@ def test_a_folder_in_the_place_of_one_that_was_renamed_is_read_within_seconds(
             assert time.monotonic() - begun < IDLE / 2
 
 
+def test_a_folder_that_is_gone_is_trouble_until_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    log = folder / "lpreserver.log"
+    folder.mkdir()
+    log.touch()
+    with Daemon(tmp_path / "state", following(log)) as daemon, daemon.client() as client:
+        client.ask("events", "subscribe", ALL)
+        with log.open("a") as file:
+            file.write(LINE.format("a"))
+        heard(client, "a")
+        folder.rename(tmp_path / "old")
+        trouble = next_state(client, lambda args: "error" in args)
+        assert trouble["error"].endswith("lpreserver.log: its folder is gone")
+        (tmp_path / "old").rename(folder)
+        assert "error" not in next_state(client, lambda args: True)
+        with log.open("a") as file:
+            file.write(LINE.format("b"))
+        heard(client, "b")
+
+
 def test_without_the_systems_notification_lines_are_found_by_looking(tmp_path: Path) -> None:
     if shutil.which("unshare") is None:
         needed("unshare")
