@@ -113,6 +113,16 @@ def in_order(generations: Iterable[Generation]) -> list[Generation]:
     )
 
 
+def are_two(one: Generation, other: Generation) -> bool:
+    """Are these two generations by their names, and not a file and its copy?"""
+    if one.number is not None and other.number is not None:
+        return one.number != other.number
+    names = plain(one.name), plain(other.name)
+    dates = [re.sub(r"\D", "", name) for name in names]
+    dated = all(len(date) >= DATE for date in dates)
+    return dated and dates[0] != dates[1] and _shape(names[0]) == _shape(names[1])
+
+
 def lowest(generations: Iterable[Generation]) -> int | None:
     """The number of the newest generation: 0 or 1, as who rotates counts; None: neither."""
     numbers = {file.number for file in generations}

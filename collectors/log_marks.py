@@ -7,7 +7,8 @@ where to look first: they change when a file is packed, and are soon another's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import msgspec
@@ -171,7 +172,12 @@ def holds(file: LogFile, at: Position) -> bool:
 
 
 def recognised(file: LogFile, files: Sequence[KnownFile]) -> KnownFile | None:
-    """Which of the known files it is."""
+    """Which of the known files it is by its content, the newest of several."""
+    return next(all_recognised(file, files), None)
+
+
+def all_recognised(file: LogFile, files: Sequence[KnownFile]) -> Generator[KnownFile]:
+    """All known files that it may be by its content, the newest first."""
     head = file.read(0, HEAD)
     for known in reversed(files):
         length = min(len(head), len(known.head))
@@ -180,8 +186,12 @@ def recognised(file: LogFile, files: Sequence[KnownFile]) -> KnownFile | None:
             and head[:length] == known.head[:length]
             and recognise(file, known) is not None
         ):
-            return known
-    return None
+            yield known
+
+
+def amount(known: KnownFile) -> float:
+    """How much was read of it; bytes."""
+    return math.inf if known.offset == EVERYTHING else known.offset
 
 
 def is_same(known: KnownFile, file: LogFile) -> bool:

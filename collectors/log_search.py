@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import suppress
 from typing import Final
 
@@ -15,18 +15,29 @@ from collectors.log_marks import EVERYTHING, SHORT, KnownFile, Position
 
 # So far it is looked for; bytes. Life Preserver rotates its log at 3 MB.
 SEARCHED: Final = 64 * 2**20
-# A file is known by so many lines at least, all different, or by one with its moment in it: who
-# writes that writes it once.
+# A file is known by so many lines at least, all different: one may as well begin another.
 LINES: Final = 2
+# And by so many where that which was read is still there under another name: the next log may
+# begin with the same, but then with few.
+LINES_BESIDE: Final = 4
 # The moment of a line: its time to the second, and behind or before that a day.
 _TIME: Final = re.compile(rb"\d\d:\d\d:\d\d")
 _MOMENT: Final = 80
 _MOMENT_DIGITS: Final = 8
 
 
-def place_known(file: LogFile, at: Position) -> Position | None:
-    """The place in one of the known files, behind what was read of it; None: it is none."""
+def place_known(
+    file: LogFile, at: Position, others: Collection[tuple[int, int]]
+) -> Position | None:
+    """The place in one of the known files, behind what was read of it; None: it is none.
+
+    others: device and inode of those that are elsewhere: the next log may hold the same.
+    """
+    strong = has_lines(file, LINES)
     for known in reversed(at.files or ()):
+        identity = known.stamp[:2]
+        if identity != log_marks.stamp_of(file)[:2] and (identity in others or not strong):
+            continue
         offset = log_marks.recognise(file, known)
         if offset is None:
             continue
@@ -40,6 +51,11 @@ def place_known(file: LogFile, at: Position) -> Position | None:
             begun = msgspec.structs.replace(begun, marks=known.marks)
         return log_marks.behind(begun, file, offset, skipping=skipping)
     return None
+
+
+def has_lines(file: LogFile, count: int) -> bool:
+    """Does it begin with so many, all different?"""
+    return len(set(file.read(0, FINGERPRINT).split(b"\n")[:-1])) >= count
 
 
 def _left_of(file: LogFile, known: KnownFile) -> int:
@@ -98,35 +114,44 @@ def begun_as(at: Position, file: LogFile, of: LogFile) -> Position | None:
 
     of: the one that was read, up to the position.
     """
-    read, known, place = set[bytes](), False, 0
+    read, place = set[bytes](), 0
     for (line, end), (other, _) in zip(_lines(file, 0), _lines(of, 0), strict=False):
         if line != other or end > at.offset:
             break
         place = end
-        if not known:
+        if len(read) < LINES:
             read.add(line)
-            known = _are_enough(read)
-    return log_marks.resumed(at, file, place) if known else None
+    return log_marks.resumed(at, file, place) if len(read) == LINES else None
 
 
-def is_extract(head: bytes, of: LogFile, end: int) -> bool:
-    """Do lines that begin so stand in what was read of the other file, up to `end`?
+def copied_out(file: LogFile, of: LogFile) -> int | None:
+    """How much of a file stands in one piece in the other, as of what was copied out of it.
 
-    As of what was copied out of it. Raises: OSError.
+    None: not even its first lines. Raises: OSError.
     """
-    lines = head.split(b"\n")[:-1]
-    if len(set(lines)) < LINES:
-        return False
-    wanted = b"\n".join(lines) + b"\n"
+    head = file.read(0, log_marks.HEAD)
+    head = head[: head.rfind(b"\n") + 1]
+    if len(set(head.split(b"\n")[:-1])) < LINES:
+        return None
     before, place = b"", 0
-    while place < min(end, SEARCHED):
-        data = of.read(place, min(CHUNK, end - place))
+    while place < SEARCHED:
+        data = of.read(place, CHUNK)
         if not data:
-            return False
-        if wanted in before + data:
-            return True
-        before, place = data[-len(wanted) :], place + len(data)
-    return False
+            return None
+        if (index := (before + data).find(head)) >= 0:
+            return _run(file, of, place - len(before) + index)
+        before, place = data[-len(head) :], place + len(data)
+    return None
+
+
+def _run(file: LogFile, of: LogFile, start: int) -> int:
+    """How many bytes of whole lines are the same from there on."""
+    end = 0
+    for (line, place), (other, _) in zip(_lines(file, 0), _lines(of, start), strict=False):
+        if line != other:
+            break
+        end = place
+    return end
 
 
 def _read_so_far(file: LogFile, at: Position) -> int | None:
@@ -154,7 +179,7 @@ def _lines_end(file: LogFile) -> int:
     for line in file.read(0, FINGERPRINT).split(b"\n")[:-1]:
         lines.add(line)
         end += len(line) + 1
-        if _are_enough(lines):
+        if len(lines) == LINES:
             return end
     return FINGERPRINT
 
@@ -162,8 +187,8 @@ def _lines_end(file: LogFile) -> int:
 def _last_read(file: LogFile, at: Position, start: int) -> int | None:
     """Behind the newest of the lines that were read last, of those that are there still.
 
-    As after an editor. Only a line with its moment in it is known to be the same, and what
-    stands behind that.
+    As after an editor. Only lines with their moment in them are known to be the same, and what
+    stands behind one.
     """
     lines = at.tail.split(b"\n")
     if at.skipping or lines[-1]:
@@ -172,13 +197,13 @@ def _last_read(file: LogFile, at: Position, start: int) -> int | None:
     lines = lines[len(at.tail) < at.offset : -1]
     numbers = {line: number for number, line in enumerate(lines)}
     dated = {line for line in lines if _is_dated(line)}
-    newest, place = -1, None
+    newest, place, known = -1, None, 0
     for line, end in _lines(file, start):
         number = numbers.get(line, -1)
         follows = number == newest + 1 and end - len(line) - 1 == place
         if number > newest and (line in dated or follows):
-            newest, place = number, end
-    return place
+            newest, place, known = number, end, known + 1
+    return place if known >= LINES else None
 
 
 def _moved(file: LogFile, at: Position) -> int | None:
@@ -232,11 +257,6 @@ def _portion(file: LogFile, place: int) -> bytes:
     with suppress(OSError):
         return file.read(place, CHUNK)
     return b""
-
-
-def _are_enough(lines: set[bytes]) -> bool:
-    """To know a file by."""
-    return len(lines) >= LINES or any(map(_is_dated, lines))
 
 
 def _is_dated(line: bytes) -> bool:

@@ -8,7 +8,7 @@ read though it is deleted meanwhile. Tells what was passed over; decides nothing
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -214,10 +214,13 @@ class Survey:
         news: list[Item] = []
         for _, file in self._late:
             stamp = log_marks.stamp_of(file)
+            if stamp[:2] in there:
+                continue
             # What it has can't be told once it can't be read.
             with suppress(OSError):
-                if stamp[:2] not in there and (more := self._more(file, files, at, stamp)):
-                    news.append(more)
+                known = log_marks.recognised(file, files)
+                more = None if known is None else self._more(file, known, at, stamp)
+                news += [more] if more is not None else []
         # The oldest are the first to be deleted.
         news += [
             Item(file, log_marks.beginning(file, at))
@@ -291,7 +294,7 @@ class Survey:
             return
         item: Item | None = None
         try:
-            known = log_marks.recognised(file, files)
+            known, copied = self._known(file, generation, sight, folder)
             if not file.read(0, 1) and not file.damage:
                 if at.offset:
                     self._quiet.add(stamp)
@@ -299,17 +302,20 @@ class Survey:
                     # As a packer makes it of the empty one that is read.
                     sight.where = sight.where or generation
             elif known is not None:
-                item = self._more(file, files, at, stamp)
-                other = self._is_there(known, stamp, sight, folder)
-                if other is not None:
-                    # A copy of what is still there: nothing of it is told before that changes.
-                    self._copies[stamp] = other
-                    item = None
-                elif item is None and stamp not in self._since:
+                if copied is not None:
+                    # Nothing of it is told before that changes.
+                    self._copies[stamp] = copied
+                    return
+                item = self._more(file, known, at, stamp)
+                if item is None and stamp not in self._since:
                     self._quiet.add(stamp)
                     sight.read |= {number} if number is not None else set()
                     files[files.index(known)] = msgspec.structs.replace(known, stamp=stamp)
-            elif current is not None and (so_far := _copied(file, at)) is not None:
+            elif (
+                current is not None
+                and (so_far := _copied(file, at)) is not None
+                and not _are_two(generation, current, sight)
+            ):
                 if not sight.alone:
                     # A copy of what is being read; that tells what comes.
                     return
@@ -318,12 +324,17 @@ class Survey:
                     # What is being read is gone, and this has taken its place.
                     place = log_marks.resumed(at, file, so_far, skipping=at.skipping)
                     item = Item(file, place, same=True)
-            elif current is not None and log_search.is_extract(
-                file.read(0, log_marks.HEAD), current, at.offset
+            elif (
+                current is not None
+                and (copied_out := log_search.copied_out(file, current)) is not None
+                and not file.read(copied_out, 1)
             ):
-                # Copied out of what is being read.
+                # All of it stands in what is being read.
                 self._quiet.add(stamp)
-            elif not (self._is_held(file) or self._is_being_packed(file, generation, sight)):
+            elif not (
+                self._is_held(file, generation, sight)
+                or self._is_being_packed(file, generation, sight)
+            ):
                 folder.refuse_linked(generation.name, file, known=at.inode)
                 # What can't be read is not begun.
                 log_chunks.portion(file, 0)
@@ -335,10 +346,29 @@ class Survey:
         if item is not None:
             sight.news.append(item)
 
+    def _known(
+        self, file: LogFile, generation: Generation, sight: Sight, folder: LogFolder
+    ) -> tuple[KnownFile | None, Stamp | None]:
+        """Which of the known files it is; and the stamp of that, if it is but a copy.
+
+        Of a copy the other is still here, and has what was read. Two generations may well hold
+        the same.
+        """
+        stamp, copied = generation.stamp, None
+        best: KnownFile | None = None
+        for known in log_marks.all_recognised(file, sight.files):
+            other = self._is_there(known, stamp, sight, folder)
+            if other is None:
+                # Inodes are used again: of several what most was read of.
+                best = known if best is None else max(best, known, key=log_marks.amount)
+            elif not log_generations.are_two(generation, other):
+                copied = known, other.stamp
+        return (best, None) if best is not None else copied or (None, None)
+
     def _is_there(
         self, known: KnownFile, stamp: Stamp, sight: Sight, folder: LogFolder
-    ) -> Stamp | None:
-        """The stamp of the known file, if it is here under another name and has what was read.
+    ) -> Generation | None:
+        """The known file, if it is here under another name and has what was read.
 
         If it has more, that is told of it, and if it has not, of the copy.
         """
@@ -354,16 +384,13 @@ class Survey:
                         longer = offset is not None and (
                             offset == EVERYTHING or stamp[3] <= generation.info.st_size
                         )
-                        return generation.stamp if longer else None
+                        return generation if longer else None
         return None
 
-    def _more(
-        self, file: LogFile, files: Sequence[KnownFile], at: Position, stamp: Stamp
-    ) -> Item | None:
+    def _more(self, file: LogFile, known: KnownFile, at: Position, stamp: Stamp) -> Item | None:
         """What has come to a finished file since, if it is told now."""
-        known = log_marks.recognised(file, files)
-        offset = None if known is None else log_marks.recognise(file, known)
-        if known is None or offset is None or offset == EVERYTHING:
+        offset = log_marks.recognise(file, known)
+        if offset is None or offset == EVERYTHING:
             return None
         data = log_chunks.portion(file, offset)
         beyond = offset + len(data)
@@ -391,12 +418,13 @@ class Survey:
             if id(item.file) not in mine:
                 item.file.close()
 
-    def _is_held(self, file: LogFile) -> bool:
+    def _is_held(self, file: LogFile, generation: Generation, sight: Sight) -> bool:
         """Is it a copy of one that is to be read, as a packer makes it?"""
         head = file.read(0, log_marks.HEAD)
         # By a hole nothing is known.
         return bool(head.strip(b"\0")) and any(
-            head == held.read(0, log_marks.HEAD) for held in self._held.values()
+            head == held.read(0, log_marks.HEAD) and not _are_two(generation, held, sight)
+            for held in self._held.values()
         )
 
     def _is_being_packed(self, file: LogFile, generation: Generation, sight: Sight) -> bool:
@@ -440,6 +468,15 @@ def _holds_unless_it_fails(file: LogFile, at: Position) -> bool:
         return log_marks.holds(file, at)
     except OSError:
         return False
+
+
+def _are_two(generation: Generation, file: LogFile, sight: Sight) -> bool:
+    """Is the other file here, too, as another generation?"""
+    identity = log_marks.stamp_of(file)[:2]
+    return any(
+        other.identity == identity and log_generations.are_two(generation, other)
+        for other in sight.others
+    )
 
 
 def _copied(file: LogFile, at: Position) -> int | None:

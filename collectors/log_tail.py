@@ -187,8 +187,12 @@ class LogTail:
             folder, name = self._leads()
             sight = self._survey.look(self._position, file, folder, name)
             self._note(sight)
-            replaced = bool(sight.news) and sight.news[0].same
-            self._queue = sight.news if is_log or replaced else self._after(file, sight)
+            if sight.news and sight.news[0].same:
+                # What there is behind it is looked for from there.
+                self._survey.let_go(sight.news[1:])
+                self._queue = sight.news[:1]
+            else:
+                self._queue = sight.news if is_log else self._after(file, sight)
         if not self._queue:
             return None
         # To the newest of the rotated ones may be written still.
@@ -209,7 +213,7 @@ class LogTail:
         """What is read after a file that has the log's name no more; empty: wait."""
         news = any(not item.late for item in sight.news)
         try:
-            home = self._home()
+            home = self._home(sight)
         except OSError:
             if not sight.news:
                 raise
@@ -245,14 +249,14 @@ class LogTail:
             self._position = msgspec.structs.replace(at, missed=at.missed + 1)
         return items
 
-    def _home(self) -> Item | None:
+    def _home(self, sight: Sight) -> Item | None:
         """The log itself, and where to begin in it; None: it is not there. Raises: OSError."""
         folder, name = self._leads()
         file = folder.open(name)
         if file is None:
             return None
         try:
-            return self._place_in(file, folder, name)
+            return self._place_in(file, folder, name, sight)
         except BaseException:
             file.close()
             raise
@@ -260,26 +264,37 @@ class LogTail:
     def _with_home(self, sight: Sight) -> Item | None:
         """Queue the news, and the log, which is returned, behind them. Raises: OSError."""
         try:
-            home = self._home()
+            home = self._home(sight)
         except OSError:
             self._survey.let_go(sight.news)
             raise
         self._queue = [*sight.news, *([home] if home is not None else [])]
         return home
 
-    def _place_in(self, file: LogFile, folder: LogFolder, name: str) -> Item:
+    def _place_in(self, file: LogFile, folder: LogFolder, name: str, sight: Sight) -> Item:
         at = self._position
-        if (place := log_search.place_known(file, at)) is not None:
+        others = {other.identity for other in sight.others}
+        if (place := log_search.place_known(file, at, others)) is not None:
             return Item(file, place, log=True)
-        # Replaced by a copy of itself, perhaps without its front or its end.
-        moved = log_search.found(at, file) or log_search.left(at, file)
-        if moved is None and self._file is not None and self._file.info.st_nlink == 0:
-            # An older state of the one that it has replaced.
-            moved = log_search.begun_as(at, file, self._file)
+        moved = self._became(file)
         if moved is not None:
             return Item(file, moved, same=True, log=True)
         folder.refuse_linked(name, file, known=at.inode)
         return Item(file, log_marks.beginning(file, at), log=True)
+
+    def _became(self, file: LogFile) -> Position | None:
+        """The place in what the file of the position became: a copy of it, perhaps edited.
+
+        None: it is another. The next log may well begin with the same lines.
+        """
+        old, at = self._file, self._position
+        if old is not None and not log_search.has_lines(file, _least(old)):
+            return None
+        place = log_search.found(at, file) or log_search.left(at, file)
+        if place is None and old is not None and not _are_same(file, old):
+            # An older state of that.
+            return log_search.begun_as(at, file, old)
+        return place
 
     def _go_on(self, file: LogFile, *, over: bool) -> Chunk:
         """Leave this one for the next of the queue."""
@@ -293,6 +308,8 @@ class LogTail:
             self._take(item.file)
             self._position = log_marks.carried(item.place, at, at.files)
             return Chunk([], self._position)
+        if not (item.place.offset or item.late or item.log):
+            item = replace(item, place=self._became(item.file) or item.place)
         rest = log_chunks.rest(file, at) if over else None
         offset = at.offset + len(rest or b"")
         stamp = log_marks.stamp_of(file)
@@ -319,20 +336,11 @@ class LogTail:
         return Chunk([] if rest is None else [rest], self._position)
 
     def _begin(self, item: Item, files: tuple[KnownFile, ...]) -> None:
-        """Read this one from its place on; or, of what was cut, behind what is known of it."""
-        place = item.place
-        if item.log:
-            # More may be known of it by now.
-            at = msgspec.structs.replace(self._position, files=files)
-            by_now = log_search.place_known(item.file, at)
-            if by_now is not None and by_now.offset > place.offset:
-                place = by_now
-        if not place.offset:
-            place = log_search.found(self._position, item.file) or place
+        """Read this one from its place on."""
         self._take(item.file)
         self._late = item.late
         files = tuple(other for other in files if not log_marks.is_same(other, item.file))
-        self._position = log_marks.carried(place, self._position, files)
+        self._position = log_marks.carried(item.place, self._position, files)
 
     def _find(self) -> Chunk | None:
         """Open the file that the position is in, else what was written after it."""
@@ -374,6 +382,10 @@ class LogTail:
     def _begin_next(self) -> Chunk:
         item = self._queue.pop(0)
         self._survey.taken(item)
+        if not item.place.offset:
+            # Of what was cut, behind what is known of it.
+            place = log_search.found(self._position, item.file)
+            item = replace(item, place=place or item.place)
         self._begin(item, self._position.files or ())
         return Chunk([], self._position)
 
@@ -476,3 +488,12 @@ class LogTail:
     def _lose(self, what: str) -> None:
         log.warning("in %s: %s", self.path.parent, what)
         self._lost.append(what)
+
+
+def _are_same(file: LogFile, other: LogFile) -> bool:
+    return os.path.samestat(file.info, other.info)
+
+
+def _least(old: LogFile) -> int:
+    """How many lines have to be the same, if a file is to be what became of the old one."""
+    return log_search.LINES_BESIDE if old.info.st_nlink else log_search.LINES

@@ -13,10 +13,27 @@ import pytest
 
 from collectors.log_file import CHUNK
 from collectors.log_survey import PACKING
-from collectors.log_tail import ROTATION_GRACE, TRIES
+from collectors.log_tail import TRIES
 from tests.kit.log_reader import Reader, append, rotate
 
 Fails = Callable[[Path, int], None]
+
+
+def test_a_generation_that_is_gone_behind_one_that_was_packed_is_told(
+    told: Reader, log: Path
+) -> None:
+    rotate(log, "a.log.0")
+    append(log, b"one")
+    assert told.lines() == [b"one"]
+    for number in (2, 1, 0):
+        rotate(log, f"a.log.{number}")
+        append(log, b"behind %d" % number)
+    packed = log.with_name("a.log.2")
+    packed.with_name("a.log.2.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    packed.unlink()
+    log.with_name("a.log.1").unlink()
+    assert told.lines() == [b"behind 1", b"behind 0"]
+    assert "a rotated file after it is gone" in "".join(told.lost)
 
 
 @pytest.fixture
@@ -46,11 +63,7 @@ def looks(told: Reader, count: int) -> list[bytes]:
     found: list[bytes] = []
     for _ in range(count):
         with contextlib.suppress(OSError):
-            while (chunk := told.tail.read()) is not None:
-                found += chunk.lines
-                told.position = chunk.position
-                told.lost += [chunk.lost] if chunk.lost else []
-        told.clock.now += ROTATION_GRACE + 0.1
+            told.look(found)
     return found
 
 
@@ -290,15 +303,19 @@ def test_a_log_that_lost_its_last_lines_to_an_editor_is_known(
     told.down()
 
 
-def test_what_is_read_before_the_logs_turn_is_not_told_of_it_again(
-    told: Reader, log: Path
-) -> None:
-    """A late rest, and a log that begins with the same lines: as a copy that took its name."""
-    with log.open("ab") as late:
-        rotate(log, "a.log.0")
-        append(log, b"next")
-        assert told.lines() == [b"next"]
-        late.write(b"late\n")
-    rotate(log, "a.log.1")
-    log.write_bytes(log.with_name("a.log.0").read_bytes() + b"last\n")
-    assert told.lines() == [b"late", b"last"]
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+def test_the_same_lines_in_the_next_log_are_told(log: Path, how: str, count: int) -> None:
+    """Lines that differ in nothing are as many events as there are lines."""
+    told = Reader(log)
+    told.lines()
+    lines = [b"25 18:00:%02d: the same in 2026" % n for n in range(count)][:1] * count
+    for number in range(3):
+        append(log, *lines)
+        assert told.lines() == lines
+        if how == "renamed":
+            rotate(log, f"a.log-2026112{number}")
+        else:
+            log.unlink()
+            log.touch()
+    told.down()

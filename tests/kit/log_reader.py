@@ -39,12 +39,16 @@ class Reader:
         """What is new, rotations waited out. Raises: OSError."""
         found: list[bytes] = []
         for _ in range(5):
-            while (chunk := self.tail.read()) is not None:
-                found += chunk.lines
-                self.position = chunk.position
-                self.lost += [chunk.lost] if chunk.lost else []
-            self.clock.now += ROTATION_GRACE + 0.1
+            self.look(found)
         return found
+
+    def look(self, found: list[bytes]) -> None:
+        """Add the lines of one look. Raises: OSError, behind the lines before it."""
+        self.clock.now += ROTATION_GRACE + 0.1
+        while (chunk := self.tail.read()) is not None:
+            found += chunk.lines
+            self.position = chunk.position
+            self.lost += [chunk.lost] if chunk.lost else []
 
     def refused(self) -> str:
         """Why the log is not read now."""
