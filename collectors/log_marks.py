@@ -172,8 +172,8 @@ def holds(file: LogFile, at: Position) -> bool:
 
 
 def recognised(file: LogFile, files: Sequence[KnownFile]) -> KnownFile | None:
-    """Which of the known files it is by its content, the newest of several."""
-    return next(all_recognised(file, files), None)
+    """Which of the known files it is by its content; of several what most was read of."""
+    return max(all_recognised(file, files), key=amount, default=None)
 
 
 def all_recognised(file: LogFile, files: Sequence[KnownFile]) -> Generator[KnownFile]:
@@ -187,6 +187,13 @@ def all_recognised(file: LogFile, files: Sequence[KnownFile]) -> Generator[Known
             and recognise(file, known) is not None
         ):
             yield known
+
+
+def unchanged(known: KnownFile, stamp: Stamp) -> bool:
+    """Since it was known? Of what may not be read the size is no news."""
+    if known.offset == UNREAD:
+        return False
+    return known.stamp == stamp or (not known.head and known.stamp[:3] == stamp[:3])
 
 
 def amount(known: KnownFile) -> float:

@@ -21,7 +21,7 @@ from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_generations import Generation
 from collectors.log_listing import Listing
-from collectors.log_marks import EVERYTHING, UNREAD, KnownFile, Position, Stamp
+from collectors.log_marks import EVERYTHING, KnownFile, Position, Stamp
 from collectors.log_unread import Unread
 from collectors.packed_log import PackedLog, is_packed
 
@@ -218,7 +218,7 @@ class Survey:
                 continue
             # What it has can't be told once it can't be read.
             with suppress(OSError):
-                known = log_marks.recognised(file, files)
+                known = log_marks.recognised(file, [*files, log_marks.known_at(at)])
                 more = None if known is None else self._more(file, known, at, stamp)
                 news += [more] if more is not None else []
         # The oldest are the first to be deleted.
@@ -264,7 +264,7 @@ class Survey:
         if (held := self._held.get(generation.identity)) is not None:
             sight.news.append(Item(held, log_marks.beginning(held, at), number=number))
             return
-        if any(_unchanged(known, stamp) for known in files):
+        if any(log_marks.unchanged(known, stamp) for known in files):
             self._quiet.add(stamp)
             sight.read |= {number} if number is not None else set()
             return
@@ -295,6 +295,10 @@ class Survey:
         item: Item | None = None
         try:
             known, copied = self._known(file, generation, sight, folder)
+            so_far = _copied(file, at) if current is not None else None
+            if known is not None and so_far is not None and log_marks.amount(known) < at.offset:
+                # Of what is being read more is known.
+                known = None
             if not file.read(0, 1) and not file.damage:
                 if at.offset:
                     self._quiet.add(stamp)
@@ -313,7 +317,7 @@ class Survey:
                     files[files.index(known)] = msgspec.structs.replace(known, stamp=stamp)
             elif (
                 current is not None
-                and (so_far := _copied(file, at)) is not None
+                and so_far is not None
                 and not _are_two(generation, current, sight)
             ):
                 if not sight.alone:
@@ -482,13 +486,6 @@ def _are_two(generation: Generation, file: LogFile, sight: Sight) -> bool:
 def _copied(file: LogFile, at: Position) -> int | None:
     """How much of it has been read if it is a copy of what is being read; else None."""
     return log_marks.recognise(file, log_marks.known_at(at))
-
-
-def _unchanged(known: KnownFile, stamp: Stamp) -> bool:
-    """Since it was known? Of what may not be read the size is no news."""
-    if known.offset == UNREAD:
-        return False
-    return known.stamp == stamp or (not known.head and known.stamp[:3] == stamp[:3])
 
 
 def _read_before(generation: Generation, at: Position) -> bool:

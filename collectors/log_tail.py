@@ -306,7 +306,8 @@ class LogTail:
                 self._survey.finished(file)
             # Else it is no more than the log was before, which may be cut.
             self._take(item.file)
-            self._position = log_marks.carried(item.place, at, at.files)
+            files = tuple(k for k in at.files or () if not log_marks.is_same(k, item.file))
+            self._position = log_marks.carried(item.place, at, files)
             return Chunk([], self._position)
         if not (item.place.offset or item.late or item.log):
             item = replace(item, place=self._became(item.file) or item.place)

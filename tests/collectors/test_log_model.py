@@ -235,8 +235,9 @@ class LogMachine(RuleBasedStateMachine):
     def delete(self, index: int) -> None:
         """A generation that is gone."""
         gone = self.rotated()[index % len(self.rotated())]
-        if self.unread(gone) & self.late or self.out_of_sight:
-            # Nobody can know of these: late lines, or what came after a file that is not here.
+        if self.unread(gone) & self.late or self.out_of_sight or not self.position.offset:
+            # Nobody can know of these: late lines, or what came after a file that is not here,
+            # or was empty.
             self.judge()
         self.endanger(gone)
         gone.unlink()
