@@ -39,6 +39,11 @@ class Generation:
     number: int | None = None
 
     @property
+    def packed(self) -> bool:
+        """Is it compressed, by its name?"""
+        return is_packed(PurePath(self.name))
+
+    @property
     def identity(self) -> tuple[int, int]:
         """Device and inode."""
         return self.info.st_dev, self.info.st_ino

@@ -196,6 +196,14 @@ def unchanged(known: KnownFile, stamp: Stamp) -> bool:
     return known.stamp == stamp or (not known.head and known.stamp[:3] == stamp[:3])
 
 
+def read_before(stamp: Stamp, at: Position, *, packed: bool) -> bool:
+    """Had a version that knew files by inode and time read it, or was it there before the
+    first look, which could not list it?"""
+    _, inode, modified, _ = stamp
+    # Who compresses keeps the time but not the inode: at the same moment it is read.
+    return modified < (at.before or at.modified) + packed or (inode, modified) in at.done
+
+
 def amount(known: KnownFile) -> float:
     """How much was read of it; bytes."""
     return math.inf if known.offset == EVERYTHING else known.offset

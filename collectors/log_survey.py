@@ -20,19 +20,14 @@ from collectors import log_chunks, log_generations, log_marks, log_search
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_generations import Generation
+from collectors.log_kept_open import HELD, KeptOpen
 from collectors.log_listing import Listing
 from collectors.log_marks import EVERYTHING, KnownFile, Position, Stamp
 from collectors.log_unread import Unread
-from collectors.packed_log import PackedLog, is_packed
+from collectors.packed_log import PackedLog
 
 # Files that are remembered as read, those that are gone among them.
 REMEMBERED: Final = 512
-# Files with news that are kept open until it is their turn; more are seen again then.
-HELD: Final = 64
-# A file that is finished is kept open for this long: who had it open may have written late, and
-# it may be moved out of sight; s. And so many of them.
-LATE: Final = 300.0
-LATE_FILES: Final = 4
 # What packers make that are not known, and what is put beside an archive: no text.
 UNREADABLE: Final = (
     *(".7z", ".Z", ".asc", ".br", ".lz", ".lz4", ".lzma", ".lzo", ".md5"),
@@ -99,31 +94,21 @@ class Survey:
         self._unread = Unread(lose)
         # In these files the place is not.
         self._not_in: tuple[Position, set[Stamp]] | None = None
-        # With news, by device and inode.
-        self._held: dict[tuple[int, int], LogFile] = {}
+        self._open_files = KeptOpen(clock)
         # Not finished, as it seems: seen so since when.
         self._since: dict[Stamp, float] = {}
-        self._late: list[tuple[float, LogFile]] = []
         self._listing = Listing(name)
 
     def close(self) -> None:
         """Let go of all files."""
-        for file in (*self._held.values(), *(file for _, file in self._late)):
-            file.close()
-        self._held.clear()
-        self._late.clear()
+        self._open_files.close()
 
     def finished(self, file: LogFile) -> None:
         """A file is read: keep it a while for what comes late."""
         if isinstance(file, PackedLog):
             file.close()
         else:
-            self._late.append((self._clock() + LATE, file))
-        self._expire()
-
-    def _expire(self) -> None:
-        while self._late and (len(self._late) > LATE_FILES or self._late[0][0] < self._clock()):
-            self._late.pop(0)[1].close()
+            self._open_files.finish(file)
 
     def find(self, at: Position, folder: LogFolder, log_name: str) -> LogFile | None:
         """What holds the position under another name than the log's: renamed, copied, packed.
@@ -174,12 +159,14 @@ class Survey:
             there.add((info.st_dev, info.st_ino))
         place = log_marks.stamp_of(current)[:2] if current is not None else None
         sight.alone = place not in there
-        self._expire()
+        self._open_files.expire()
         sight.news += self._gone(there, files, at)
         for generation in log_generations.in_order(sight.others):
             if generation.identity == place:
                 sight.where = generation
-            elif first and _read_before(generation, at):
+            elif first and log_marks.read_before(
+                generation.stamp, at, packed=generation.packed
+            ):
                 if generation.info.st_size:
                     files.append(self._remember(folder, generation))
             elif len(sight.news) < HELD:
@@ -198,7 +185,7 @@ class Survey:
         stamps = {file.stamp for file in sight.others}
         self._quiet &= stamps
         self._copies = {stamp: of for stamp, of in self._copies.items() if stamp in stamps}
-        stamps |= {log_marks.stamp_of(file) for _, file in self._late}
+        stamps |= {log_marks.stamp_of(file) for file in self._open_files.finished()}
         self._since = {stamp: since for stamp, since in self._since.items() if stamp in stamps}
         self._unread.tell()
         if len(files) > REMEMBERED:
@@ -212,7 +199,7 @@ class Survey:
     ) -> list[Item]:
         """News in open files that are in the folder no longer."""
         news: list[Item] = []
-        for _, file in self._late:
+        for file in self._open_files.finished():
             stamp = log_marks.stamp_of(file)
             if stamp[:2] in there:
                 continue
@@ -224,7 +211,7 @@ class Survey:
         # The oldest are the first to be deleted.
         news += [
             Item(file, log_marks.beginning(file, at))
-            for identity, file in self._held.items()
+            for identity, file in self._open_files.news()
             if identity not in there
         ]
         return news
@@ -261,7 +248,7 @@ class Survey:
         if stamp in self._quiet:
             sight.read |= {number} if number is not None else set()
             return
-        if (held := self._held.get(generation.identity)) is not None:
+        if (held := self._open_files.held(generation.identity)) is not None:
             sight.news.append(Item(held, log_marks.beginning(held, at), number=number))
             return
         if any(log_marks.unchanged(known, stamp) for known in files):
@@ -288,67 +275,78 @@ class Survey:
         if PurePath(generation.name).suffix in UNREADABLE:
             path = folder.path / generation.name
             raise FileRefused(path, "is packed in a way that is not read")
-        stamp, files, number = generation.stamp, sight.files, generation.number
-        file = folder.open(generation.name, packed=is_packed(PurePath(generation.name)))
+        file = folder.open(generation.name, packed=generation.packed)
         if file is None:
             return
         item: Item | None = None
         try:
-            known, copied = self._known(file, generation, sight, folder)
-            so_far = _copied(file, at) if current is not None else None
-            if known is not None and so_far is not None and log_marks.amount(known) < at.offset:
-                # Of what is being read more is known.
-                known = None
-            if not file.read(0, 1) and not file.damage:
-                if at.offset:
-                    self._quiet.add(stamp)
-                elif current is not None and not sight.news:
-                    # As a packer makes it of the empty one that is read.
-                    sight.where = sight.where or generation
-            elif known is not None:
-                if copied is not None:
-                    # Nothing of it is told before that changes.
-                    self._copies[stamp] = copied
-                    return
-                item = self._more(file, known, at, stamp)
-                if item is None and stamp not in self._since:
-                    self._quiet.add(stamp)
-                    sight.read |= {number} if number is not None else set()
-                    files[files.index(known)] = msgspec.structs.replace(known, stamp=stamp)
-            elif (
-                current is not None
-                and so_far is not None
-                and not _are_two(generation, current, sight)
-            ):
-                if not sight.alone:
-                    # A copy of what is being read; that tells what comes.
-                    return
-                sight.where = sight.where or generation
-                if so_far != EVERYTHING:
-                    # What is being read is gone, and this has taken its place.
-                    place = log_marks.resumed(at, file, so_far, skipping=at.skipping)
-                    item = Item(file, place, same=True)
-            elif (
-                current is not None
-                and (copied_out := log_search.copied_out(file, current)) is not None
-                and not file.read(copied_out, 1)
-            ):
-                # All of it stands in what is being read.
-                self._quiet.add(stamp)
-            elif not (
-                self._is_held(file, generation, sight)
-                or self._is_being_packed(file, generation, sight)
-            ):
-                folder.refuse_linked(generation.name, file, known=at.inode)
-                # What can't be read is not begun.
-                log_chunks.portion(file, 0)
-                self._held[generation.identity] = file
-                item = Item(file, log_marks.beginning(file, at), number=number)
+            item = self._news_in(file, sight, folder, generation, at, current)
         finally:
             if item is None:
                 file.close()
         if item is not None:
             sight.news.append(item)
+
+    def _news_in(
+        self,
+        file: LogFile,
+        sight: Sight,
+        folder: LogFolder,
+        generation: Generation,
+        at: Position,
+        current: LogFile | None,
+    ) -> Item | None:
+        """What there is to tell of it, from its place on. Raises: OSError."""
+        stamp, number = generation.stamp, generation.number
+        if not file.read(0, 1) and not file.damage:
+            if at.offset:
+                self._quiet.add(stamp)
+            elif current is not None and not sight.news:
+                # As a packer makes it of the empty one that is read.
+                sight.where = sight.where or generation
+            return None
+        known, copied = self._known(file, generation, sight, folder)
+        so_far = _copied(file, at) if current is not None else None
+        # Of what is being read more may be known.
+        if known is not None and (so_far is None or log_marks.amount(known) >= at.offset):
+            if copied is None:
+                return self._more_of(file, known, sight, generation, at)
+            # Nothing of it is told before that changes.
+            self._copies[stamp] = copied
+            return None
+        if current is not None and so_far is not None:
+            if not _are_two(generation, current, sight):
+                return _in_its_place(file, so_far, sight, generation, at)
+        elif current is not None and _is_copied_out(file, current):
+            # All of it stands in what is being read.
+            self._quiet.add(stamp)
+            return None
+        if self._is_held(file, generation, sight) or self._is_being_packed(
+            file, generation, sight
+        ):
+            return None
+        folder.refuse_linked(generation.name, file, known=at.inode)
+        # What can't be read is not begun.
+        log_chunks.portion(file, 0)
+        self._open_files.hold(file)
+        return Item(file, log_marks.beginning(file, at), number=number)
+
+    def _more_of(
+        self,
+        file: LogFile,
+        known: KnownFile,
+        sight: Sight,
+        generation: Generation,
+        at: Position,
+    ) -> Item | None:
+        """What has come to a known one; if nothing has, it is read."""
+        stamp, number, files = generation.stamp, generation.number, sight.files
+        item = self._more(file, known, at, stamp)
+        if item is None and stamp not in self._since:
+            self._quiet.add(stamp)
+            sight.read |= {number} if number is not None else set()
+            files[files.index(known)] = msgspec.structs.replace(known, stamp=stamp)
+        return item
 
     def _known(
         self, file: LogFile, generation: Generation, sight: Sight, folder: LogFolder
@@ -411,15 +409,12 @@ class Survey:
 
     def taken(self, item: Item) -> None:
         """The item is being read now, its file is the reader's."""
-        self._held = {key: file for key, file in self._held.items() if file is not item.file}
-        self._late = [late for late in self._late if late[1] is not item.file]
+        self._open_files.take(item.file)
 
     def let_go(self, items: Iterable[Item]) -> None:
         """These are not read now: they are seen again."""
-        mine = {id(file) for file in self._held.values()}
-        mine |= {id(file) for _, file in self._late}
         for item in items:
-            if id(item.file) not in mine:
+            if not self._open_files.keeps(item.file):
                 item.file.close()
 
     def _is_held(self, file: LogFile, generation: Generation, sight: Sight) -> bool:
@@ -428,7 +423,7 @@ class Survey:
         # By a hole nothing is known.
         return bool(head.strip(b"\0")) and any(
             head == held.read(0, log_marks.HEAD) and not _are_two(generation, held, sight)
-            for held in self._held.values()
+            for _, held in self._open_files.news()
         )
 
     def _is_being_packed(self, file: LogFile, generation: Generation, sight: Sight) -> bool:
@@ -450,9 +445,7 @@ class Survey:
         if file is None:
             return KnownFile(generation.stamp)
         try:
-            size = (
-                EVERYTHING if is_packed(PurePath(generation.name)) else generation.info.st_size
-            )
+            size = EVERYTHING if generation.packed else generation.info.st_size
             return log_marks.known(file, generation.stamp, size)
         except OSError:
             return KnownFile(generation.stamp)
@@ -462,7 +455,7 @@ class Survey:
     def _open(self, folder: LogFolder, generation: Generation) -> LogFile | None:
         """None: it can't be read, which is told when its turn comes."""
         try:
-            return folder.open(generation.name, packed=is_packed(PurePath(generation.name)))
+            return folder.open(generation.name, packed=generation.packed)
         except OSError:
             return None
 
@@ -472,6 +465,24 @@ def _holds_unless_it_fails(file: LogFile, at: Position) -> bool:
         return log_marks.holds(file, at)
     except OSError:
         return False
+
+
+def _in_its_place(
+    file: LogFile, so_far: int, sight: Sight, generation: Generation, at: Position
+) -> Item | None:
+    """A copy of what is being read: that tells what comes, unless it is gone."""
+    if not sight.alone:
+        return None
+    sight.where = sight.where or generation
+    if so_far == EVERYTHING:
+        return None
+    place = log_marks.resumed(at, file, so_far, skipping=at.skipping)
+    return Item(file, place, same=True)
+
+
+def _is_copied_out(file: LogFile, current: LogFile) -> bool:
+    end = log_search.copied_out(file, current)
+    return end is not None and not file.read(end, 1)
 
 
 def _are_two(generation: Generation, file: LogFile, sight: Sight) -> bool:
@@ -486,13 +497,3 @@ def _are_two(generation: Generation, file: LogFile, sight: Sight) -> bool:
 def _copied(file: LogFile, at: Position) -> int | None:
     """How much of it has been read if it is a copy of what is being read; else None."""
     return log_marks.recognise(file, log_marks.known_at(at))
-
-
-def _read_before(generation: Generation, at: Position) -> bool:
-    """Had a version that knew files by inode and time read it, or was it there before the
-    first look, which could not list it?"""
-    packed = is_packed(PurePath(generation.name))
-    modified = generation.info.st_mtime_ns
-    # Who compresses keeps the time but not the inode: at the same moment it is read.
-    before = at.before or at.modified
-    return modified < before + packed or (generation.info.st_ino, modified) in at.done

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from collectors.log_file import CHUNK
+from collectors.log_kept_open import LATE
 from collectors.log_marks import Position
-from collectors.log_survey import LATE
 from collectors.log_tail import ROTATION_GRACE, LogTail
 from tests.kit import needs_root
 from tests.kit.hand_clock import Clock
