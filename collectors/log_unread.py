@@ -7,7 +7,7 @@ from typing import Final
 
 from collectors.log_folder import FileRefused
 from collectors.log_generations import Generation
-from collectors.log_marks import UNREAD, KnownFile
+from collectors.log_marks import EVERYTHING, UNREAD, KnownFile
 from sysadmd.text import printable
 
 # Of so many files of one look the names are told; of more, how many.
@@ -26,25 +26,27 @@ class Unread:
         self, generation: Generation, error: FileRefused, files: list[KnownFile]
     ) -> None:
         """It is none that is read; `files` has it from now on."""
-        new = KnownFile(generation.stamp)
+        self._note(generation, EVERYTHING, f"{error.strerror}; its lines are not told", files)
+
+    def fail(self, generation: Generation, error: OSError, files: list[KnownFile]) -> None:
+        """It could not be read, and is tried again; `files` has it from now on."""
+        text = f"can't be read ({error.strerror}); its lines are not told before it can"
+        self._note(generation, UNREAD, text, files)
+
+    def _note(
+        self, generation: Generation, offset: int, text: str, files: list[KnownFile]
+    ) -> None:
+        new = KnownFile(generation.stamp, offset=offset)
         for number, known in enumerate(files):
-            if not known.head and known.stamp[:2] == generation.identity:
+            if not known.head and (*known.stamp[:2], known.offset) == (
+                *generation.identity,
+                offset,
+            ):
                 # Who writes to it all the time makes it no other.
                 files[number] = new
                 return
         files.append(new)
-        name = printable(generation.name)
-        self._new.append(f"{name} {error.strerror}; its lines are not told")
-
-    def fail(self, generation: Generation, error: OSError, files: list[KnownFile]) -> None:
-        """It could not be read, and is tried again; `files` has it from now on."""
-        new = KnownFile(generation.stamp, offset=UNREAD)
-        if new not in files:
-            files.append(new)
-            self._new.append(
-                f"{printable(generation.name)} can't be read ({error.strerror});"
-                " its lines are not told before it can"
-            )
+        self._new.append(f"{printable(generation.name)} {text}")
 
     def tell(self) -> None:
         """What is new since it was told last."""

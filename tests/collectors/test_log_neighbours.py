@@ -168,12 +168,15 @@ def test_what_may_not_be_read_is_told_once_not_at_each_start(
     monkeypatch.setattr(os, "open", forbidden)
     for _ in range(3):
         assert told.lines() == []
+        # Written to by somebody else, it is the same.
+        append(other, b"more")
+        assert told.lines() == []
         told.down()
         told.up()
     assert len(told.lost) == 1
     assert "a.log.1 can't be read (Permission denied)" in told.lost[0]
     monkeypatch.undo()
-    assert told.lines() == [b"unread"]
+    assert told.lines() == [b"unread", *3 * [b"more"]]
 
 
 def test_what_was_there_before_a_folder_could_be_listed_is_no_news(log: Path) -> None:
