@@ -31,6 +31,8 @@ LEAST_PAUSE: Final = 1.0
 FIRST_ANSWER: Final = 3.0
 # Of a tool's complaint, what is told.
 TEXT_LENGTH: Final = 300
+# What stands for bytes that are no UTF-8.
+MISSING: Final = "\ufffd"
 
 
 class Failed(Exception):
@@ -277,7 +279,7 @@ class PoolCollector:
 
 def _named(rows: Sequence[str]) -> str:
     """Rows that can't be read, by the pools' names where they begin with one."""
-    names = [row for row in rows if zpool_output.is_name(row)]
+    names = [row for row in rows if zpool_output.is_name(row.replace(MISSING, "_"))]
     others = len(rows) - len(names)
     return ", ".join([*names, *([f"{others} of no pool's name"] if others else [])])
 

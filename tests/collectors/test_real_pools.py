@@ -225,8 +225,12 @@ def test_colours_and_bad_bytes_make_no_news(tmp_path: Path) -> None:
 
     red = ROW.format(name="tank", health=r"\x1b[31mDEGRADED\x1b[0m")
     answer("list", red)
+    end = r"\nerrors: No known data errors\n"
     head = r"  pool: tank\nconfig:\n\n\tNAME    STATE     READ WRITE CKSUM\n"
-    answer("status", head + r"\tsda     \x1b[31mFAULTED\x1b[0m      1     2     3  too many\n")
+    answer(
+        "status",
+        head + r"\tsda     \x1b[31mFAULTED\x1b[0m      1     2     3  too many\n" + end,
+    )
     with (
         Daemon(tmp_path / "state", watching(str(stand_in))) as daemon,
         daemon.client() as client,
