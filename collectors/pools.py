@@ -55,8 +55,8 @@ def combine(
     """A reading: each pool's columns, priority (0..10), and what its status says beyond.
 
     details: None: the status gave no answer, and what is known of it stays, as it does of a
-    pool that the answer leaves out, and of devices whose rows could not be read. Of a pool that
-    the list calls ONLINE the status may know better.
+    pool that it leaves out while it speaks of others, and of devices whose rows could not be
+    read. Of a pool that the list calls ONLINE the status may know better.
     """
     reading: dict[str, dict[str, Any]] = {}
     for name, columns in listed.items():
@@ -68,7 +68,7 @@ def combine(
             beyond = _beyond(detail, before or {})
             if columns["health"] == "ONLINE" and detail.state in STATES:
                 told["health"] = detail.state
-        elif before is not None:
+        elif before is not None and details != {}:
             beyond = {key: before[key] for key in DETAILS if key in before}
         weight = TROUBLE if "data_errors" in beyond else 0
         own = max(priority(told, warning), weight)

@@ -250,7 +250,7 @@ class PoolCollector:
             return None, f"{command} status gave what can't be read", ""
         # Exported between the two commands, a pool is in neither the next time.
         self._spoken_of = names & (self._spoken_of | details.keys())
-        left_out = self._spoken_of - details.keys()
+        left_out = self._spoken_of - details.keys() if details else set[str]()
         unread = {name for name, detail in details.items() if detail.unread and name in names}
         unread |= left_out & self._left_out
         self._left_out = left_out

@@ -164,6 +164,8 @@ def test_without_an_answer_of_status_what_it_said_stays() -> None:
 def test_of_a_pool_that_status_leaves_out_what_is_known_stays() -> None:
     found = combine({"tank": WELL}, {"other": Detail()}, 90, {"tank": SICK_POOL})
     assert found["tank"]["vdevs"] == SICK_POOL["vdevs"]
+    # As where all pools are healthy.
+    assert "vdevs" not in combine({"tank": WELL}, {}, 90, {"tank": SICK_POOL})["tank"]
 
 
 @pytest.mark.parametrize(
