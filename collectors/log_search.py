@@ -60,15 +60,8 @@ def has_lines(file: LogFile, count: int) -> bool:
 
 def _left_of(file: LogFile, known: KnownFile) -> int:
     """How much of a known file, whose end is missing, was read for sure."""
-    device, inode, modified, _ = known.stamp
-    at = Position(
-        inode,
-        known.offset,
-        modified=modified,
-        head=known.head,
-        marks=known.marks,
-        device=device,
-    )
+    device, inode = known.stamp[:2]
+    at = Position(inode, known.offset, head=known.head, marks=known.marks, device=device)
     return _read_so_far(file, at) or file.read(0, len(known.head)).rfind(b"\n") + 1
 
 

@@ -306,7 +306,8 @@ class Survey:
                 sight.where = sight.where or generation
             return None
         known, copied = self._known(file, generation, sight, folder)
-        so_far = _copied(file, at) if current is not None else None
+        read = log_marks.known_at(at)
+        so_far = log_marks.recognise(file, read) if current is not None else None
         # Of what is being read more may be known.
         if known is not None and (so_far is None or log_marks.amount(known) >= at.offset):
             if copied is None:
@@ -315,11 +316,11 @@ class Survey:
             self._copies[stamp] = copied
             return None
         if current is not None and so_far is not None:
-            if not _are_two(generation, current, sight):
+            if not _are_two(file, generation, current, sight):
                 return _in_its_place(file, so_far, sight, generation, at)
         elif current is not None and _is_copied_out(file, current):
-            # All of it stands in what is being read.
-            self._quiet.add(stamp)
+            # All of it stands in what is being read: it stays known when that is gone.
+            sight.files.append(self._remember(folder, generation))
             return None
         if self._is_held(file, generation, sight) or self._is_being_packed(
             file, generation, sight
@@ -354,7 +355,7 @@ class Survey:
         """Which of the known files it is; and the stamp of that, if it is but a copy.
 
         Of a copy the other is still here, and has what was read. Two generations may well hold
-        the same.
+        the same line.
         """
         stamp, copied = generation.stamp, None
         best: KnownFile | None = None
@@ -363,7 +364,7 @@ class Survey:
             if other is None:
                 # Inodes are used again: of several what most was read of.
                 best = known if best is None else max(best, known, key=log_marks.amount)
-            elif not log_generations.are_two(generation, other):
+            elif not (_is_poor(file) and log_generations.are_two(generation, other)):
                 copied = known, other.stamp
         return (best, None) if best is not None else copied or (None, None)
 
@@ -422,7 +423,7 @@ class Survey:
         head = file.read(0, log_marks.HEAD)
         # By a hole nothing is known.
         return bool(head.strip(b"\0")) and any(
-            head == held.read(0, log_marks.HEAD) and not _are_two(generation, held, sight)
+            head == held.read(0, log_marks.HEAD) and not _are_two(file, generation, held, sight)
             for _, held in self._open_files.news()
         )
 
@@ -485,15 +486,15 @@ def _is_copied_out(file: LogFile, current: LogFile) -> bool:
     return end is not None and not file.read(end, 1)
 
 
-def _are_two(generation: Generation, file: LogFile, sight: Sight) -> bool:
-    """Is the other file here, too, as another generation?"""
-    identity = log_marks.stamp_of(file)[:2]
-    return any(
+def _is_poor(file: LogFile) -> bool:
+    """Has it so little that the next one may well hold the same?"""
+    return not log_search.has_lines(file, log_search.LINES)
+
+
+def _are_two(file: LogFile, generation: Generation, like: LogFile, sight: Sight) -> bool:
+    """Is the other file, that holds the same, here, too, as another generation?"""
+    identity = log_marks.stamp_of(like)[:2]
+    return _is_poor(file) and any(
         other.identity == identity and log_generations.are_two(generation, other)
         for other in sight.others
     )
-
-
-def _copied(file: LogFile, at: Position) -> int | None:
-    """How much of it has been read if it is a copy of what is being read; else None."""
-    return log_marks.recognise(file, log_marks.known_at(at))

@@ -24,6 +24,7 @@ from collectors.log_chunks import Chunk
 from collectors.log_file import LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_marks import KnownFile, Position
+from collectors.log_search import LINES, LINES_BESIDE
 from collectors.log_survey import Item, Sight, Survey
 from collectors.packed_log import PackedLog
 
@@ -291,7 +292,7 @@ class LogTail:
         if old is not None and not log_search.has_lines(file, _least(old)):
             return None
         place = log_search.found(at, file) or log_search.left(at, file)
-        if place is None and old is not None and not _are_same(file, old):
+        if place is None and old is not None and not os.path.samestat(file.info, old.info):
             # An older state of that.
             return log_search.begun_as(at, file, old)
         return place
@@ -394,7 +395,9 @@ class LogTail:
         """The file of the position by whatever name; None: it is gone."""
         file = folder.open(name)
         if file is not None:
-            if log_marks.holds(file, at):
+            # One line may as well begin another log.
+            same = file.info.st_ino == at.inode
+            if (same or log_search.has_lines(file, LINES)) and log_marks.holds(file, at):
                 return file
             file.close()
         return self._survey.find(at, folder, name)
@@ -491,10 +494,6 @@ class LogTail:
         self._lost.append(what)
 
 
-def _are_same(file: LogFile, other: LogFile) -> bool:
-    return os.path.samestat(file.info, other.info)
-
-
 def _least(old: LogFile) -> int:
     """How many lines have to be the same, if a file is to be what became of the old one."""
-    return log_search.LINES_BESIDE if old.info.st_nlink else log_search.LINES
+    return LINES_BESIDE if old.info.st_nlink else LINES

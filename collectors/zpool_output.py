@@ -61,7 +61,9 @@ _PERCENT: Final = re.compile(
     r"(?<![\w.,+-])(?P<percent>\d{1,3}(?:\.\d{1,9}|,\d{1,2})?) ?% done", re.ASCII
 )
 _WHOLE: Final = 100
-_ENDED: Final = re.compile(r" with (?P<errors>[0-9][0-9,.']{0,20}) errors on (?P<time>.+)$")
+_ENDED: Final = re.compile(
+    r" with (?P<errors>[0-9]{1,18}|[0-9]{1,3}(?:[,.'][0-9]{3})+) errors on (?P<time>.+)$"
+)
 # What ends the table; in it a library may complain.
 _BEHIND: Final = re.compile(r"^ *(?:errors|dedup): ")
 _STATE_LINE: Final = re.compile(r"^ *state: *(?P<state>\S+)\s*$")

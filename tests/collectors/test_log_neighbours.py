@@ -307,7 +307,7 @@ def test_a_log_that_lost_its_last_lines_to_an_editor_is_known(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("how", ["renamed", "deleted"])
+@pytest.mark.parametrize("how", ["renamed", "deleted", "renamed while down"])
 def test_the_same_lines_in_the_next_log_are_told(log: Path, how: str, count: int) -> None:
     """Lines that differ in nothing are as many events as there are lines."""
     told = Reader(log)
@@ -315,8 +315,12 @@ def test_the_same_lines_in_the_next_log_are_told(log: Path, how: str, count: int
     lines = [b"25 18:00:%02d: the same in 2026" % n for n in range(count)][:1] * count
     for number in range(3):
         append(log, *lines)
+        if how == "renamed while down" and number:
+            told.up()
         assert told.lines() == lines
-        if how == "renamed":
+        if how == "renamed while down":
+            told.down()
+        if how != "deleted":
             rotate(log, f"a.log-2026112{number}")
         else:
             log.unlink()

@@ -637,6 +637,13 @@ def test_what_is_copied_out_of_the_log_is_no_news(log: Path, what: str) -> None:
     told.up()
     append(log, b"next")
     assert told.lines() == [b"next"]
+    # Nor when that is not being read any more.
+    rotate(log, "a.log.0")
+    append(log, b"last")
+    assert told.lines() == [b"last"]
+    told.down()
+    told.up()
+    assert told.lines() == []
     assert told.lost == []
     told.down()
 
