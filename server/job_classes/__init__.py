@@ -1,0 +1,1 @@
+"""Classes whose actions queue jobs: what each makes of a request, and of what its jobs say."""
