@@ -1,4 +1,4 @@
-"""What a class makes of what its job says, as dispatcher and classes share it. No file, no wire.
+"""What a class makes of what its job says: shared with dispatcher. No file, no wire.
 
 A job says something by its output and, where its tool can, by events: lines on a socket beside
 the output. Of both a report makes fields, which are told with the job's events. It is made anew
@@ -25,7 +25,7 @@ class Report(Protocol):
         ...
 
     def event(self, line: bytes) -> None:
-        """One line from the job's socket, without its end. It may be empty, torn, or no JSON."""
+        """One line from the job's socket, without its end. It may be empty or no JSON."""
         ...
 
     @property

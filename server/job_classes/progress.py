@@ -13,7 +13,7 @@ _MOST: Final = 10**9
 
 
 class Progress:
-    """The field `progress`. percent and done never fall; 100 % is a success, and nothing else."""
+    """The field `progress`. percent and done never fall; 100 % is a success alone."""
 
     def __init__(self, told: Mapping[str, Any]) -> None:
         """told: the fields that were told last; from there on it goes up."""
