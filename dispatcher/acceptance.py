@@ -10,7 +10,7 @@ from sqlite3 import Connection
 from msgspec.structs import replace
 
 from dispatcher import events, orders, records, transitions
-from dispatcher.orders import Order
+from dispatcher.orders import Order, Origin
 from dispatcher.records import PENDING, RUNNING, JobRow
 from dispatcher.transitions import Now
 from sysadmd.errors import Conflict
@@ -95,7 +95,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
     id = order.id if order.id is not None else orders.new_id()
     cursor = db.execute(
         "INSERT INTO jobs (id, queue, state, created, timeout, env, cwd, key, event_system,"
-        " fields) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " fields, setting, channel, log_field) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             id,
             order.queue,
@@ -105,8 +105,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
             _json(dict.fromkeys(order.env)) if order.env else None,
             order.cwd,
             order.key,
-            order.event_system,
-            _json(order.fields) if order.fields else None,
+            *_origin(order.origin),
         ),
     )
     uid = cursor.lastrowid
@@ -120,6 +119,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
             for n, spec in enumerate(order.commands)
         ],
     )
+    origin = order.origin
     return JobRow(
         uid=uid,
         id=id,
@@ -133,8 +133,23 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
         env=tuple(order.env),
         cwd=order.cwd,
         key=order.key,
-        event_system=order.event_system,
-        fields=order.fields,
+        event_system=None if origin is None else origin.system,
+        fields={} if origin is None else origin.fields,
+        log_field=None if origin is None else origin.log_field,
+        report={},
+    )
+
+
+def _origin(origin: Origin | None) -> tuple[str | None, ...]:
+    """Its columns."""
+    if origin is None:
+        return (None,) * 5
+    return (
+        origin.system,
+        _json(origin.fields) if origin.fields else None,
+        _json(origin.setting) if origin.setting else None,
+        origin.channel,
+        origin.log_field,
     )
 
 

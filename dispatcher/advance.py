@@ -11,13 +11,15 @@ sync.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import logs, records
 from dispatcher.fate import Pair
+from dispatcher.hearing import Hearing
 from dispatcher.identity import Identity
 from dispatcher.keepers import KeeperPair, Link
 from dispatcher.processes import is_same_boot
@@ -25,8 +27,17 @@ from dispatcher.queue import IllegalMove, Queues
 from dispatcher.records import PENDING, RUNNING
 from dispatcher.site import Site, environment
 from dispatcher.tending import Tender
-from dispatcher.transitions import Advance, Facts, Finding, Outcome, Start, mark
-from dispatcher.words import Began, Dead, Fact, Next
+from dispatcher.transitions import (
+    NO_ENDINGS,
+    Advance,
+    Endings,
+    Facts,
+    Finding,
+    Outcome,
+    Start,
+    mark,
+)
+from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Note, Transaction, no_note
 
@@ -36,6 +47,8 @@ log = logging.getLogger(__name__)
 RETRY: Final = 1.0
 # How long it may take until it is in the tables that a command has begun, s: the book has it.
 PUT_OFF: Final = 0.1
+# What a book says of a command that does not run any more.
+_ENDS: Final = (End, Barred, Left)
 
 
 @dataclass(slots=True)
@@ -44,7 +57,7 @@ class Running:
 
     identity: None: not read in the book yet. orphaned: guard and keeper are dead, so nobody
     will tell its end. heard: loop time of its last running event. size: of its log when
-    progress was last looked at.
+    progress was last looked at. event_system: the class that queued it.
     """
 
     uid: int
@@ -55,6 +68,7 @@ class Running:
     orphaned: bool = False
     heard: float = 0.0
     size: int = 0
+    event_system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +82,10 @@ class Ending:
 class Mover:
     """The jobs in memory, and the loop that moves them."""
 
-    def __init__(self, site: Site, tender: Tender) -> None:
+    def __init__(self, site: Site, tender: Tender, hearing: Hearing) -> None:
         self._site = site
         self._tender = tender
+        self._hearing = hearing
         self._full = False
         self.queues = Queues()
         # Queues that ever had a job.
@@ -105,14 +120,17 @@ class Mover:
         self.used = {queue for queue, (_, used) in marks.items() if used}
         self._pause_as_written()
         heard = asyncio.get_running_loop().time()
-        for uid, queue, n, deadline, told, keeper, pid, next_at, began_at in db.execute(
-            "SELECT uid, queue, n, deadline, told, keeper, pid, next_at, began_at"
+        for uid, queue, n, deadline, told, keeper, pid, next_at, began_at, system in db.execute(
+            "SELECT uid, queue, n, deadline, told, keeper, pid, next_at, began_at, event_system"
             " FROM commands JOIN jobs ON job = uid WHERE commands.state = ?",
             (RUNNING,),
         ).fetchall():
             identity = None if began_at is None else Identity(pid, next_at, began_at)
             self.running[uid] = Running(
-                uid, queue, n, deadline, identity, heard=heard, size=told
+                *(uid, queue, n, deadline, identity),
+                heard=heard,
+                size=told,
+                event_system=system,
             )
             if keeper is None:
                 self._unsent.append((uid, n))
@@ -223,9 +241,8 @@ class Mover:
         link = None if taker is None else taker.link
 
         def change(change: Transaction) -> Outcome:
-            step = Advance(
-                change, now, keeper, logs.LogFiles(self._site.state_dir), self._is_this_boot
-            )
+            files = logs.LogFiles(self._site.state_dir)
+            step = Advance(change, now, keeper, files, self._is_this_boot, reports)
             for uid, ending in endings.items():
                 mark(change, uid, ending.word)
                 ending.note(change)
@@ -248,13 +265,33 @@ class Mover:
                 tender.worked_in(entry)
 
         try:
-            await self._site.store.write(change, committed)
+            async with self._ends_of_classes(facts, findings) as reports:
+                await self._site.store.write(change, committed)
         except StoreFull:
             for entry in facts:
                 pair = tender.pairs[entry.keeper]
                 pair.settle |= entry.pair is not Pair.STARTS
                 pair.dead |= entry.pair is Pair.DEAD
             raise
+
+    @contextlib.asynccontextmanager
+    async def _ends_of_classes(
+        self, facts: Sequence[Facts], findings: Sequence[Finding]
+    ) -> AsyncGenerator[Endings]:
+        """What classes tell of the jobs of theirs that may end now; until that is written."""
+        hearing = self._hearing
+        jobs = [job for job in self.running.values() if hearing.hears(job.event_system)]
+        if jobs and not all(entry.pair is Pair.STARTS for entry in facts):
+            ending = {job.uid for job in jobs}
+        else:
+            lines = [line for entry in facts for line in entry.lines if isinstance(line, _ENDS)]
+            ending = {line.job[0] for line in lines} | {one.uid for one in findings}
+        asked = [(job.uid, job.n) for job in jobs if job.uid in ending]
+        if not asked:
+            yield NO_ENDINGS
+            return
+        async with hearing.lock:
+            yield await hearing.endings(asked)
 
     def _is_this_boot(self, mark: str) -> bool:
         return is_same_boot(mark, self._site.boot_id)
@@ -312,6 +349,7 @@ class Mover:
                         "env": environment(start.env),
                         "cwd": start.cwd,
                         "limit": self._site.settings.command_log_limit,
+                        **({"channel": start.channel} if start.channel else {}),
                     }
                 )
         for uid, n in outcome.unsent:
@@ -324,6 +362,8 @@ class Mover:
         for orphan in outcome.orphans:
             running = self.running[orphan.uid]
             running.identity, running.orphaned = orphan.identity, True
+        if outcome.finished:
+            self._hearing.keep_only(self.running.keys())
         if self.running:
             self.busy.set()
         else:
@@ -334,6 +374,7 @@ class Mover:
         if running is None:
             self.queues = self.queues.begin(start.queue, start.uid)
             running = Running(start.uid, start.queue, start.n, start.deadline)
+            running.event_system = start.event_system
             self.running[start.uid] = running
         self._present(running, start.n)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +17,8 @@ class Told(msgspec.Struct, frozen=True):
     """The body of an event.
 
     running: the commands before `command` have ended, it runs, and the bytes start..end of its
-    log are new. finished: the record says all.
+    log are new. fields: what its class tells then, in an event of progress. finished: the
+    record says all.
     """
 
     job: int
@@ -25,22 +26,23 @@ class Told(msgspec.Struct, frozen=True):
     command: int = 0
     start: int = msgspec.field(default=0, name="from")
     end: int = msgspec.field(default=0, name="to")
+    fields: dict[str, Any] | None = None
 
     @property
     def is_start(self) -> bool:
         """Is it the job's first start?"""
-        return self.state == "running" and not self.command and not self.end
+        return self.state == "running" and not self.command and not self.is_progress
 
     @property
     def is_progress(self) -> bool:
-        """Is it of nothing but a log that has grown?"""
-        return self.state == "running" and self.end > self.start
+        """Is it of nothing but a log that has grown, or of what its class tells?"""
+        return self.state == "running" and (self.end > self.start or self.fields is not None)
 
 
 decode: Final = msgspec.json.Decoder(Told).decode
 
 
-def tell(change: Transaction, at: float, uid: int, state: str, **more: int | None) -> int:
-    """Append a dispatcher event; returns its seq. at: s since 1970."""
+def tell(change: Transaction, at: float, uid: int, state: str, **more: object) -> int:
+    """Append a dispatcher event; returns its seq. at: s since 1970; more: as in `Told`."""
     body = json.dumps({"job": uid, "state": state, **more}, separators=(",", ":"))
     return journal.append(change, SYSTEM, body.encode(), at).seq

@@ -24,12 +24,29 @@ MAX_TIMEOUT: Final = 31_536_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The class that queues a job, and what it wants of it.
+
+    system: its name, as events have it. fields: what is told of the job from the first; a
+    report adds to them (dispatcher/reports.py). setting: environment of its commands that is no
+    secret. channel: the variable that names to a command the socket for its events; None: it
+    has none. log_field: under which events have the present command's output; None: nowhere.
+    """
+
+    system: str
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    setting: Mapping[str, str] = field(default_factory=dict[str, str])
+    channel: str | None = None
+    log_field: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """A job that is asked for.
 
     id: None: a new one is made up. queue: None: it waits for nobody. timeout: seconds from the
     start of the job. key: the same key and commands again mean the same job, even when it has
-    finished. event_system, fields: what the class that queues it wants told in its events.
+    finished. env: secret. origin: None: no class has queued it.
     """
 
     commands: tuple[Spec, ...]
@@ -39,8 +56,7 @@ class Order:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     cwd: str | None = None
     key: str | None = None
-    event_system: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    origin: Origin | None = None
 
 
 def new_id() -> str:

@@ -123,6 +123,13 @@ SCHEMA: Final[tuple[Step, ...]] = (
     """
     ALTER TABLE commands ADD COLUMN reason TEXT;
     """,
+    # Of jobs that a class has queued.
+    """
+    ALTER TABLE jobs ADD COLUMN setting TEXT;   -- JSON object: environment that is no secret
+    ALTER TABLE jobs ADD COLUMN channel TEXT;   -- the variable that names a command's socket
+    ALTER TABLE jobs ADD COLUMN log_field TEXT; -- under which its events have its log
+    ALTER TABLE jobs ADD COLUMN report TEXT;    -- JSON object: what its class told last
+    """,
 )
 
 
@@ -146,7 +153,11 @@ class Command(msgspec.Struct, frozen=True):
 
 class JobRow(msgspec.Struct, frozen=True):
     """What is known of a job but for its commands. env: names only, the values are nobody's
-    business."""
+    business.
+
+    fields: what the class that queued it told from the first; report: what it tells now, or
+    told at the end. log_field: under which events have its log.
+    """
 
     uid: int
     id: str
@@ -162,11 +173,13 @@ class JobRow(msgspec.Struct, frozen=True):
     key: str | None
     event_system: str | None
     fields: Mapping[str, Any]
+    log_field: str | None
+    report: Mapping[str, Any]
 
 
 _ROW: Final = (
     "SELECT uid, id, queue, state, result, created, started, finished, timeout, env, cwd, key,"
-    " event_system, fields FROM jobs"
+    " event_system, fields, log_field, report FROM jobs"
 )
 _COMMAND: Final = (
     "SELECT n, argv, text, state, return_code, started, finished, log_size, reason"
@@ -182,6 +195,12 @@ def is_announced(db: Connection, uid: int, n: int) -> bool:
     """Has a keeper taken this command?"""
     query = "SELECT 1 FROM commands WHERE job = ? AND n = ? AND next_at IS NOT NULL"
     return db.execute(query, (uid, n)).fetchone() is not None
+
+
+def keep_report(db: Connection, uid: int, report: Mapping[str, Any]) -> None:
+    """Remember what is told of a job by its class."""
+    text = json.dumps(report, separators=(",", ":"), ensure_ascii=False)
+    db.execute("UPDATE jobs SET report = ? WHERE uid = ?", (text, uid))
 
 
 def keep_environment(db: Connection, uid: int, env: Mapping[str, str]) -> None:
@@ -320,7 +339,7 @@ def unknown(db: Connection, uids: Iterable[int]) -> list[int]:
 
 def _row(found: Sequence[Any]) -> JobRow:
     uid, id, queue, state, result, created, started, finished, timeout = found[:9]
-    env, cwd, key, event_system, fields = found[9:]
+    env, cwd, key, event_system, fields, log_field, report = found[9:]
     return JobRow(
         uid=uid,
         id=id,
@@ -336,6 +355,8 @@ def _row(found: Sequence[Any]) -> JobRow:
         key=key,
         event_system=event_system,
         fields=json.loads(fields) if fields else {},
+        log_field=log_field,
+        report=json.loads(report) if report else {},
     )
 
 

@@ -30,10 +30,12 @@ from typing import Any, Final, TypeVar
 from dispatcher import acceptance, foreign, keepers, logs, orders, records
 from dispatcher.acceptance import Accepted, Doomed
 from dispatcher.advance import Ending, Mover
+from dispatcher.hearing import Hearing
 from dispatcher.killing import Killer
 from dispatcher.orders import Order
 from dispatcher.processes import boot_mark
 from dispatcher.records import JobRow
+from dispatcher.reports import Reporter
 from dispatcher.rousing import Rouser
 from dispatcher.site import Site
 from dispatcher.tending import Tender
@@ -52,6 +54,7 @@ T = TypeVar("T")
 # start hangs. One that has not been heard of for so long is stopped, s.
 UNANSWERED: Final = 10.0
 NO_LIMITS: Final[Mapping[int, tuple[int, int]]] = {}
+NO_REPORTERS: Final[Mapping[str, Reporter]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,18 @@ class Dispatcher:
         state_dir: Path,
         *,
         limits: keepers.Limits = NO_LIMITS,
+        reporters: Mapping[str, Reporter] = NO_REPORTERS,
     ) -> None:
-        """limits: those that commands get (RLIMIT_…: soft, hard); else the daemon's own."""
+        """limits: those that commands get (RLIMIT_…: soft, hard); else the daemon's own.
+        reporters: by class, what makes fields of what its jobs say."""
         self.stopping = False
         self._site = Site(store, settings, state_dir, limits, boot_mark())
         self._tender = Tender(self._site)
         self._rouser = Rouser(self._site, self._tender.pairs)
-        self._mover = Mover(self._site, self._tender)
+        hearing = Hearing(self._site, reporters)
+        self._mover = Mover(self._site, self._tender, hearing)
         self._killer = Killer(self._site, self._mover, self._tender)
-        self._watcher = Watcher(self._site, self._mover, self._killer)
+        self._watcher = Watcher(self._site, self._mover, self._killer, hearing)
 
     async def recover(self) -> None:
         """Make everything true again after whatever end the last daemon had. Before `run`.

@@ -7,7 +7,8 @@ book, and acknowledges the end. For each order:
 1. it makes the command's log, which decides once for all who may begin it;
 2. goes to the working directory, and marks the log: from here on the command may have begun;
 3. spawns it, and tells `began`; or says in its log why it can't, with a code as a shell has it;
-4. moves its output into the log (dispatcher/relay.py);
+4. moves its output into the log (dispatcher/relay.py), and what it tells on its socket, where
+   it has one, into a file (dispatcher/side_channel.py);
 5. sees its end, tells that, and reaps when the keeper has it in the book;
 6. goes on with 4 for as long as others have that output, and says when they have no more.
 
@@ -38,6 +39,7 @@ from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
 from dispatcher.job_files import Replaced
 from dispatcher.relay import Relay
+from dispatcher.side_channel import SideChannel
 from dispatcher.trouble import complain
 from dispatcher.words import Commanded
 
@@ -113,6 +115,9 @@ class Starter:
         self._gone: set[int] = set()
         self._refused: OSError | None = None
         self._own_session = True
+        # Of the command that has events to tell; which of its sources are polled.
+        self._channel: SideChannel | None = None
+        self._heard_of: set[int] = set()
         self._wake = wake_up_pipe()
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
@@ -148,15 +153,17 @@ class Starter:
         if served is None:
             self._finish({"barred": job})
             return
+        env = self._with_channel(order)
         # The command inherits it.
         dye.dye(job[0], self._fittings.mark)
         try:
-            pid, code, text = self._begin(served, order.argv or [""], order.env, order.cwd)
+            pid, code, text = self._begin(served, order.argv or [""], env, order.cwd)
         finally:
             dye.wash()
         if not pid:
             self._finish(book.refusal(job, code, text, served.say(text)))
             served.close()
+            self._close_channel()
             return
         ended = self._see_end(pid, served)
         is_held = not served.through
@@ -167,8 +174,38 @@ class Starter:
         self._serve_others(served)
         # Only now: nobody waits for it.
         served.close()
+        self._close_channel()
         if is_held:
             self._hint(b'{"free":1}\n')
+
+    def _with_channel(self, order: Commanded) -> Mapping[str, str]:
+        """The command's environment, with the socket for its events, if it is to have one."""
+        if not order.channel:
+            return order.env
+        try:
+            self._channel = SideChannel(*order.job)
+        except OSError as error:
+            # It is worth less than the command.
+            uid, n = order.job
+            complain(f"job {uid}, command {n}: its events can't be heard: {error.strerror}")
+            return order.env
+        self._listen()
+        return {**order.env, order.channel: self._channel.path}
+
+    def _listen(self) -> None:
+        """Have all of its sources polled."""
+        sources = self._channel.sources if self._channel else []
+        for gone in self._heard_of - set(sources):
+            self._poll.unregister(gone)
+        for source in sources:
+            self._poll.register(source, select.POLLIN)
+        self._heard_of = set(sources)
+
+    def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._listen()
+            channel.close()
 
     def _make_output(self, job: list[int], limit: int) -> Relay | None:
         """None: its log was made before. Raises: OSError."""
@@ -273,6 +310,9 @@ class Starter:
             served.drain()
             # Nothing more, or the word that nobody else has it.
             self._move(served)
+        if self._channel is not None:
+            self._channel.drain()
+            self._listen()
         return ended
 
     def _serve_others(self, served: Relay) -> None:
@@ -291,8 +331,16 @@ class Starter:
             elif file == self._fittings.line:
                 if not self._hear():
                     self._part()
+            elif file in self._heard_of:
+                self._hear_out(file)
             else:
                 self._move(served)
+
+    def _hear_out(self, file: int) -> None:
+        if self._channel is not None:
+            # Not polled while it is closed, perhaps: another may get its number.
+            self._channel.take(file)
+            self._listen()
 
     def _move(self, served: Relay) -> None:
         served.take()

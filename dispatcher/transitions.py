@@ -9,7 +9,7 @@ heard twice is done once. A book is believed only of commands that were given to
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -20,6 +20,7 @@ from dispatcher.identity import Identity
 from dispatcher.logs import LogFiles
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
+from dispatcher.reports import Fields
 from dispatcher.words import Barred, Began, Dead, End, Fact, Next
 from sysadmd.journal import Transaction
 
@@ -68,7 +69,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A command that may now be started: committed as running, given to a keeper."""
+    """A command that may now be started: committed as running, given to a keeper.
+
+    env: what the job adds. channel: the variable that names the socket for its events.
+    """
 
     uid: int
     n: int
@@ -77,6 +81,8 @@ class Start:
     env: dict[str, str]
     cwd: str
     deadline: float | None
+    event_system: str | None
+    channel: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,11 @@ class Outcome:
         default_factory=list[tuple[str | None, int]]
     )
     orphans: list[Orphan] = field(default_factory=list[Orphan])
+
+
+# What a class tells of a job's end, by how it ended.
+Endings = Mapping[int, Callable[[str], Fields]]
+NO_ENDINGS: Final[Endings] = {}
 
 
 def finish_job(
@@ -137,15 +148,23 @@ def mark(change: Transaction, uid: int, ending: str) -> int | None:
     return int(row[0]) if row else None
 
 
-def progress(change: Transaction, now: Now, uid: int, n: int, end: int) -> bool:
-    """Tell that a running command's log has grown to `end`. False: nothing to tell any more."""
+def progress(
+    change: Transaction, now: Now, uid: int, n: int, end: int, fields: Fields | None = None
+) -> bool:
+    """Tell that a running command's log has grown to `end`, or of what its class has to tell.
+    False: nothing to tell any more."""
     row = change.db.execute(
         "SELECT told FROM commands WHERE job = ? AND n = ? AND state = ?", (uid, n, RUNNING)
     ).fetchone()
-    if row is None or row[0] >= end:
+    if row is None or (row[0] >= end and fields is None):
         return False
+    end = max(end, row[0])
     change.db.execute("UPDATE commands SET told = ? WHERE job = ? AND n = ?", (end, uid, n))
-    tell(change, now.wall, uid, "running", command=n, **{"from": row[0], "to": end})
+    more: dict[str, object] = {"from": row[0], "to": end}
+    if fields is not None:
+        records.keep_report(change.db, uid, fields)
+        more["fields"] = fields
+    tell(change, now.wall, uid, "running", command=n, **more)
     return True
 
 
@@ -211,6 +230,7 @@ class Advance:
         keeper: str | None,
         logs: LogFiles,
         is_this_boot: Callable[[str], bool],
+        endings: Endings = NO_ENDINGS,
     ) -> None:
         """keeper: who starts commands; None: nobody can just now."""
         self._change = change
@@ -219,6 +239,7 @@ class Advance:
         self._keeper = keeper
         self._logs = logs
         self._is_this_boot = is_this_boot
+        self._endings = endings
         self.outcome = Outcome()
 
     def facts(self, facts: Facts) -> None:
@@ -382,6 +403,9 @@ class Advance:
         )
 
     def _finish(self, row: _Row, result: str, at: int | None = None) -> None:
+        ending = self._endings.get(row.uid)
+        if ending is not None:
+            records.keep_report(self._db, row.uid, ending(result))
         finish_job(self._change, self._now, row.uid, result, at)
         self.outcome.finished.append((row.queue, row.uid))
 
@@ -410,20 +434,23 @@ class Advance:
         if self._keeper is None:
             self.outcome.unsent.append((uid, n))
             return
-        argv, cwd, queue, deadline = self._db.execute(
-            "SELECT argv, cwd, queue, deadline FROM jobs JOIN commands ON job = uid"
-            " WHERE uid = ? AND n = ?",
+        argv, cwd, queue, deadline, system, setting, channel = self._db.execute(
+            "SELECT argv, cwd, queue, deadline, event_system, setting, channel"
+            " FROM jobs JOIN commands ON job = uid WHERE uid = ? AND n = ?",
             (uid, n),
         ).fetchone()
+        env = records.environment(self._db, uid)
         self.outcome.starts.append(
             Start(
                 uid,
                 n,
                 queue,
                 json.loads(argv),
-                records.environment(self._db, uid),
+                {**json.loads(setting), **env} if setting else env,
                 cwd or "/",
                 deadline,
+                system,
+                channel,
             )
         )
 

@@ -8,13 +8,16 @@ ever tell its code, so it ends as `lost`, openly, with its whole log.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import logs, transitions
 from dispatcher.advance import Ending, Mover, Running
+from dispatcher.hearing import PACE, Hearing
 from dispatcher.identity import boot_clock
 from dispatcher.killing import Killer
 from dispatcher.processes import is_alive
+from dispatcher.reports import Fields
 from dispatcher.site import Site
 from dispatcher.transitions import Finding
 from sysadmd.errors import StoreFull
@@ -24,11 +27,23 @@ from sysadmd.journal import Transaction
 TICK: Final = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Progress of a job's command `n`: where its log ends that is told of, and what its class
+    has to tell; None: it has none, or knows nothing of it."""
+
+    job: Running
+    n: int
+    end: int
+    fields: Fields | None
+
+
 class Watcher:
     """Looks at the mover's running jobs; idle while there are none."""
 
-    def __init__(self, site: Site, mover: Mover, killer: Killer) -> None:
+    def __init__(self, site: Site, mover: Mover, killer: Killer, hearing: Hearing) -> None:
         self._site = site
+        self._hearing = hearing
         self._mover = mover
         self._killer = killer
 
@@ -96,30 +111,42 @@ class Watcher:
             raise
 
     async def _tell_progress(self) -> None:
-        grown = [entry for job in self._mover.running.values() if (entry := self._grown(job))]
-        if not grown:
+        due = [job for job in self._mover.running.values() if self._is_due(job)]
+        steps = [step for job in due if (step := await self._step(job)) is not None]
+        if not steps:
             return
         now = self._site.now()
 
         def change(change: Transaction) -> None:
-            for job, n, end in grown:
-                transitions.progress(change, now, job.uid, n, end)
+            for step in steps:
+                transitions.progress(change, now, step.job.uid, step.n, step.end, step.fields)
 
         await self._site.store.write(change)
         heard = asyncio.get_running_loop().time()
-        for job, n, end in grown:
-            if job.n == n:
-                job.size = end
-                job.heard = heard
+        for step in steps:
+            if step.fields is not None:
+                self._hearing.tell(step.job.uid, step.fields)
+            if step.job.n == step.n:
+                step.job.size = step.end
+                step.job.heard = heard
 
-    def _grown(self, job: Running) -> tuple[Running, int, int] | None:
-        """The job, its command, and the end of what there is to tell of its log."""
+    def _is_due(self, job: Running) -> bool:
         interval = self._site.settings.progress_interval
-        if asyncio.get_running_loop().time() - job.heard < interval:
+        if self._hearing.hears(job.event_system):
+            interval = max(interval, PACE)
+        return asyncio.get_running_loop().time() - job.heard >= interval
+
+    async def _step(self, job: Running) -> _Step | None:
+        """None: there is nothing new of it."""
+        n, path = job.n, self._site.log(job.uid, job.n)
+        end, size = job.size, logs.size(path)
+        if size is not None and size > end:
+            end = max(end, logs.whole_characters(path, end, size))
+        fields = None
+        if self._hearing.hears(job.event_system):
+            fields = await self._hearing.listen(job.uid, n)
+        if end == job.size and fields is None:
             return None
-        path = self._site.log(job.uid, job.n)
-        size = logs.size(path)
-        if size is None or size <= job.size:
-            return None
-        end = logs.whole_characters(path, job.size, size)
-        return (job, job.n, end) if end > job.size else None
+        if fields is None:
+            fields = self._hearing.last_of(job.uid)
+        return _Step(job, n, end, fields)

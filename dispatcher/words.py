@@ -9,6 +9,7 @@ missing has a meaning, and whatever comes, nobody fails of it:
     began: no time before; none after        since boot; LONGEST_START later
     end: no code; no time; no size           nobody knows: it is lost; now; that of its log
     end: nothing of begun                    it had begun
+    start: no channel                        its events are not asked for
 
 What is of another type, or beyond its bounds, is missing. Standard library only.
 """
@@ -103,13 +104,17 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Commanded:
-    """A command that a keeper is to have begun. argv: None: nobody can tell what."""
+    """A command that a keeper is to have begun. argv: None: nobody can tell what.
+
+    channel: the variable that is to name a socket for its events; "": none is wanted.
+    """
 
     job: Job
     argv: list[str] | None
     env: dict[str, str]
     cwd: str
     limit: int
+    channel: str = ""
 
 
 def fact(text: bytes) -> Fact | None:
@@ -165,7 +170,7 @@ def commanded(line: dict[str, Any]) -> Commanded | None:
     named, argv = job(line.get("start")), line.get("argv")
     if named is None:
         return None
-    env, cwd = line.get("env"), line.get("cwd")
+    env, cwd, channel = line.get("env"), line.get("cwd"), line.get("channel")
     pairs = cast("dict[str, object]", env).items() if isinstance(env, dict) else ()
     return Commanded(
         named,
@@ -173,6 +178,7 @@ def commanded(line: dict[str, Any]) -> Commanded | None:
         {name: value for name, value in pairs if isinstance(value, str)},
         cwd if isinstance(cwd, str) else "/",
         limit(line),
+        channel if isinstance(channel, str) else "",
     )
 
 

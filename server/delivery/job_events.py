@@ -138,12 +138,13 @@ class JobEvents:
 
     def _logs(self, sheet: Sheet, told: Told) -> dict[int, Shown]:
         """The logs that the event shows, newest command first until the budget is spent."""
-        limit, uid = self._log_limit(), sheet.job.uid
+        limit, job = self._log_limit(), sheet.job
+        uid = job.uid
         budget = LOGS_PER_EVENT * limit
         shown: dict[int, Shown] = {}
         if told.end > told.start:
             command = sheet.commands[told.command]
-            n, copies = command.n, 1 + (command.text in sheet.shared)
+            n, copies = command.n, _copies(sheet, command) + (job.log_field is not None)
             shown[n] = self._read(uid, n, told.start, told.end, limit)
             budget -= copies * shown[n].json_size
         for command in reversed(sheet.ended(told)):
@@ -153,8 +154,10 @@ class JobEvents:
             if not size:
                 shown[command.n] = _NOTHING
                 continue
-            # A log without a key of its own, or with a shared one, stands in `commands` too.
-            copies = 1 + (command.text in sheet.shared)
+            copies = _copies(sheet, command)
+            if job.log_field is not None and told.state == "finished" and not shown:
+                # The last one, which its class shows too.
+                copies += 1
             room = min(limit, budget // copies)
             log = None
             # As JSON no text is shorter; and what is cut to `limit` fits into no less.
@@ -183,6 +186,11 @@ class JobEvents:
         path = logs.path(self._state_dir, uid, n)
         piece = Piece(*logs.ends(path, start, end, limit), end - start)
         return _shown(clip(piece, limit), end - start)
+
+
+def _copies(sheet: Sheet, command: Command) -> int:
+    """How often its log stands in an event: one with a shared key is in `commands`, too."""
+    return 1 + (command.text in sheet.shared)
 
 
 def _shorten(

@@ -30,6 +30,7 @@ RESERVED: Final = frozenset(
 )
 
 _encode: Final = msgspec.json.Encoder().encode
+_NO_TEXT: Final = msgspec.Raw(b'""')
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Documented:
         """`args` of a job's event."""
         args: dict[str, Any] = {"state": told.state, "process_id": job.id}
         if job.event_system:
-            args = {"event_system": job.event_system, **args, **job.fields}
+            args = {**class_fields(job, told, commands), **args}
         if told.state != "pending":
             args["process_details"] = process_details(job, told, commands)
         elif job.event_system:
@@ -88,6 +89,19 @@ class Documented:
     def shorten(self, args: dict[str, Any]) -> None:
         """Take out of a job's event what `show` has, too."""
         args.get("process_details", args).pop("commands", None)
+
+
+def class_fields(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
+    """What the class that queued a job has told of it, and the present command's output."""
+    fields: dict[str, Any] = {"event_system": job.event_system, **job.fields}
+    if told.state == "pending":
+        return fields
+    fields.update(job.report if told.state == "finished" else told.fields or {})
+    if job.log_field:
+        # At the end that of the last command that was run.
+        number = max(commands.logs, default=0) if told.state == "finished" else told.command
+        fields[job.log_field] = commands.logs.get(number, _NO_TEXT)
+    return fields
 
 
 def frame(namespace: str, name: str, id: str, args: Any) -> bytes:

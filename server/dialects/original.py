@@ -12,7 +12,14 @@ import msgspec
 
 from dispatcher.events import Told
 from dispatcher.records import JobRow
-from server.dialects.documented import Commands, Documented, error_args, frame, process_details
+from server.dialects.documented import (
+    Commands,
+    Documented,
+    class_fields,
+    error_args,
+    frame,
+    process_details,
+)
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
 
@@ -55,12 +62,8 @@ class Original(Documented):
         details = _details(job, told, commands)
         if job.event_system is None:
             return details
-        return {
-            "event_system": job.event_system,
-            "state": told.state,
-            **job.fields,
-            "process_details": details,
-        }
+        fields = class_fields(job, told, commands)
+        return {**fields, "state": told.state, "process_details": details}
 
 
 def _details(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def job_value(job: JobRow, commands: Iterable[Command]) -> dict[str, Any]:
         "cwd": job.cwd,
         "env": sorted(job.env),
         "event_system": job.event_system,
+        "fields": {**job.fields, **job.report},
         "commands": [command_value(command) for command in commands],
     }
 

@@ -1,0 +1,212 @@
+"""Hears what the jobs of classes say, and keeps a report on each while it runs.
+
+Reads by offset what a starter has put down: output and events. The reports are the classes'
+(dispatcher/reports.py); one that fails is a defect, which costs its job's fields and nothing
+else. What is read is on the state directory's disk, and read in a thread. What a report watches
+may be on any disk: nobody waits for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from dispatcher import job_files, logs, records
+from dispatcher.identity import boot_clock
+from dispatcher.reports import Fields, Report, Reporter
+from dispatcher.side_channel import events_path
+from dispatcher.site import Site
+from sysadmd.apart import apart
+
+log = logging.getLogger(__name__)
+
+# At least between two events of one job that tell how far it is, s. Source: the contract.
+PACE: Final = 1.0
+# Read and fed at once.
+_PORTION: Final = 256 * 1024
+# Of a line of events: what is longer is none.
+_LONGEST_LINE: Final = 64 * 1024
+_NOTHING: Final[Fields] = {}
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What was heard of one job. n: the command that is read; told: the fields told last.
+
+    output, events: bytes of that command's that were read. line: that has no end yet.
+    """
+
+    uid: int
+    report: Report
+    told: Fields
+    n: int = 0
+    output: int = 0
+    events: int = 0
+    line: bytes = b""
+    failed: bool = False
+    # At the watched file: its size, and when that was.
+    look: asyncio.Future[tuple[int, float] | None] | None = None
+
+
+class Hearing:
+    """The reports on running jobs; belongs to the event loop."""
+
+    def __init__(self, site: Site, reporters: Mapping[str, Reporter]) -> None:
+        """reporters: by class."""
+        self._site = site
+        self._reporters = reporters
+        self._jobs: dict[int, _Heard] = {}
+        # Held while reports are fed or asked: a job's end is written by another thread.
+        self.lock = asyncio.Lock()
+
+    def hears(self, event_system: str | None) -> bool:
+        """Is there a report on jobs of this class?"""
+        return event_system in self._reporters
+
+    def keep_only(self, running: Collection[int]) -> None:
+        """Forget all but these jobs."""
+        for uid in self._jobs.keys() - running:
+            del self._jobs[uid]
+
+    async def listen(self, uid: int, n: int) -> Fields | None:
+        """Read on, the present command being `n`; what is to be told, None: nothing new.
+
+        Say `tell` when it is committed.
+        """
+        async with self.lock:
+            heard = await self._read_on(uid, n)
+            if heard is None:
+                return None
+            self._watch(heard)
+            fields = _ask(heard, heard.report.fields)
+            return None if fields == heard.told else fields
+
+    def last_of(self, uid: int) -> Fields | None:
+        """What was told of a job last; None: there is no report on it."""
+        heard = self._jobs.get(uid)
+        return None if heard is None else heard.told
+
+    def tell(self, uid: int, fields: Fields) -> None:
+        """These were told."""
+        heard = self._jobs.get(uid)
+        if heard is not None:
+            heard.told = fields
+
+    async def endings(
+        self, jobs: Iterable[tuple[int, int]]
+    ) -> dict[int, Callable[[str], Fields]]:
+        """Read all that these jobs have said, up to their commands of these numbers.
+
+        For each, what is told if it ends with a result. Hold `lock` until that is written.
+        """
+        asked: dict[int, Callable[[str], Fields]] = {}
+        for uid, n in jobs:
+            heard = await self._read_on(uid, n)
+            if heard is not None:
+                asked[uid] = partial(_ask_for_end, heard)
+        return asked
+
+    async def _read_on(self, uid: int, n: int) -> _Heard | None:
+        heard = self._jobs.get(uid) or self._begin(uid)
+        if heard is not None and not heard.failed:
+            await apart(partial(_read, self._site.state_dir, heard, n), "what a job says")
+        return heard
+
+    def _begin(self, uid: int) -> _Heard | None:
+        row = records.row(self._site.store.reader, uid)
+        reporter = self._reporters.get(row.event_system or "") if row else None
+        if row is None or reporter is None:
+            return None
+        heard = _Heard(uid, reporter(row.fields, row.report), row.report)
+        self._jobs[uid] = heard
+        return heard
+
+    def _watch(self, heard: _Heard) -> None:
+        """Take in the last look at the file that grows, and begin the next."""
+        look = heard.look
+        if look is not None and look.done():
+            heard.look = None
+            found = look.result()
+            if found is not None:
+                _ask(heard, partial(_grown, heard.report, *found))
+        path = None if heard.failed else heard.report.watched
+        if heard.look is None and path is not None:
+            heard.look = apart(partial(_size, path), "a file that grows")
+
+
+def _ask(heard: _Heard, question: Callable[[], Fields]) -> Fields:
+    """The outer edge: a class's defect is its own."""
+    if heard.failed:
+        return heard.told
+    try:
+        return question()
+    except Exception:  # the fields stay as they were told
+        heard.failed = True
+        log.exception("job %d: the report on it failed; it goes on without", heard.uid)
+        return heard.told
+
+
+def _ask_for_end(heard: _Heard, result: str) -> Fields:
+    return _ask(heard, partial(heard.report.ended, result))
+
+
+def _grown(report: Report, size: int, at: float) -> Fields:
+    report.grown(size, at)
+    return _NOTHING
+
+
+def _size(path: str) -> tuple[int, float] | None:
+    try:
+        return Path(path).stat().st_size, boot_clock()
+    except (OSError, ValueError):
+        return None
+
+
+def _read(state_dir: Path, heard: _Heard, n: int) -> None:
+    """All that is there by now, up to command `n`'s. In a thread."""
+    try:
+        while True:
+            _read_output(state_dir, heard)
+            _read_events(state_dir, heard)
+            if heard.n >= n:
+                return
+            heard.n += 1
+            heard.output = heard.events = 0
+            heard.line = b""
+    except Exception:  # as in `_ask`
+        heard.failed = True
+        log.exception("job %d: the report on it failed; it goes on without", heard.uid)
+
+
+def _read_output(state_dir: Path, heard: _Heard) -> None:
+    path = logs.path(state_dir, heard.uid, heard.n)
+    while True:
+        start, data = logs.read(path, heard.output, _PORTION)
+        if not data:
+            return
+        heard.report.output(heard.n, data)
+        heard.output = start + len(data)
+
+
+def _read_events(state_dir: Path, heard: _Heard) -> None:
+    path = state_dir / events_path(heard.uid, heard.n)
+    try:
+        file = job_files.open_file(path)
+    except OSError:
+        # It has no socket, or was never begun.
+        return
+    try:
+        while data := os.pread(file, _PORTION, heard.events):
+            heard.events += len(data)
+            *lines, rest = (heard.line + data).split(b"\n")
+            heard.line = rest[:_LONGEST_LINE]
+            for line in lines:
+                heard.report.event(line)
+    finally:
+        os.close(file)
