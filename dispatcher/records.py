@@ -129,6 +129,7 @@ SCHEMA: Final[tuple[Step, ...]] = (
     ALTER TABLE jobs ADD COLUMN channel TEXT;   -- the variable that names a command's socket
     ALTER TABLE jobs ADD COLUMN log_field TEXT; -- under which its events have its log
     ALTER TABLE jobs ADD COLUMN report TEXT;    -- JSON object: what its class told last
+    CREATE INDEX jobs_of_classes ON jobs (event_system, uid) WHERE event_system IS NOT NULL;
     """,
 )
 
@@ -286,6 +287,12 @@ def finished_jobs(db: Connection, after: int | None = None) -> Generator[JobRow]
         before = found[0] if found and found[0] is not None else 0
     query = f"{_ROW} WHERE state = 2 AND last_seq < ? ORDER BY last_seq DESC"
     yield from map(_row, db.execute(query, (before,)))
+
+
+def of_class(db: Connection, event_system: str, most: int) -> list[JobRow]:
+    """Jobs that this class has queued, the newest first, at most so many."""
+    query = f"{_ROW} WHERE event_system = ? ORDER BY uid DESC LIMIT ?"
+    return [_row(found) for found in db.execute(query, (event_system, most))]
 
 
 def results(db: Connection) -> dict[str, int]:

@@ -14,12 +14,14 @@ from server.classes.clients import Clients
 from server.classes.dispatcher import DispatcherClass
 from server.classes.events import Subscribe, Unsubscribe
 from server.classes.identify import Identify, Query
+from server.classes.jobs import JobRequests, Tools
 from server.classes.logs import Logs
 from server.classes.tokens import Tokens
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import Snapshots
 from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
+from server.job_classes.all import CLASSES
 from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.guesses import Guesses
@@ -67,19 +69,21 @@ def session_maker(
     sessions = Sessions(store, places)
     trail, accounts = Audit(store), Accounts(auth)
     logins = Logins(store, accounts, trail, sessions.end_account)
+    tools = Tools(lambda: settings().classes, trail, state_dir)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(host_name),
         "rpc/auth": Auth(store, trail, accounts, Guesses(), auth),
         "rpc/auth_token": AuthToken(logins, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
-        "rpc/query": Query(),
+        "rpc/query": Query(lambda: tools.here(CLASSES)),
         "rpc/dispatcher": DispatcherClass(dispatcher, state_dir),
         "rpc/logs": Logs(store, sources.hub, sources.pages.renderer),
         "rpc/clients": Clients(sessions),
         "rpc/tokens": Tokens(store, sessions),
         "events/subscribe": Subscribe(sources, Snapshots(store)),
         "events/unsubscribe": Unsubscribe(store),
+        **{one.name: JobRequests(one, dispatcher, tools) for one in CLASSES},
     }
     gate = Gate(
         lambda: server().origins,

@@ -21,6 +21,18 @@ class NotFound(SysadmdError):
     code = "not-found"
 
 
+class NothingFound(SysadmdError):
+    """What was looked for was looked for well, and there is nothing of it."""
+
+    code = "nothing-found"
+
+
+class ToolFailed(SysadmdError):
+    """A program of this machine did not answer a question; the text has what it said."""
+
+    code = "tool-failed"
+
+
 class Conflict(SysadmdError):
     """What was asked for contradicts what is there already."""
 

@@ -93,6 +93,7 @@ class Address(str):
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Switch = bool | Literal["auto"]
+Tool = Annotated[str, Meta(pattern=r"^(/.*[^/]|[A-Za-z0-9_.+-]+)$")]
 
 
 class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,6 +205,23 @@ class DispatcherSettings(Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+class ClassSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The tools of the classes that queue jobs: names, sought as those of jobs' commands are,
+    or absolute paths.
+
+    update_conf: the settings of freebsd-update. query_timeout: s that a tool has to answer a
+    question, up to a year.
+    """
+
+    pkg: Tool = "pkg"
+    freebsd_update: Tool = "freebsd-update"
+    update_conf: Annotated[str, Meta(pattern="^/")] = "/etc/freebsd-update.conf"
+    shutdown: Tool = "shutdown"
+    vm: Tool = "vm"
+    iohyve: Tool = "iohyve"
+    query_timeout: Seconds = 60.0
+
+
 class RetentionSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What is kept: events by age and bytes, finished jobs by age and number.
 
@@ -225,6 +243,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     auth: AuthSettings = AuthSettings()
     collectors: CollectorSettings = CollectorSettings()
     dispatcher: DispatcherSettings = DispatcherSettings()
+    classes: ClassSettings = ClassSettings()
     retention: RetentionSettings = RetentionSettings()
 
 

@@ -19,9 +19,10 @@ SERVER_ROOMS = {
     "login": {"server.login"},
     "dialects": {"server.dialects", _PROTOCOL},
     "delivery": {"server.delivery", "server.dialects", _PROTOCOL},
+    "job_classes": {"server.job_classes", "server.dialects.values"},
     "classes": {
         *("server.classes", "server.session", "server.sessions", "server.delivery"),
-        *("server.dialects", "server.login", _PROTOCOL),
+        *("server.dialects", "server.job_classes", "server.login", _PROTOCOL),
     },
 }
 # The door alone may look up, inside its functions: every program starts there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from server.login.roles import Role
 from server.session import Session
@@ -26,13 +26,20 @@ class Identify:
 class Query:
     """The classes that this account can use here, and how."""
 
+    def __init__(self, job_classes: Callable[[], Awaitable[list[str]]]) -> None:
+        """job_classes: those that queue jobs, and whose tools are here now."""
+        self._job_classes = job_classes
+
     def role(self, request: Request) -> Role | None:
         return Role.READ
 
     async def answer(self, session: Session, request: Request) -> Reply | None:
-        full = session.require(request, Role.READ).role >= Role.FULL
+        role = session.require(request, Role.READ).role
+        full = role >= Role.FULL
         level = "read/write" if full else "read"
         classes = {"rpc/dispatcher": level, "rpc/logs": "read"}
+        if role >= Role.LIMITED:
+            classes.update(dict.fromkeys(await self._job_classes(), level))
         if full:
             classes["rpc/clients"] = "read"
             classes["rpc/tokens"] = "read/write"

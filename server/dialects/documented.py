@@ -94,9 +94,8 @@ class Documented:
 def class_fields(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
     """What the class that queued a job has told of it, and the present command's output."""
     fields: dict[str, Any] = {"event_system": job.event_system, **job.fields}
-    if told.state == "pending":
-        return fields
-    fields.update(job.report if told.state == "finished" else told.fields or {})
+    if told.state != "pending":
+        fields.update(job.report if told.state == "finished" else told.fields or {})
     if job.log_field:
         # At the end that of the last command that was run.
         number = max(commands.logs, default=0) if told.state == "finished" else told.command

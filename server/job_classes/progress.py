@@ -18,7 +18,7 @@ class Progress:
     def __init__(self, told: Mapping[str, Any]) -> None:
         """told: the fields that were told last; from there on it goes up."""
         value = told.get("progress")
-        last = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+        last = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         self.phase = "start"
         self.package = ""
         self.percent = min(ALMOST, _whole(last.get("percent")))

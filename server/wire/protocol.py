@@ -40,6 +40,7 @@ _TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels; send a flatter objec
 
 # From an error's word to its code on the wire; any other is a 503.
 CODES: Final = {
+    "nothing-found": 204,
     "bad-request": 400,
     "not-found": 404,
     "conflict": 409,

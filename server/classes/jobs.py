@@ -1,0 +1,191 @@
+"""Requests to the classes that queue jobs: who may, and is the tool there.
+
+What an action does is the class's (server/job_classes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final
+
+from dispatcher import logs, records
+from dispatcher.orders import Order
+from dispatcher.records import JobRow
+from dispatcher.runner import Dispatcher
+from server.delivery.clipping import Piece, clip
+from server.job_classes.definition import Arguments, Asked, JobClass
+from server.job_classes.tool import Answer, ask
+from server.login import audit
+from server.login.audit import Audit
+from server.login.roles import Role
+from server.session import Session
+from server.wire.protocol import Reply, Request
+from sysadmd.apart import apart
+from sysadmd.errors import ToolFailed
+from sysadmd.journal import Transaction
+from sysadmd.settings import ClassSettings
+
+# Programs that are asked something at once, of all clients: each is a process of some MB.
+ASKED_AT_ONCE: Final = 4
+# How long it is remembered which tool is there, s: to look may take a process.
+REMEMBERED: Final = 2.0
+# Of a class's jobs so many are looked through.
+MOST_JOBS: Final = 200
+# Beyond the time that a program has: until its thread has seen to its end, s.
+_GRACE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A class's tool, as it was looked for at a time of the loop's, by these settings."""
+
+    at: float
+    settings: ClassSettings
+    answer: asyncio.Future[str | None]
+
+
+class Tools:
+    """What all classes share: the settings, the trail, turns at asking programs."""
+
+    def __init__(
+        self, settings: Callable[[], ClassSettings], trail: Audit, state_dir: Path
+    ) -> None:
+        self.settings = settings
+        self.trail = trail
+        self.state_dir = state_dir
+        self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
+        self._found: dict[str, _Found] = {}
+
+    async def find(self, job_class: JobClass) -> str | None:
+        """The class's tool, if it is on this machine."""
+        found = self._found.get(job_class.name)
+        now, settings = asyncio.get_running_loop().time(), self.settings()
+        if found is None or found.settings is not settings or now - found.at > REMEMBERED:
+            answer = apart(partial(job_class.find, settings), "a class's tool")
+            found = self._found[job_class.name] = _Found(now, settings, answer)
+        return await asyncio.shield(found.answer)
+
+    async def here(self, classes: Sequence[JobClass]) -> list[str]:
+        """Which of these classes there are on this machine."""
+        found = await asyncio.gather(*map(self.find, classes))
+        return [one.name for one, tool in zip(classes, found, strict=True) if tool is not None]
+
+    async def ask(self, argv: Sequence[str]) -> Answer:
+        """As `Asked.ask`."""
+        timeout = self.settings().query_timeout
+        async with self._turns:
+            answer = apart(partial(ask, argv, timeout), "asking a tool")
+            done, _ = await asyncio.wait((answer,), timeout=timeout + _GRACE)
+        if not done:
+            raise ToolFailed(f"{argv[0]} hangs in the system, and can't even be killed")
+        return answer.result()
+
+
+class JobRequests:
+    """Answers sysadm/pkg and its like."""
+
+    def __init__(self, job_class: JobClass, dispatcher: Dispatcher, tools: Tools) -> None:
+        self.job_class = job_class
+        self.dispatcher = dispatcher
+        self.tools = tools
+        self.turn = asyncio.Lock()
+
+    def role(self, request: Request) -> Role | None:
+        action = self.job_class.actions.get(request.action())
+        return Role.LIMITED if action is not None and action.reading else Role.FULL
+
+    async def answer(self, session: Session, request: Request) -> Reply | None:
+        name = request.action()
+        tool = await self.tools.find(self.job_class)
+        if tool is None:
+            raise request.refuse(
+                404, f"{self.job_class.name} needs {self.job_class.needs}, which is not here"
+            )
+        action = self.job_class.actions.get(name)
+        if action is None:
+            known = ", ".join(self.job_class.actions)
+            raise request.refuse(404, f"{self.job_class.name} knows the actions {known}")
+        asked = _Asked(session, request, self, tool)
+        return Reply({name: await action.answer(asked)})
+
+
+class _Asked(Asked):
+    """One request, as actions see it."""
+
+    def __init__(self, session: Session, request: Request, of: JobRequests, tool: str) -> None:
+        assert session.login is not None
+        self._session = session
+        # By the commit it may be somebody else.
+        self._who = session.login.account, session.address
+        self._of = of
+        self._dispatcher = of.dispatcher
+        self._tools = of.tools
+        self._tool = tool
+        self._args = Arguments(request.fields())
+
+    @property
+    def args(self) -> Arguments:
+        return self._args
+
+    @property
+    def tool(self) -> str:
+        return self._tool
+
+    @property
+    def settings(self) -> ClassSettings:
+        return self._tools.settings()
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        return self._of.turn
+
+    async def queue(self, order: Order) -> JobRow:
+        def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
+            (job,) = jobs
+            texts = "; ".join(spec.text for spec in order.commands)
+            audit.write(change, *self._who, f"queue {job.id}: {texts}")
+
+        return (await self._dispatcher.submit([order], note))[0]
+
+    async def kill(self, id: str) -> bool:
+        def note(change: Transaction, killed: Sequence[str]) -> None:
+            audit.write(change, *self._who, "kill " + ", ".join(killed))
+
+        return bool(await self._dispatcher.kill([id], note))
+
+    async def ask(self, *argv: str) -> Answer:
+        return await self._tools.ask(argv)
+
+    async def jobs(self, action: str | None = None) -> list[JobRow]:
+        name = self._of.job_class.name
+
+        def look(db: Connection) -> list[JobRow]:
+            rows = records.of_class(db, name, MOST_JOBS)
+            return [row for row in rows if action in (None, row.fields.get("action"))]
+
+        return await self._session.read(look)
+
+    async def output(self, job: JobRow, limit: int) -> str:
+        def look(db: Connection) -> str:
+            commands = records.commands(db, job.uid)
+            each = limit // max(1, len(commands))
+            return "".join(
+                output(logs.path(self._tools.state_dir, job.uid, one.n), each)
+                for one in commands
+            )
+
+        return await self._session.read(look)
+
+    async def note(self, action: str) -> None:
+        await self._tools.trail.note(*self._who, action)
+
+
+def output(path: Path, limit: int) -> str:
+    """A log as it is by now, at most `limit` bytes as JSON."""
+    size = logs.size(path) or 0
+    return clip(Piece(*logs.ends(path, 0, size, limit), size), limit)

@@ -1,0 +1,207 @@
+"""sysadm/iohyve: virtual machines, by vm-bhyve, or by iohyve where that is installed.
+
+What fetch(1) says of a download is read in `fetch_report`. Source: vm(8) of vm-bhyve 1.6;
+iohyve(8) of 0.7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.request
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from dispatcher.orders import Order, Origin
+from server.job_classes.definition import Action, Asked, JobClass, command, first_of, new_uuid
+from server.job_classes.fetch_report import FetchReport
+from server.job_classes.tool import Answer
+from sysadmd.apart import apart
+from sysadmd.errors import BadRequest, ToolFailed
+from sysadmd.settings import ClassSettings
+from sysadmd.text import quoted
+
+NAME: Final = "sysadm/iohyve"
+SCHEMES: Final = ("http", "https", "ftp", "file")
+_LONGEST_URL: Final = 2048
+# Of a machine. Source: vm(8).
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,228}")
+# How long a server has to say how long a file is, s: the job does without.
+PATIENCE: Final = 3.0
+# The words for what a tool does.
+_WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "vm": {
+        "fetch": ("iso",),
+        "machines": ("list",),
+        "images": ("iso",),
+        "version": ("version",),
+    },
+    "iohyve": {
+        "fetch": ("fetch",),
+        "machines": ("list",),
+        "images": ("isolist",),
+        "version": ("version",),
+    },
+}
+
+
+def _words(asked: Asked, what: str) -> tuple[str, ...]:
+    kind = "iohyve" if asked.tool == asked.settings.iohyve else "vm"
+    return (asked.tool, *_WORDS[kind][what])
+
+
+def check_url(url: str) -> str:
+    """Raises: BadRequest unless it may be fetched, and told of."""
+    try:
+        parts = urlsplit(url)
+        where = parts.hostname
+    except ValueError as error:
+        raise BadRequest(f"args.url is {quoted(url)}: {error}") from error
+    if parts.scheme not in SCHEMES:
+        raise BadRequest(f"args.url is {quoted(url)}; allowed: {', '.join(SCHEMES)}")
+    if len(url) > _LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
+        raise BadRequest(
+            f"args.url has at most {_LONGEST_URL} characters, of ASCII and without blanks;"
+            " write others as %20"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise BadRequest("args.url has an account in it, which everybody would be told")
+    if not parts.path.strip("/") or (parts.scheme != "file" and not where):
+        raise BadRequest(f"args.url is {quoted(url)}; it has to name a server and a file")
+    return url
+
+
+async def _fetch(asked: Asked) -> dict[str, Any]:
+    if not asked.args.values.get("url"):
+        return {"error": "Missing required key 'url'"}
+    url = check_url(asked.args.text("url"))
+    argv = (*_words(asked, "fetch"), url)
+    size = await _expected_size(url)
+    fetching = command(*argv)
+    order = Order(
+        id=f"sysadm_iohyve_fetch::{new_uuid()}",
+        commands=(fetching,),
+        origin=Origin(
+            system=NAME,
+            fields={"action": "fetchiso", **({} if size is None else {"size": size})},
+        ),
+    )
+    job = await asked.queue(order)
+    return {"command": fetching.text, "comment": "Task Queued", "queueid": job.id}
+
+
+async def _expected_size(url: str) -> int | None:
+    """Bytes, as its server says; None: it does not, or not in time."""
+    try:
+        return await asyncio.wait_for(apart(partial(_size, url), "a file's size"), PATIENCE)
+    except TimeoutError:
+        return None
+
+
+def _size(url: str) -> int | None:
+    parts = urlsplit(url)
+    try:
+        if parts.scheme == "file":
+            return Path(unquote(parts.path)).stat().st_size
+        method = "HEAD" if parts.scheme in ("http", "https") else "GET"
+        request = urllib.request.Request(url, method=method)  # noqa: S310 - checked
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+            length = response.headers.get("Content-Length", "")
+    # Whatever a stranger's server makes of it: the job itself will say what is wrong.
+    except Exception:  # noqa: BLE001
+        return None
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+
+
+async def _machines(asked: Asked) -> dict[str, Any]:
+    rows = table(_said(await asked.ask(*_words(asked, "machines"))))
+    found: dict[str, Any] = {}
+    for row in rows:
+        lower = {key.lower().rstrip("?"): value for key, value in row.items()}
+        name = lower.pop("name", "") or lower.pop("guest", "")
+        state = lower.get("state", "")
+        running = lower.get("running", "YES" if state.startswith("Running") else "NO")
+        auto = lower.pop("auto", "")
+        found[name] = {
+            **lower,
+            "description": lower.get("description", ""),
+            "rcboot": lower.get("rcboot", "YES" if auto.startswith("Yes") else "NO"),
+            "running": running,
+            "vmm": lower.get("vmm", running),
+        }
+    return found
+
+
+async def _images(asked: Asked) -> list[str]:
+    said = _said(await asked.ask(*_words(asked, "images")))
+    rows = table(said)
+    if rows and "FILENAME" in rows[0]:
+        return [row["FILENAME"] for row in rows]
+    return [line.strip() for line in said.splitlines()[1:] if line.strip()]
+
+
+async def _version(asked: Asked) -> dict[str, str]:
+    lines = _said(await asked.ask(*_words(asked, "version"))).strip().splitlines()
+    return {"version": lines[0] if lines else ""}
+
+
+async def _start(asked: Asked) -> dict[str, str]:
+    return await _turn(asked, "start")
+
+
+async def _stop(asked: Asked) -> dict[str, str]:
+    return await _turn(asked, "stop")
+
+
+async def _turn(asked: Asked, what: str) -> dict[str, str]:
+    """A machine on or off; what its tool has against it is an answer, as originally."""
+    name = asked.args.text("name")
+    if not _NAME.fullmatch(name):
+        raise BadRequest(f"args.name is {quoted(name)}; listvms names those that there are")
+    await asked.note(f"{what} virtual machine {name}")
+    answer = await asked.ask(asked.tool, what, name)
+    return {"error": answer.reason} if answer.code else {"name": name}
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """Rows below a line of names, each column as wide as its name's place; values may have
+    blanks."""
+    head, *lines = text.splitlines() or [""]
+    names = list(re.finditer(r"\S+", head))
+    starts = [name.start() for name in names]
+    spans = list(zip(names, starts, [*starts[1:], None], strict=True))
+    return [
+        {name[0]: line[start:end].strip() for name, start, end in spans}
+        for line in lines
+        if line.strip()
+    ]
+
+
+def _said(answer: Answer) -> str:
+    """Raises: ToolFailed."""
+    if answer.code:
+        raise ToolFailed(answer.reason)
+    return answer.output
+
+
+def _find(settings: ClassSettings) -> str | None:
+    return first_of(settings.vm, settings.iohyve)
+
+
+CLASS: Final = JobClass(
+    name=NAME,
+    needs="vm-bhyve or iohyve",
+    find=_find,
+    reporter=FetchReport,
+    actions={
+        "fetchiso": Action(_fetch),
+        "listvms": Action(_machines, reading=True),
+        "listisos": Action(_images, reading=True),
+        "version": Action(_version, reading=True),
+        "start": Action(_start),
+        "stop": Action(_stop),
+    },
+)
