@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from dispatcher import job_files, logs, records
 from dispatcher.identity import boot_clock
@@ -32,7 +32,8 @@ PACE: Final = 1.0
 _PORTION: Final = 256 * 1024
 # Of a line of events: what is longer is none.
 _LONGEST_LINE: Final = 64 * 1024
-_NOTHING: Final[Fields] = {}
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Hearing:
             if heard is None:
                 return None
             self._watch(heard)
-            fields = _ask(heard, heard.report.fields)
+            fields = _guarded(heard, heard.report.fields, heard.told)
             return None if fields == heard.told else fields
 
     def last_of(self, uid: int) -> Fields | None:
@@ -109,13 +110,14 @@ class Hearing:
         for uid, n in jobs:
             heard = await self._read_on(uid, n)
             if heard is not None:
-                asked[uid] = partial(_ask_for_end, heard)
+                asked[uid] = partial(_ended, heard)
         return asked
 
     async def _read_on(self, uid: int, n: int) -> _Heard | None:
         heard = self._jobs.get(uid) or self._begin(uid)
         if heard is not None and not heard.failed:
-            await apart(partial(_read, self._site.state_dir, heard, n), "what a job says")
+            read = partial(_read, self._site.state_dir, heard, n)
+            await apart(partial(_guarded, heard, read, None), "what a job says")
         return heard
 
     def _begin(self, uid: int) -> _Heard | None:
@@ -134,31 +136,26 @@ class Hearing:
             heard.look = None
             found = look.result()
             if found is not None:
-                _ask(heard, partial(_grown, heard.report, *found))
-        path = None if heard.failed else heard.report.watched
+                _guarded(heard, partial(heard.report.grown, *found), None)
+        path = _guarded(heard, lambda: heard.report.watched, None)
         if heard.look is None and path is not None:
             heard.look = apart(partial(_size, path), "a file that grows")
 
 
-def _ask(heard: _Heard, question: Callable[[], Fields]) -> Fields:
-    """The outer edge: a class's defect is its own."""
+def _guarded(heard: _Heard, work: Callable[[], T], otherwise: T) -> T:
+    """The outer edge: a class's defect is its own, and what was told stays."""
     if heard.failed:
-        return heard.told
+        return otherwise
     try:
-        return question()
-    except Exception:  # the fields stay as they were told
+        return work()
+    except Exception:
         heard.failed = True
         log.exception("job %d: the report on it failed; it goes on without", heard.uid)
-        return heard.told
+        return otherwise
 
 
-def _ask_for_end(heard: _Heard, result: str) -> Fields:
-    return _ask(heard, partial(heard.report.ended, result))
-
-
-def _grown(report: Report, size: int, at: float) -> Fields:
-    report.grown(size, at)
-    return _NOTHING
+def _ended(heard: _Heard, result: str) -> Fields:
+    return _guarded(heard, partial(heard.report.ended, result), heard.told)
 
 
 def _size(path: str) -> tuple[int, float] | None:
@@ -170,18 +167,14 @@ def _size(path: str) -> tuple[int, float] | None:
 
 def _read(state_dir: Path, heard: _Heard, n: int) -> None:
     """All that is there by now, up to command `n`'s. In a thread."""
-    try:
-        while True:
-            _read_output(state_dir, heard)
-            _read_events(state_dir, heard)
-            if heard.n >= n:
-                return
-            heard.n += 1
-            heard.output = heard.events = 0
-            heard.line = b""
-    except Exception:  # as in `_ask`
-        heard.failed = True
-        log.exception("job %d: the report on it failed; it goes on without", heard.uid)
+    while True:
+        _read_output(state_dir, heard)
+        _read_events(state_dir, heard)
+        if heard.n >= n:
+            return
+        heard.n += 1
+        heard.output = heard.events = 0
+        heard.line = b""
 
 
 def _read_output(state_dir: Path, heard: _Heard) -> None:

@@ -31,7 +31,7 @@ _LONGEST_LINE: Final = 64 * 1024
 # write for ever.
 _LAST: Final = 16 * 1024 * 1024
 # Who is connected at once; others are turned away, for a tool has one connection.
-_MOST: Final = 16
+CONNECTIONS: Final = 16
 # A socket's path has 104 bytes on FreeBSD, 108 on Linux, the last one NUL.
 _LONGEST_PATH: Final = 100
 
@@ -124,7 +124,7 @@ class SideChannel:
                 one, _ = self._listener.accept()
             except OSError:
                 return
-            if len(self._partial) >= _MOST:
+            if len(self._partial) >= CONNECTIONS:
                 one.close()
                 continue
             one.setblocking(False)
