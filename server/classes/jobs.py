@@ -6,12 +6,13 @@ What an action does is the class's (server/job_classes).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Final
+from typing import Final, TypeVar
 
 from dispatcher import logs, records
 from dispatcher.orders import Order
@@ -19,7 +20,7 @@ from dispatcher.records import JobRow
 from dispatcher.runner import Dispatcher
 from server.delivery.clipping import Piece, clip
 from server.job_classes.definition import Arguments, Asked, JobClass
-from server.job_classes.tool import Answer, ask
+from server.job_classes.tool import ToolAnswer, ask
 from server.login import audit
 from server.login.audit import Audit
 from server.login.roles import Role
@@ -30,8 +31,11 @@ from sysadmd.errors import ToolFailed
 from sysadmd.journal import Transaction
 from sysadmd.settings import ClassSettings
 
-# Programs that are asked something at once, of all clients: each is a process of some MB.
-ASKED_AT_ONCE: Final = 4
+T = TypeVar("T")
+
+# Programs that are asked something at once for one account: each is a process, and its answer
+# some MB.
+ASKED_AT_ONCE: Final = 2
 # How long it is remembered which tool is there, s: to look may take a process.
 REMEMBERED: Final = 2.0
 # Of a class's jobs so many are looked through.
@@ -58,7 +62,10 @@ class Tools:
         self.settings = settings
         self.trail = trail
         self.state_dir = state_dir
-        self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
+        # By account, of which there are few.
+        self._turns: defaultdict[Hashable, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(ASKED_AT_ONCE)
+        )
         self._found: dict[str, _Found] = {}
 
     async def find(self, job_class: JobClass) -> str | None:
@@ -75,11 +82,13 @@ class Tools:
         found = await asyncio.gather(*map(self.find, classes))
         return [one.name for one, tool in zip(classes, found, strict=True) if tool is not None]
 
-    async def ask(self, argv: Sequence[str]) -> Answer:
-        """As `Asked.ask`."""
+    async def ask(
+        self, asker: Hashable, argv: Sequence[str], read: Callable[[ToolAnswer], T]
+    ) -> T:
+        """As `Asked.ask`, in turns for each account."""
         timeout = self.settings().query_timeout
-        async with self._turns:
-            answer = apart(partial(ask, argv, timeout), "asking a tool")
+        async with self._turns[asker]:
+            answer = apart(lambda: read(ask(argv, timeout)), "asking a tool")
             done, _ = await asyncio.wait((answer,), timeout=timeout + _GRACE)
         if not done:
             raise ToolFailed(f"{argv[0]} hangs in the system, and can't even be killed")
@@ -158,8 +167,8 @@ class _Asked(Asked):
 
         return bool(await self._dispatcher.kill([id], note))
 
-    async def ask(self, *argv: str) -> Answer:
-        return await self._tools.ask(argv)
+    async def ask(self, *argv: str, read: Callable[[ToolAnswer], T]) -> T:
+        return await self._tools.ask(self._session.asker, argv, read)
 
     async def jobs(self, action: str | None = None) -> list[JobRow]:
         name = self._of.job_class.name

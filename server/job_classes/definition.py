@@ -10,17 +10,19 @@ import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from dispatcher.commandline import Spec, join
 from dispatcher.orders import Order
 from dispatcher.records import JobRow
 from dispatcher.reports import Reporter
-from server.job_classes.tool import Answer
+from server.job_classes.tool import ToolAnswer
 from sysadmd.errors import BadRequest
 from sysadmd.machine import COMMAND_PATH
 from sysadmd.settings import ClassSettings
 from sysadmd.text import quoted
+
+T = TypeVar("T")
 
 
 class Asked(Protocol):
@@ -55,9 +57,12 @@ class Asked(Protocol):
         """Kill a job; False: there is none of this id. Raises: Stopping, StoreFull."""
         ...
 
-    async def ask(self, *argv: str) -> Answer:
-        """Run a program that only tells something. Raises: ToolFailed if it can't be run, says
-        too much, or does not end in time."""
+    async def ask(self, *argv: str, read: Callable[[ToolAnswer], T]) -> T:
+        """Run a program that only tells something; what `read` makes of its answer, and raises.
+
+        In a thread: an answer may be long. Raises: ToolFailed if the program can't be run, says
+        too much, or does not end in time.
+        """
         ...
 
     async def jobs(self, action: str | None = None) -> list[JobRow]:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from dispatcher.orders import Order, Origin
 from server.job_classes.definition import Action, Asked, JobClass, command, first_of, new_uuid
 from server.job_classes.fetch_report import FetchReport
-from server.job_classes.tool import Answer
+from server.job_classes.tool import ToolAnswer
 from sysadmd.apart import apart
 from sysadmd.errors import BadRequest, ToolFailed
 from sysadmd.settings import ClassSettings
@@ -117,7 +117,7 @@ def _size(url: str) -> int | None:
 
 
 async def _machines(asked: Asked) -> dict[str, Any]:
-    rows = table(_said(await asked.ask(*_words(asked, "machines"))))
+    rows = table(await asked.ask(*_words(asked, "machines"), read=_said))
     found: dict[str, Any] = {}
     for row in rows:
         lower = {key.lower().rstrip("?"): value for key, value in row.items()}
@@ -136,7 +136,7 @@ async def _machines(asked: Asked) -> dict[str, Any]:
 
 
 async def _images(asked: Asked) -> list[str]:
-    said = _said(await asked.ask(*_words(asked, "images")))
+    said = await asked.ask(*_words(asked, "images"), read=_said)
     rows = table(said)
     if rows and "FILENAME" in rows[0]:
         return [row["FILENAME"] for row in rows]
@@ -144,7 +144,8 @@ async def _images(asked: Asked) -> list[str]:
 
 
 async def _version(asked: Asked) -> dict[str, str]:
-    lines = _said(await asked.ask(*_words(asked, "version"))).strip().splitlines()
+    said = await asked.ask(*_words(asked, "version"), read=_said)
+    lines = said.strip().splitlines()
     return {"version": lines[0] if lines else ""}
 
 
@@ -162,8 +163,11 @@ async def _turn(asked: Asked, what: str) -> dict[str, str]:
     if not _NAME.fullmatch(name):
         raise BadRequest(f"args.name is {quoted(name)}; listvms names those that there are")
     await asked.note(f"{what} virtual machine {name}")
-    answer = await asked.ask(asked.tool, what, name)
-    return {"error": answer.reason} if answer.code else {"name": name}
+
+    def read(answer: ToolAnswer) -> dict[str, str]:
+        return {"error": answer.reason} if answer.code else {"name": name}
+
+    return await asked.ask(asked.tool, what, name, read=read)
 
 
 def table(text: str) -> list[dict[str, str]]:
@@ -180,7 +184,7 @@ def table(text: str) -> list[dict[str, str]]:
     ]
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: ToolAnswer) -> str:
     """Raises: ToolFailed."""
     if answer.code:
         raise ToolFailed(answer.reason)

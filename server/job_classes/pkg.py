@@ -14,7 +14,7 @@ from typing import Any, Final
 from dispatcher.orders import Order, Origin
 from server.job_classes.definition import Action, Asked, JobClass, command, first_of, new_uuid
 from server.job_classes.pkg_report import PkgReport
-from server.job_classes.tool import Answer
+from server.job_classes.tool import ToolAnswer
 from sysadmd.errors import BadRequest, NothingFound, ToolFailed
 from sysadmd.settings import ClassSettings
 from sysadmd.text import quoted
@@ -169,12 +169,12 @@ def _job(action: str, make: Callable[[Asked], _Run]) -> Action:
 async def _info(asked: Asked) -> dict[str, Any]:
     """Packages by origin. Raises: NothingFound, BadRequest, ToolFailed."""
     names, repo = packages(asked, least=0), repository(asked)
-    found = await _query(asked, repo, [] if names else ["-a"], names)
+    found = await _query(asked, repo, [] if names else ["-a"], names, _of_category(asked))
     if asked.args.optional("result") == "full":
         if not names:
             raise BadRequest('"result": "full" needs args.pkg_origins: name the packages')
         await _complete(asked, repo, names, found)
-    return _by_origin(_of_category(asked, found))
+    return _by_origin(found)
 
 
 async def _search(asked: Asked) -> dict[str, Any]:
@@ -182,24 +182,33 @@ async def _search(asked: Asked) -> dict[str, Any]:
     term, excluded = asked.args.text("search_term"), asked.args.texts("search_excludes")
     if len(term) > _LONGEST or not term.isprintable():
         raise BadRequest(f"args.search_term has at most {_LONGEST} characters, all printable")
-    found = await _query(asked, repository(asked), ["-i", "-x"], [f"({_literal(term)})"])
-    kept = [one for one in found if not any(phrase in one["name"] for phrase in excluded)]
+    of_category = _of_category(asked)
+
+    def fits(one: dict[str, Any]) -> bool:
+        return of_category(one) and not any(phrase in one["name"] for phrase in excluded)
+
+    pattern = f"({_literal(term)})"
+    found = await _query(asked, repository(asked), ["-i", "-x"], [pattern], fits)
     # Those that begin so come first.
-    kept.sort(key=lambda one: not one["name"].startswith(term))
-    packages_found = _by_origin(_of_category(asked, kept))
+    found.sort(key=lambda one: not one["name"].startswith(term))
+    packages_found = _by_origin(found)
     return {"results_order": list(packages_found), **packages_found}
 
 
 async def _categories(asked: Asked) -> list[str]:
-    answer = await asked.ask(asked.tool, *_query_of(repository(asked)), "-a", "%C")
-    return sorted(set(_lines(answer)))
+    def read(answer: ToolAnswer) -> list[str]:
+        return sorted(set(_lines(answer)))
+
+    return await asked.ask(asked.tool, *_query_of(repository(asked)), "-a", "%C", read=read)
 
 
 async def _repositories(asked: Asked) -> list[str]:
-    answer = await asked.ask(asked.tool, "repositories", "-e", "-l")
-    if answer.code:
-        raise ToolFailed(f"pkg repositories: {answer.reason}")
-    return [LOCAL, *_lines(answer)]
+    def read(answer: ToolAnswer) -> list[str]:
+        if answer.code:
+            raise ToolFailed(f"pkg repositories: {answer.reason}")
+        return [LOCAL, *_lines(answer)]
+
+    return await asked.ask(asked.tool, "repositories", "-e", "-l", read=read)
 
 
 def _literal(term: str) -> str:
@@ -208,12 +217,10 @@ def _literal(term: str) -> str:
     return "".join(c if c.isalnum() else escaped.get(c, f"[{c}]") for c in term)
 
 
-def _of_category(asked: Asked, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the category that is named: their origins begin with it."""
+def _of_category(asked: Asked) -> Callable[[dict[str, Any]], bool]:
+    """Is it of the category that is named? Its origin then begins with it."""
     name = asked.args.optional("category")
-    if not name:
-        return found
-    return [one for one in found if one["origin"].startswith(f"{name}/")]
+    return lambda one: not name or one["origin"].startswith(f"{name}/")
 
 
 def _query_of(repo: str | None) -> list[str]:
@@ -221,13 +228,32 @@ def _query_of(repo: str | None) -> list[str]:
 
 
 async def _query(
-    asked: Asked, repo: str | None, options: Sequence[str], patterns: Sequence[str]
+    asked: Asked,
+    repo: str | None,
+    options: Sequence[str],
+    patterns: Sequence[str],
+    fits: Callable[[dict[str, Any]], bool],
 ) -> list[dict[str, Any]]:
+    """Raises: BadRequest if there are too many for a reply; ToolFailed."""
     columns = {**_COLUMNS, **(_INSTALLED if repo is None else {})}
     format = _BETWEEN.join(columns.values())
-    answer = await asked.ask(asked.tool, *_query_of(repo), *options, format, *patterns)
-    rows = [line.split(_BETWEEN) for line in _lines(answer)]
-    return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+
+    def read(answer: ToolAnswer) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for line in _lines(answer):
+            row = line.split(_BETWEEN)
+            one = dict(zip(columns, row, strict=False))
+            if len(row) == len(columns) and fits(one):
+                found.append(one)
+            if len(found) > MOST_FOUND:
+                raise BadRequest(
+                    f"there are more than the {MOST_FOUND} packages of one reply; name them, or"
+                    " a category"
+                )
+        return found
+
+    argv = (asked.tool, *_query_of(repo), *options, format, *patterns)
+    return await asked.ask(*argv, read=read)
 
 
 async def _complete(
@@ -236,16 +262,21 @@ async def _complete(
     """Add what packages have several of."""
     for key, column in {**_SEVERAL, **(_FILES if repo is None else {})}.items():
         format = f"%n{_BETWEEN}{column}"
-        answer = await asked.ask(asked.tool, *_query_of(repo), format, *names)
-        values: dict[str, list[str]] = {}
-        for line in _lines(answer):
-            name, _, value = line.partition(_BETWEEN)
-            values.setdefault(name, []).append(value)
+        argv = (asked.tool, *_query_of(repo), format, *names)
+        values = await asked.ask(*argv, read=_by_name)
         for one in found:
             one[key] = values.get(one["name"], [])
 
 
-def _lines(answer: Answer) -> list[str]:
+def _by_name(answer: ToolAnswer) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for line in _lines(answer):
+        name, _, value = line.partition(_BETWEEN)
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _lines(answer: ToolAnswer) -> list[str]:
     """What it says, line by line. Raises: ToolFailed if it says nothing but what is wrong."""
     # That there is no such package is an answer.
     silent = answer.code != 0 and not answer.output.strip()
@@ -255,7 +286,7 @@ def _lines(answer: Answer) -> list[str]:
 
 
 def _by_origin(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Raises: NothingFound, BadRequest if there are too many for a reply."""
+    """Raises: NothingFound."""
     named: dict[str, Any] = {}
     for one in found:
         # Packages of several flavours have one origin.
@@ -263,11 +294,6 @@ def _by_origin(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
         named[key] = one
     if not named:
         raise NothingFound("there is no such package")
-    if len(named) > MOST_FOUND:
-        raise BadRequest(
-            f"{len(named)} packages are more than the {MOST_FOUND} of one reply; name them, or"
-            " a category"
-        )
     return named
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dispatcher.reports import Fields
-from server.job_classes.progress import Progress
+from server.job_classes.progress import JobProgress
 
 
 class PkgReport:
     """S."""
 
     def __init__(self, accepted: Fields, told: Fields) -> None:
-        self.p = Progress(told)
+        self.p = JobProgress(told)
         self.n = 0
 
     watched: str | None = None

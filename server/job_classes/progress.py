@@ -12,7 +12,7 @@ _NAME: Final = 256
 _MOST: Final = 10**9
 
 
-class Progress:
+class JobProgress:
     """The field `progress`. percent and done never fall; 100 % is a success alone."""
 
     def __init__(self, told: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ _REASON: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ToolAnswer:
     """code: as subprocess has it. output, errors: what was said on each, as text."""
 
     code: int
@@ -40,7 +40,7 @@ class Answer:
         return printable(text)[:_REASON] or f"exit status {self.code}"
 
 
-def ask(argv: Sequence[str], timeout: float) -> Answer:
+def ask(argv: Sequence[str], timeout: float) -> ToolAnswer:
     """Run it to its end; for a thread. Raises: ToolFailed."""
     name = argv[0].rpartition("/")[2]
     env = {"PATH": COMMAND_PATH, "LANG": "C.UTF-8", "HOME": "/", "PAGER": "cat"}
@@ -70,7 +70,9 @@ def ask(argv: Sequence[str], timeout: float) -> Answer:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-    return Answer(code, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
+    return ToolAnswer(
+        code, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+    )
 
 
 def _listen(process: subprocess.Popen[bytes], until: float) -> tuple[bytearray, bytearray]:
