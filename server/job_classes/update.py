@@ -274,7 +274,8 @@ def _details(job: JobRow, status: str) -> dict[str, Any]:
     report = job.report
     release = str(report.get("release", "updates"))
     counts = cast("dict[str, object]", report.get("files") or {})
-    what = ", ".join(f"{count} files {word}" for word, count in counts.items() if count)
+    words = {word.replace("_", " "): count for word, count in counts.items() if count}
+    what = "files " + ", ".join(f"{word}: {n}" for word, n in words.items()) if words else ""
     patch = {"name": release, "tag": release, "details": what, "date": "", "size": ""}
     kind = "packageupdate" if job.fields.get("base") == "packages" else "patch1"
     shown = {"name": "packages of the system"} if kind == "packageupdate" else patch
