@@ -1,8 +1,8 @@
 """The examples of docs/api.md, asked of a running daemon with stand-ins for the tools.
 
-A fenced block ```json request CLASS``` holds `args`; ```json reply```, ```json error```,
-```json pending``` and ```json finished``` behind it hold `args` of what came of it. What differs
-from run to run is compared by its form alone.
+A fenced block `json request CLASS` holds `args`; `json reply`, `json error`, `json pending` and
+`json finished` behind it hold `args` of what came of it. What differs from run to run is compared
+by its form alone.
 
 `python -m tests.kit.api` writes what came into the document: read the difference.
 """
@@ -13,7 +13,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,9 @@ from tests.kit.daemon import QUIET, ROOT, Daemon
 from tests.kit.replay import Served, Tools
 
 DOCUMENT: Final = ROOT / "docs" / "api.md"
-_BLOCK: Final = re.compile(r"```json (request \S+|reply|error|pending|finished)\n(.*?)```", re.S)
+_BLOCK: Final = re.compile(
+    r"```json (request \S+|reply|error|pending|finished)\n(.*?)```", re.S
+)
 # Where the document has the server of a file, and what is there.
 MIRROR: Final = "http://mirror.example"
 ISO: Final = "/FreeBSD-15.0-RELEASE-amd64-disc1.iso"
@@ -115,7 +117,7 @@ def prepare(tools: Tools) -> None:
 
 
 @contextlib.contextmanager
-def stage(folder: Path) -> Iterator[Callable[[list[Example]], list[Any]]]:
+def stage(folder: Path) -> Generator[Callable[[list[Example]], list[Any]]]:
     """A daemon; what it makes of the document's examples, in order: None for a request."""
     tools = Tools(folder / "tools")
     prepare(tools)
@@ -150,8 +152,7 @@ def _play(client: Client, served: Served, blocks: list[Example]) -> Iterator[Any
             reply = client.ask_raw(namespace, name, args)
             following = [one.kind for one in blocks[number + 1 : number + 4]]
             queued = re.search("(proc_id|queueid|checkingfor|rebooting)", json.dumps(reply))
-            finished = lambda event: event["args"]["state"] == "finished"  # noqa: E731
-            events = client.until(finished) if queued else []
+            events = client.until(_is_end) if queued else []
             assert following[:1] in (["reply"], ["error"]), f"{block.text} has no reply"
             yield None
         elif block.kind in ("reply", "error"):
@@ -160,6 +161,10 @@ def _play(client: Client, served: Served, blocks: list[Example]) -> Iterator[Any
             yield form(reply["args"])
         else:
             yield form(_short(events[0 if block.kind == "pending" else -1]["args"]))
+
+
+def _is_end(event: dict[str, Any]) -> bool:
+    return event["args"]["state"] == "finished"
 
 
 def _short(args: dict[str, Any]) -> dict[str, Any]:
