@@ -1,8 +1,8 @@
 """The examples of docs/api.md, asked of a running daemon with stand-ins for the tools.
 
 A fenced block `json request CLASS` holds `args`; `json reply`, `json error`, `json pending` and
-`json finished` behind it hold `args` of what came of it. What differs from run to run is compared
-by its form alone.
+`json finished` behind it hold `args` of what came of it. What differs from run to run is
+compared by its form alone.
 
 `python -m tests.kit.api` writes what came into the document: read the difference.
 """
@@ -164,7 +164,7 @@ def _play(client: Client, served: Served, blocks: list[Example]) -> Iterator[Any
 
 
 def _is_end(event: dict[str, Any]) -> bool:
-    return event["args"]["state"] == "finished"
+    return bool(event["args"]["state"] == "finished")
 
 
 def _short(args: dict[str, Any]) -> dict[str, Any]:
