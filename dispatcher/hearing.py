@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 PACE: Final = 1.0
 # Read and fed at once.
 _PORTION: Final = 256 * 1024
+# In one look, of each: all that a command's files can hold, as long as they are ours.
+MOST: Final = 32 * 1024 * 1024
 # Of a line of events: what is longer is none.
 _LONGEST_LINE: Final = 64 * 1024
 
@@ -178,11 +180,12 @@ def _read(state_dir: Path, heard: _Heard, n: int) -> None:
 
 
 def _read_output(state_dir: Path, heard: _Heard) -> None:
-    path = logs.path(state_dir, heard.uid, heard.n)
-    while True:
+    path, left = logs.path(state_dir, heard.uid, heard.n), MOST
+    while left > 0:
         start, data = logs.read(path, heard.output, _PORTION)
         if not data:
             return
+        left -= len(data)
         heard.report.output(heard.n, data)
         heard.output = start + len(data)
 
@@ -195,7 +198,9 @@ def _read_events(state_dir: Path, heard: _Heard) -> None:
         # It has no socket, or was never begun.
         return
     try:
-        while data := os.pread(file, _PORTION, heard.events):
+        left = MOST
+        while left > 0 and (data := os.pread(file, _PORTION, heard.events)):
+            left -= len(data)
             heard.events += len(data)
             *lines, rest = (heard.line + data).split(b"\n")
             heard.line = rest[:_LONGEST_LINE]

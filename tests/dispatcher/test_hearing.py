@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import acceptance, records
+from dispatcher import acceptance, hearing, records
 from dispatcher.commandline import Spec
 from dispatcher.hearing import Hearing
 from dispatcher.orders import Order, Origin
@@ -106,17 +106,17 @@ def run(tmp_path: Path, play: Callable[[Stage], Coroutine[Any, Any, None]]) -> N
 
 def test_output_and_events_are_read_on_where_they_were_read_to(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
+        heard = stage.hearing()
         stage.say("0.log", b"begin")
         stage.say("0.events", b"first\nsec")
-        fields = await hearing.listen(1, 0)
+        fields = await heard.listen(1, 0)
         assert fields is not None
         assert fields == {"events": 1, "text": "begin", "sizes": []}
-        hearing.tell(1, fields)
-        assert await hearing.listen(1, 0) is None
+        heard.tell(1, fields)
+        assert await heard.listen(1, 0) is None
         stage.say("0.log", b" and end")
         stage.say("0.events", b"ond\n\n")
-        fields = await hearing.listen(1, 0)
+        fields = await heard.listen(1, 0)
         assert fields == {"events": 3, "text": "begin and end", "sizes": []}
         assert stage.reports[0].events == ["first", "second", ""]
         assert stage.reports[0].accepted == {"action": "try"}
@@ -126,24 +126,24 @@ def test_output_and_events_are_read_on_where_they_were_read_to(tmp_path: Path) -
 
 def test_what_was_not_told_is_told_the_next_time(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
+        heard = stage.hearing()
         stage.say("0.log", b"something")
-        assert await hearing.listen(1, 0) == await hearing.listen(1, 0)
-        assert hearing.last_of(1) == {}
+        assert await heard.listen(1, 0) == await heard.listen(1, 0)
+        assert heard.last_of(1) == {}
 
     run(tmp_path, play)
 
 
 def test_a_command_is_heard_out_before_the_next(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
+        heard = stage.hearing()
         stage.say("0.log", b"one")
-        await hearing.listen(1, 0)
+        await heard.listen(1, 0)
         stage.say("0.log", b", its rest")
         stage.say("0.events", b"late\n")
         stage.say("1.log", b"two")
         stage.say("1.events", b"other\n")
-        await hearing.listen(1, 1)
+        await heard.listen(1, 1)
         (report,) = stage.reports
         assert report.texts == ["one, its rest", "two"]
         assert report.events == ["late", "other"]
@@ -161,8 +161,8 @@ def test_the_next_daemon_hears_all_from_the_beginning(tmp_path: Path) -> None:
             records.keep_report(change.db, 1, fields)
 
         await stage.site.store.write(change)
-        hearing = stage.hearing()
-        assert await hearing.listen(1, 0) is None
+        heard = stage.hearing()
+        assert await heard.listen(1, 0) is None
         assert stage.reports[1].told == fields
         assert stage.reports[1].texts[0] == "all of it"
 
@@ -171,11 +171,11 @@ def test_the_next_daemon_hears_all_from_the_beginning(tmp_path: Path) -> None:
 
 def test_the_end_has_all_that_was_said_before_it(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
+        heard = stage.hearing()
         stage.say("0.log", b"x" * 1_000_000)
         stage.say("0.events", b"y\n" * 300_000)
-        async with hearing.lock:
-            endings = await hearing.endings([(1, 0), (2, 0)])
+        async with heard.lock:
+            endings = await heard.endings([(1, 0), (2, 0)])
         assert endings.keys() == {1}
         ended = endings[1]("failed")
         assert (ended["events"], ended["result"]) == (300_000, "failed")
@@ -200,11 +200,11 @@ def test_a_report_that_fails_costs_its_fields_and_nothing_else(
             return str(1 // (part != "watched"))
 
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing(Failing)
+        heard = stage.hearing(Failing)
         stage.say("0.events", b"break\n" if part == "event" else b"fine\n")
-        fields = await hearing.listen(1, 0)
-        async with hearing.lock:
-            endings = await hearing.endings([(1, 0)])
+        fields = await heard.listen(1, 0)
+        async with heard.lock:
+            endings = await heard.endings([(1, 0)])
         if part == "ended":
             assert fields == {"sum": 1}
         else:
@@ -221,32 +221,50 @@ def test_a_file_that_grows_is_looked_at_and_not_waited_for(tmp_path: Path) -> No
     growing = tmp_path / "growing"
 
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
-        await hearing.listen(1, 0)
+        heard = stage.hearing()
+        await heard.listen(1, 0)
         (report,) = stage.reports
         report.file = str(growing)
         # Not there yet, which is no size.
         for _ in range(3):
-            await hearing.listen(1, 0)
+            await heard.listen(1, 0)
             await asyncio.sleep(0.02)
         assert report.sizes == []
         for size in (10, 20):
             growing.write_bytes(b"x" * size)
             while size not in report.sizes:
-                await hearing.listen(1, 0)
+                await heard.listen(1, 0)
                 await asyncio.sleep(0.01)
         assert report.sizes == sorted(report.sizes)
 
     run(tmp_path, play)
 
 
+def test_what_a_job_makes_of_its_files_is_read_in_portions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "MOST", 1_000_000)
+
+    async def play(stage: Stage) -> None:
+        heard = stage.hearing()
+        for name in ("0.log", "0.events"):
+            stage.say(name, b"")
+            with (stage.site.state_dir / "jobs" / "1" / name).open("r+b") as file:
+                file.truncate(2**40)
+        fields = await heard.listen(1, 0)
+        assert fields is not None
+        assert len(fields["text"]) < 2_000_000
+
+    run(tmp_path, play)
+
+
 def test_jobs_that_do_not_run_any_more_are_forgotten(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
-        await hearing.listen(1, 0)
-        hearing.keep_only({2})
-        assert hearing.last_of(1) is None
-        await hearing.listen(1, 0)
+        heard = stage.hearing()
+        await heard.listen(1, 0)
+        heard.keep_only({2})
+        assert heard.last_of(1) is None
+        await heard.listen(1, 0)
         assert len(stage.reports) == 2
 
     run(tmp_path, play)
@@ -254,10 +272,10 @@ def test_jobs_that_do_not_run_any_more_are_forgotten(tmp_path: Path) -> None:
 
 def test_jobs_of_no_class_are_not_listened_to(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
-        hearing = stage.hearing()
-        assert not hearing.hears(None)
-        assert not hearing.hears("sysadm/other")
-        assert await hearing.listen(2, 0) is None
+        heard = stage.hearing()
+        assert not heard.hears(None)
+        assert not heard.hears("sysadm/other")
+        assert await heard.listen(2, 0) is None
         assert stage.reports == []
 
     run(tmp_path, play)
