@@ -6,20 +6,16 @@ iohyve(8) of 0.7.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import urllib.request
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from dispatcher.orders import Order, Origin
 from server.job_classes.definition import Action, Asked, JobClass, command, first_of, new_uuid
 from server.job_classes.fetch_report import FetchReport
+from server.job_classes.remote_size import remote_size
 from server.job_classes.tool import ToolAnswer
-from sysadmd.apart import apart
 from sysadmd.errors import BadRequest, ToolFailed
 from sysadmd.settings import ClassSettings
 from sysadmd.text import quoted
@@ -29,8 +25,6 @@ SCHEMES: Final = ("http", "https", "ftp", "file")
 _LONGEST_URL: Final = 2048
 # Of a machine. Source: vm(8).
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,228}")
-# How long a server has to say how long a file is, s: the job does without.
-PATIENCE: Final = 3.0
 # The words for what a tool does.
 _WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "vm": {
@@ -79,7 +73,7 @@ async def _fetch(asked: Asked) -> dict[str, Any]:
         return {"error": "Missing required key 'url'"}
     url = check_url(asked.args.text("url"))
     argv = (*_words(asked, "fetch"), url)
-    size = await _expected_size(url)
+    size = await remote_size(url)
     fetching = command(*argv)
     order = Order(
         id=f"sysadm_iohyve_fetch::{new_uuid()}",
@@ -91,29 +85,6 @@ async def _fetch(asked: Asked) -> dict[str, Any]:
     )
     job = await asked.queue(order)
     return {"command": fetching.text, "comment": "Task Queued", "queueid": job.id}
-
-
-async def _expected_size(url: str) -> int | None:
-    """Bytes, as its server says; None: it does not, or not in time."""
-    try:
-        return await asyncio.wait_for(apart(partial(_size, url), "a file's size"), PATIENCE)
-    except TimeoutError:
-        return None
-
-
-def _size(url: str) -> int | None:
-    parts = urlsplit(url)
-    try:
-        if parts.scheme == "file":
-            return Path(unquote(parts.path)).stat().st_size
-        method = "HEAD" if parts.scheme in ("http", "https") else "GET"
-        request = urllib.request.Request(url, method=method)  # noqa: S310 - checked
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
-            length = response.headers.get("Content-Length", "")
-    # Whatever a stranger's server makes of it: the job itself will say what is wrong.
-    except Exception:  # noqa: BLE001
-        return None
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
 
 
 async def _machines(asked: Asked) -> dict[str, Any]:
