@@ -178,8 +178,13 @@ def commanded(line: dict[str, Any]) -> Commanded | None:
         {name: value for name, value in pairs if isinstance(value, str)},
         cwd if isinstance(cwd, str) else "/",
         limit(line),
-        channel if isinstance(channel, str) else "",
+        channel if isinstance(channel, str) and _is_variable(channel) else "",
     )
+
+
+def _is_variable(name: str) -> bool:
+    """Can a variable of an environment be called so?"""
+    return name.isascii() and name.isidentifier()
 
 
 def _are_texts(value: object) -> bool:

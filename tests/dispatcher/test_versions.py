@@ -109,7 +109,7 @@ def test_a_keeper_of_other_code_is_lived_with(tmp_path: Path, name: str, version
 WORDS = [
     *("next", "began", "end", "barred", "left", "dead", "at", "pid", "limit", "since", "code"),
     *("time", "size", "begun", "reason", "start", "argv", "env", "cwd", "serve", "hello"),
-    *("version", "draining", "hanging", "turn", "drain"),
+    *("channel", "version", "draining", "hanging", "turn", "drain"),
 ]
 NUMBERS = st.sampled_from([0, 1, 2, -1, 2**31, 2**63, 10**400, 1.5, 1e300]) | st.floats()
 VALUES = st.recursive(
@@ -188,7 +188,8 @@ def test_whatever_a_daemon_says_the_keeper_goes_on(room: Driver) -> None:
         b'{"start": 1}\n{"start": [1]}\n{"start": {}, "argv": 3}\n{"unheard": "of"}',
         b'{"serve": 1}\n{"serve": [[9, 9], 7], "limit": "x"}\n{"serve": [[8, 8]]}',
         b'{"start": [77, 0]}\n{"start": [77, 1], "argv": "true"}',
-        b'{"start": [77, 2], "argv": ["true"], "env": 3, "cwd": 4, "limit": -1}',
+        b'{"start": [77, 2], "argv": ["true"], "env": 3, "cwd": 4, "limit": -1,'
+        b' "channel": "A=B\\u0000"}',
     ]
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(path))
