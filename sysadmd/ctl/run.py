@@ -8,6 +8,7 @@ import signal
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final
 
 from sysadmd.client import NotPermitted, Target, Unreachable
@@ -32,6 +33,68 @@ class Submission:
     commands: Sequence[Sequence[str]]
 
 
+class Watch:
+    """A job that is waited for: what an interruption or a trouble of our own means for it.
+
+    Use as a context around all of it; `status` is then the exit status. Ctrl-C cancels the task
+    inside. id: known before anybody answers, where it is us who name the job.
+    Raises: NotPermitted, Unreachable; what a server refuses, where nothing is known of a job.
+    """
+
+    def __init__(self, printer: Printer, id: str | None = None) -> None:
+        self.id = id
+        self.status = 0
+        self.accepted = False
+        self._printer = printer
+
+    def accept(self, id: str) -> None:
+        """From now on the job goes on without us."""
+        self.id, self.accepted = id, True
+
+    def leave(self) -> None:
+        """The job is over: it is no job that we wait for now."""
+        self.id, self.accepted = None, False
+
+    def __enter__(self) -> Watch:
+        task = asyncio.current_task()
+        assert task is not None
+        # Ignored in the background of a script: the Ctrl-C there is for others.
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, asyncio.CancelledError):
+            self.status = INTERRUPTED
+            self._printer.note(self.fate())
+            return True
+        if isinstance(error, NotPermitted | Unreachable) or self.id is None:
+            return False
+        if not isinstance(error, SysadmdError | OSError):
+            return False
+        if not isinstance(error, BrokenPipeError):
+            self._printer.note(str(error))
+        if self.accepted:
+            self._printer.note(self.fate())
+        self.status = OWN_TROUBLE
+        return True
+
+    def fate(self) -> str:
+        """What becomes of the job, as far as we know, and what to do."""
+        id = self.id
+        if id is None:
+            return "it is not known whether a job was accepted; `sysadmctl jobs` lists them"
+        hints = f"`sysadmctl log --follow {id!r}` follows it, `sysadmctl kill {id!r}` ends it"
+        if self.accepted:
+            return f"the job {id} goes on; {hints}"
+        return f"it is not known whether the job {id} was accepted; if so, {hints}"
+
+
 async def run_job(target: Target, printer: Printer, order: Submission, wait: bool) -> int:
     """Submit and, unless told not to, wait; returns the exit status.
 
@@ -40,17 +103,11 @@ async def run_job(target: Target, printer: Printer, order: Submission, wait: boo
     """
     # Known before anybody answers: an interrupted submission can be asked after.
     id = str(uuid.uuid4()) if order.id is None else order.id
-    task = asyncio.current_task()
-    assert task is not None
-    # Ignored in the background of a script: the Ctrl-C there is for others.
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
-    hints = f"`sysadmctl log --follow {id!r}` follows it, `sysadmctl kill {id!r}` ends it"
-    accepted = False
-    try:
+    with Watch(printer, id) as watch:
         async with Follower(target, printer) as follower:
             reply = await follower.ask({"action": "submit", "job": _job(id, order)})
-            submitted, accepted = reply["job"], True
+            submitted = reply["job"]
+            watch.accept(id)
             if printer.as_json:
                 printer.value({"job": submitted})
             elif not wait:
@@ -60,21 +117,8 @@ async def run_job(target: Target, printer: Printer, order: Submission, wait: boo
             job = await follower.follow(submitted["id"])
         if printer.as_json:
             printer.value({"job": job})
-        return exit_status(job)
-    except asyncio.CancelledError:
-        if accepted:
-            printer.note(f"the job {id} goes on; {hints}")
-        else:
-            printer.note(f"it is not known whether the job {id} was accepted; if so, {hints}")
-        return INTERRUPTED
-    except (NotPermitted, Unreachable):
-        raise
-    except (SysadmdError, OSError) as error:
-        if not isinstance(error, BrokenPipeError):
-            printer.note(str(error))
-        if accepted:
-            printer.note(f"the job {id} goes on; {hints}")
-        return OWN_TROUBLE
+        watch.status = exit_status(job)
+    return watch.status
 
 
 def _job(id: str, order: Submission) -> dict[str, Any]:
