@@ -7,11 +7,13 @@ in the middle only makes a pause. Decides nothing about exit statuses.
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Any, Final
 
 from sysadmd.backoff import backoff
 from sysadmd.client import (
+    GARBLED,
     PASSING,
     Client,
     Refused,
@@ -20,12 +22,16 @@ from sysadmd.client import (
     connect,
     pauses,
 )
+from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
 
 # How often new output is looked for: at once after some came, then less and less; s.
 SOONEST: Final = 0.05
 LATEST: Final = 0.5
+# How often the job is looked at while its output is awaited; s.
+LOOK: Final = 1.0
+DISPATCHER: Final = ("rpc", "dispatcher")
 
 
 class Follower:
@@ -36,9 +42,29 @@ class Follower:
         self._printer = printer
         self._open: tuple[Any, Client] | None = None
         self._reached = False
+        # Is there progress to show, when is the next look at it, and what was seen.
+        self._looks = printer.shows_progress
+        self._next_look = 0.0
+        self._seen: object = None
 
-    async def ask(self, args: dict[str, Any]) -> dict[str, Any]:
-        """The reply of rpc/dispatcher, asked for as often as it takes.
+    @property
+    def reached(self) -> bool:
+        """The server was there, and let us in."""
+        return self._reached
+
+    async def once(self, to: tuple[str, str], args: dict[str, Any]) -> dict[str, Any]:
+        """The reply to a request that is not made again: each would start another job.
+
+        to: namespace and name.
+        Raises: Refused, Unreachable.
+        """
+        reply: dict[str, Any] = await (await self._client()).request(*to, args)
+        return reply
+
+    async def ask(
+        self, args: dict[str, Any], to: tuple[str, str] = DISPATCHER
+    ) -> dict[str, Any]:
+        """The reply, asked for as often as it takes. to: namespace and name.
 
         Raises: Refused; Unreachable if the daemon was not there from the first.
         """
@@ -46,8 +72,7 @@ class Follower:
         told = False
         while True:
             try:
-                client = await self._client()
-                reply: dict[str, Any] = await client.request("rpc", "dispatcher", args)
+                reply = await self.once(to, args)
             except (Unreachable, Refused) as error:
                 if isinstance(error, Refused) and error.number not in PASSING:
                     raise
@@ -71,6 +96,8 @@ class Follower:
     async def follow(self, id: str) -> dict[str, Any]:
         """Print the output of all commands until the job has finished; returns the job."""
         job = await self.show(id)
+        self._looks, self._seen = self._printer.shows_progress, None
+        self._tell(job)
         for number in range(len(job["commands"])):
             await self.print_log(id, number)
         waits = backoff(SOONEST, LATEST)
@@ -79,7 +106,9 @@ class Follower:
             if now["time_created"] != job["time_created"]:
                 raise SysadmdError(f"the id {id!r} was used again; how its job ended is unseen")
             if now["state"] == "finished":
+                self._printer.progress(None)
                 return now
+            self._tell(now)
             await asyncio.sleep(next(waits))
 
     async def print_log(self, id: str, number: int, *, follow: bool = True) -> None:
@@ -95,10 +124,35 @@ class Follower:
             progressed, offset = reply["next"] > offset, reply["next"]
             if reply["complete"] or not (follow or progressed):
                 return
+            if follow:
+                await self._look(id)
             if progressed:
                 waits = backoff(SOONEST, LATEST)
             else:
                 await asyncio.sleep(next(waits))
+
+    async def _look(self, id: str) -> None:
+        """See how far the job is, where that is shown, and not too often."""
+        if not self._looks or time.monotonic() < self._next_look:
+            return
+        try:
+            self._tell(await self.show(id))
+        except (Refused, *GARBLED):
+            # Its output is what was asked for.
+            self._looks = False
+
+    def _tell(self, job: dict[str, Any]) -> None:
+        """Show how far the job is, at most once a LOOK."""
+        if not self._looks or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK
+        fields = job.get("fields")
+        # No job of a class, or of a server without classes.
+        self._looks = bool(job.get("event_system") or fields)
+        progress = mapping(fields).get("progress")
+        if progress != self._seen:
+            self._seen = progress
+            self._printer.progress(fields)
 
     def _print(self, number: int, reply: dict[str, Any]) -> None:
         if self._printer.as_json:
@@ -128,4 +182,5 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._printer.progress(None)
         await self.close()

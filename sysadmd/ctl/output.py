@@ -5,12 +5,16 @@ Text from a server may hold anything; what does not print is written out, not ob
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Generator
 from typing import Any, Final
 
 import click
 
+from sysadmd.ctl.bar import Bar, HowFar, mapping
 from sysadmd.text import printable
 
 # Columns of a table that no terminal shows.
@@ -30,6 +34,26 @@ class Printer:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        self._bar = Bar(lambda text: styled(text, "cyan"))
+
+    @property
+    def shows_progress(self) -> bool:
+        """Is it any use to ask how far a job is?"""
+        return self.as_json or Bar.possible()
+
+    def progress(self, fields: object) -> None:
+        """How far a job is, by its fields: a bar on a terminal, a line of JSON; None: ended."""
+        far = HowFar.read(fields)
+        if not self.as_json:
+            self._bar.show(far)
+        elif far is not None:
+            self.value({"progress": mapping(fields)["progress"]})
+
+    @contextlib.contextmanager
+    def _beside_bar(self, text: str = "\n") -> Generator[None]:
+        self._bar.lift()
+        yield
+        self._bar.lower(text)
 
     def value(self, value: Any) -> None:
         """One JSON object on a line."""
@@ -39,11 +63,16 @@ class Printer:
 
     def line(self, text: str, fg: str | None = None) -> None:
         """A line for people; coloured on a terminal."""
-        click.echo(styled(printable(text), fg))
+        with self._beside_bar():
+            click.echo(("" if self._bar.free else "\n") + styled(printable(text), fg))
 
     def note(self, text: str) -> None:
         """A remark on standard error."""
-        click.echo(f"sysadmctl: {printable(text)}", err=True)
+        # Only on a terminal is it the line of standard output that it ends.
+        below = Bar.possible()
+        with self._beside_bar("\n" if below else ""):
+            begin = "\n" if below and not self._bar.free else ""
+            click.echo(f"{begin}sysadmctl: {printable(text)}", err=True)
 
     def log(self, text: str) -> None:
         """Output of a job: as it is into a pipe, harmless on a terminal."""
@@ -51,8 +80,9 @@ class Printer:
         if sys.stdout.isatty():
             # A line that is written over itself is shown as several.
             shown = printable(text.replace("\r\n", "\n").replace("\r", "\n"), lines=True)
-        sys.stdout.buffer.write(shown.encode("utf-8", "replace"))
-        sys.stdout.flush()
+        with self._beside_bar(shown):
+            sys.stdout.buffer.write(shown.encode("utf-8", "replace"))
+            sys.stdout.flush()
 
     def table(self, columns: list[str], rows: list[list[tuple[str, str | None]]]) -> None:
         """Rows of (text, colour or None). Only the last column gives way on a terminal."""
@@ -70,13 +100,12 @@ class Printer:
             table.add_row(*row)
         # Nothing is left out where a program reads.
         width = None if sys.stdout.isatty() else UNLIMITED
-        Console(highlight=False, width=width).print(table)
+        with self._beside_bar():
+            Console(highlight=False, width=width).print(table)
 
 
 def styled(text: str, fg: str | None) -> str:
     """Coloured where colours are wanted: on a terminal, without NO_COLOR."""
-    import os
-
     if fg is None or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return click.style(text, fg=fg)

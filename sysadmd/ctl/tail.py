@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sysadmd.client import EventFrame, Target, events
+from sysadmd.ctl.bar import HowFar
 from sysadmd.ctl.output import Printer, colour
 from sysadmd.errors import SysadmdError
 
@@ -68,12 +69,24 @@ def describe(event: EventFrame) -> tuple[str, str | None]:
 
 def _job(args: dict[str, Any]) -> tuple[str, str | None]:
     details = args.get("process_details", {})
-    id, state = args["process_id"], args["state"]
+    id = args["process_id"] if "process_id" in args else details["process_id"]
+    state = args["state"]
     if state == "finished":
         result = details.get("result", "")
-        return f"{id} finished: {result}", "green" if result == "succeeded" else "red"
+        text = f"{id} finished: {result}{_problems(args.get('problems'))}"
+        return text, "green" if result == "succeeded" else "red"
     current = details.get("current_cmd")
-    return f"{id} {state}" + (f": {current}" if current else ""), None
+    far = HowFar.read(args)
+    text = f"{id} {state}" + (f": {current}" if current else "")
+    return text + (f" ({far})" if far is not None else ""), None
+
+
+def _problems(said: object) -> str:
+    """How many, if there are any."""
+    if not isinstance(said, list) or not said:
+        return ""
+    number = len(cast("list[object]", said))
+    return f", {number} problem{'s' if number > 1 else ''}"
 
 
 def state_text(args: dict[str, Any]) -> str:

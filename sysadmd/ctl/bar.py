@@ -1,0 +1,163 @@
+"""A line at the bottom of a terminal that shows how far a job is. No connection, no output.
+
+What a server says may be of any form: what makes no sense is no progress, and never an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sysadmd.text import printable
+
+# Columns between the brackets; those of a terminal that does not say how wide it is.
+_LENGTH: Final = 20
+_COLUMNS: Final = 80
+# Characters of a text that are looked at: no line is longer.
+_LOOKED_AT: Final = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowFar:
+    """How far a job is. percent: 0 to 100; package: the one in work; total: 0: unknown."""
+
+    percent: int
+    phase: str = ""
+    package: str = ""
+    done: int = 0
+    total: int = 0
+
+    @staticmethod
+    def read(fields: object) -> HowFar | None:
+        """What the fields of a job say; None: nothing that can be shown."""
+        said = mapping(mapping(fields).get("progress"))
+        percent = said.get("percent")
+        if isinstance(percent, bool) or not isinstance(percent, int | float):
+            return None
+        if isinstance(percent, float) and not math.isfinite(percent):
+            return None
+        return HowFar(
+            percent=max(0, min(100, int(percent))),
+            phase=_text(said.get("phase")),
+            package=_text(said.get("package")),
+            done=_count(said.get("done")),
+            total=_count(said.get("total")),
+        )
+
+    @property
+    def doing(self) -> str:
+        """`fetch bigdata`; may be empty."""
+        return f"{self.phase} {self.package}".strip()
+
+    def __str__(self) -> str:
+        return f"{self.percent} % {self.doing}".rstrip()
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """An object of JSON; empty for whatever else came in its place."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    return printable(value[:_LOOKED_AT]).strip() if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 10**9 else 0
+
+
+def drawn(far: HowFar, columns: int) -> tuple[str, str]:
+    """The bar and what stands behind it, not wider than so many columns together."""
+    from rich.cells import set_cell_size
+
+    filled = far.percent * _LENGTH // 100
+    bar = f"[{'#' * filled}{'-' * (_LENGTH - filled)}]"
+    if columns < 2 * len(bar):
+        bar = ""
+    parts = [f"{far.percent:3} %", far.doing]
+    if far.total:
+        parts.append(f"{far.done}/{far.total}")
+    rest = "  ".join(part for part in parts if part)
+    return bar, set_cell_size(" " * bool(bar) + rest, max(0, columns - len(bar))).rstrip()
+
+
+class Bar:
+    """Draws on standard error, over itself, while standard output is a terminal, too.
+
+    Who prints anything else calls `lift` before and `lower` behind it.
+    """
+
+    def __init__(self, paint: Callable[[str], str]) -> None:
+        """paint: gives the bar its colour, if colours are wanted."""
+        self._paint = paint
+        self._far: HowFar | None = None
+        # Columns that are drawn on now, and what is there.
+        self._width = 0
+        self._there: tuple[str, str] = ("", "")
+        # Nothing else stands in the line.
+        self._free = True
+
+    @staticmethod
+    def possible() -> bool:
+        """Is there a terminal for it?"""
+        return sys.stdout.isatty() and sys.stderr.isatty()
+
+    def show(self, far: HowFar | None) -> None:
+        """Show that from now on; None: nothing."""
+        self._far = far
+        if far is None:
+            self.lift()
+        else:
+            self._draw(far)
+
+    def lift(self) -> None:
+        """Leave the line as if it had never been there."""
+        if self._width:
+            self._write("\r" + " " * self._width + "\r")
+        self._width, self._there = 0, ("", "")
+
+    def lower(self, text: str = "\n") -> None:
+        """Go on below a text that was printed; not before its last line has ended."""
+        if text:
+            self._free = text.endswith("\n")
+        if self._far is not None:
+            self._draw(self._far)
+
+    @property
+    def free(self) -> bool:
+        """Does the next text begin a line?"""
+        return self._free
+
+    def _draw(self, far: HowFar) -> None:
+        if not self._free or not self.possible():
+            return
+        from rich.cells import cell_len
+
+        # The last column stays empty: some terminals go on in the next line behind it.
+        bar, rest = drawn(far, _columns() - 1)
+        if (bar, rest) == self._there:
+            return
+        width = len(bar) + cell_len(rest)
+        # What the line before had more.
+        more = max(0, self._width - width)
+        self._write(f"\r{self._paint(bar) if bar else ''}{rest}{' ' * more}")
+        self._width, self._there = width + more, (bar, rest)
+
+    @staticmethod
+    def _write(text: str) -> None:
+        # An ornament: that it can't be drawn ends nothing.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
