@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import math
 import os
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
 
 from sysadmd import __version__, clean_start
-from sysadmd.client import GARBLED, NotPermitted, Target, Unreachable, no_sysadmd
-from sysadmd.ctl import profile
+from sysadmd.client import GARBLED, NotPermitted, Unreachable, no_sysadmd
+from sysadmd.ctl import class_commands
+from sysadmd.ctl.options import Context, common_options, run_work
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import BadRequest, SysadmdError
 from sysadmd.events import SYSTEMS
-from sysadmd.machine import default_state_dir
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Source: sysexits(3), EX_UNAVAILABLE and EX_NOPERM.
 NO_SERVER: Final = 69
@@ -35,96 +29,24 @@ _STATUSES: Final[dict[type[SysadmdError], int]] = {
 }
 
 
-@dataclass(slots=True)
-class Context:
-    """The options that stand before or after the command."""
-
-    url: str | None = None
-    token: str | None = None
-    cafile: Path | None = None
-    state_dir: Path | None = None
-    as_json: bool = False
-
-    @property
-    def printer(self) -> Printer:
-        return Printer(self.as_json)
-
-    def target(self) -> Target:
-        """The server that is meant: --url, else the local daemon, else the profile."""
-        token = self.token or os.environ.get("SYSADMCTL_TOKEN") or None
-        kept = profile.load()
-        if self.url is not None and (kept is None or kept.url != self.url):
-            return Target(self.url, token, self.cafile)
-        named = self.state_dir or os.environ.get("SYSADMD_STATE_DIR")
-        if kept is not None and (self.url is not None or named is None):
-            target = kept.target()
-            pin = None if self.cafile else target.pin
-            return replace(target, token=token or target.token, cafile=self.cafile, pin=pin)
-        return Target(token=token, state_dir=Path(named) if named else default_state_dir())
-
-
-def _options(command: F) -> F:
-    """The options that every command takes, too."""
-
-    def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
-        if value not in (None, False) and param.name:
-            setattr(ctx.ensure_object(Context), param.name, value)
-
-    for option in (
-        click.option("--url", callback=keep, expose_value=False, help="wss://HOST:PORT"),
-        click.option(
-            "--token", callback=keep, expose_value=False, help="SYSADMCTL_TOKEN otherwise."
-        ),
-        click.option(
-            "--cafile",
-            callback=keep,
-            expose_value=False,
-            type=click.Path(path_type=Path, exists=True),
-            help="PEM that verifies the server.",
-        ),
-        click.option(
-            "--state-dir",
-            callback=keep,
-            expose_value=False,
-            # What can't be read is said by the client, with what to do.
-            type=click.Path(path_type=Path, readable=False),
-            help="State directory of a local daemon.",
-        ),
-        click.option(
-            "--json",
-            "as_json",
-            is_flag=True,
-            callback=keep,
-            expose_value=False,
-            help="One JSON object a line.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sysadmctl", message="%(prog)s %(version)s")
-@_options
+@common_options
 def cli() -> None:
     """Talk to sysadmd: tail events, run jobs, see the machine's state."""
-
-
-def _run(work: Coroutine[Any, Any, int | None]) -> None:
-    raise click.exceptions.Exit(asyncio.run(work) or 0)
 
 
 @cli.command()
 @click.argument("systems", nargs=-1, type=click.Choice(SYSTEMS))
 @click.option("--since", default="now", show_default=True, help='A cursor, or "oldest".')
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many events.")
-@_options
+@common_options
 @click.pass_obj
 def tail(context: Context, systems: tuple[str, ...], since: str, count: int | None) -> None:
     """Print events as they come; reconnect and resume without losing or doubling any."""
     from sysadmd.ctl.tail import run_tail
 
-    _run(run_tail(context.target(), context.printer, systems or SYSTEMS, since, count))
+    run_work(run_tail(context.target(), context.printer, systems or SYSTEMS, since, count))
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
@@ -133,7 +55,7 @@ def tail(context: Context, systems: tuple[str, ...], since: str, count: int | No
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds.")
 @click.option("--wait/--no-wait", default=True, show_default=True)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@_options
+@common_options
 @click.pass_obj
 def run(
     context: Context,
@@ -149,7 +71,7 @@ def run(
     if timeout is not None and not math.isfinite(timeout):
         raise click.UsageError("--timeout must be a number of seconds")
     order = Submission(id, queue, timeout, split_commands(command))
-    _run(run_job(context.target(), context.printer, order, wait))
+    run_work(run_job(context.target(), context.printer, order, wait))
 
 
 def split_commands(words: tuple[str, ...]) -> list[list[str]]:
@@ -168,24 +90,24 @@ def split_commands(words: tuple[str, ...]) -> list[list[str]]:
 @cli.command()
 @click.option("--all", "everything", is_flag=True, help="Finished ones, too.")
 @click.option("--queue")
-@_options
+@common_options
 @click.pass_obj
 def jobs(context: Context, everything: bool, queue: str | None) -> None:
     """List jobs."""
     from sysadmd.ctl.jobs import list_jobs
 
-    _run(list_jobs(context.target(), context.printer, everything, queue))
+    run_work(list_jobs(context.target(), context.printer, everything, queue))
 
 
 @cli.command()
 @click.argument("id")
-@_options
+@common_options
 @click.pass_obj
 def show(context: Context, id: str) -> None:
     """Show all that is known of a job."""
     from sysadmd.ctl.jobs import show_job
 
-    _run(show_job(context.target(), context.printer, id))
+    run_work(show_job(context.target(), context.printer, id))
 
 
 @cli.command()
@@ -194,63 +116,63 @@ def show(context: Context, id: str) -> None:
     "--command", type=click.IntRange(min=0), help="Its number, from 0; all otherwise."
 )
 @click.option("--follow", is_flag=True, help="Go on until the job has finished.")
-@_options
+@common_options
 @click.pass_obj
 def log(context: Context, id: str, command: int | None, follow: bool) -> None:
     """Print a job's output."""
     from sysadmd.ctl.jobs import print_log
 
-    _run(print_log(context.target(), context.printer, id, command, follow))
+    run_work(print_log(context.target(), context.printer, id, command, follow))
 
 
 @cli.command()
 @click.argument("ids", nargs=-1, required=True)
-@_options
+@common_options
 @click.pass_obj
 def kill(context: Context, ids: tuple[str, ...]) -> None:
     """Kill jobs."""
     from sysadmd.ctl.jobs import kill_jobs
 
-    _run(kill_jobs(context.target(), context.printer, ids))
+    run_work(kill_jobs(context.target(), context.printer, ids))
 
 
 @cli.command()
 @click.argument("action", type=click.Choice(("pause", "resume")))
 @click.argument("name")
-@_options
+@common_options
 @click.pass_obj
 def queue(context: Context, action: str, name: str) -> None:
     """Pause a queue, or let it go on."""
     from sysadmd.ctl.jobs import change_queue
 
-    _run(change_queue(context.target(), context.printer, action, name))
+    run_work(change_queue(context.target(), context.printer, action, name))
 
 
 @cli.command()
-@_options
+@common_options
 @click.pass_obj
 def state(context: Context) -> None:
     """Show host name and pools."""
     from sysadmd.ctl.state import show_state
 
-    _run(show_state(context.target(), context.printer))
+    run_work(show_state(context.target(), context.printer))
 
 
 @cli.command()
-@_options
+@common_options
 @click.pass_obj
 def audit(context: Context) -> None:
     """Show who did what in the last twelve hours."""
     from sysadmd.ctl.state import show_audit
 
-    _run(show_audit(context.target(), context.printer))
+    run_work(show_audit(context.target(), context.printer))
 
 
 @cli.command()
 @click.argument("server", metavar="URL")
 @click.option("--user", help="Asked for otherwise.")
 @click.option("--name", help="What the token is called there; user@host otherwise.")
-@_options
+@common_options
 @click.pass_obj
 def login(context: Context, server: str, user: str | None, name: str | None) -> None:
     """Exchange user and password for a token, and pin the server's key."""
@@ -260,23 +182,27 @@ def login(context: Context, server: str, user: str | None, name: str | None) -> 
 
 
 @cli.command()
-@_options
+@common_options
 @click.pass_obj
 def logout(context: Context) -> None:
     """Forget the server that `login` has kept."""
     from sysadmd.ctl.login import log_out
 
-    _run(log_out(context.printer))
+    run_work(log_out(context.printer))
 
 
 @cli.command()
-@_options
+@common_options
 @click.pass_obj
 def identify(context: Context) -> None:
     """Ask a server what it is."""
     from sysadmd.ctl.login import identify_server
 
-    _run(identify_server(context.target(), context.printer))
+    run_work(identify_server(context.target(), context.printer))
+
+
+for _group in class_commands.GROUPS:
+    cli.add_command(_group)
 
 
 def main() -> None:

@@ -1,0 +1,92 @@
+"""What every command of `sysadmctl` takes and does: common options, the server they mean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sysadmd.client import Target
+from sysadmd.ctl import profile
+from sysadmd.ctl.output import Printer
+from sysadmd.machine import default_state_dir
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Context:
+    """The options that stand before or after the command."""
+
+    url: str | None = None
+    token: str | None = None
+    cafile: Path | None = None
+    state_dir: Path | None = None
+    as_json: bool = False
+
+    @property
+    def printer(self) -> Printer:
+        return Printer(self.as_json)
+
+    def target(self) -> Target:
+        """The server that is meant: --url, else the local daemon, else the profile."""
+        token = self.token or os.environ.get("SYSADMCTL_TOKEN") or None
+        kept = profile.load()
+        if self.url is not None and (kept is None or kept.url != self.url):
+            return Target(self.url, token, self.cafile)
+        named = self.state_dir or os.environ.get("SYSADMD_STATE_DIR")
+        if kept is not None and (self.url is not None or named is None):
+            target = kept.target()
+            pin = None if self.cafile else target.pin
+            return replace(target, token=token or target.token, cafile=self.cafile, pin=pin)
+        return Target(token=token, state_dir=Path(named) if named else default_state_dir())
+
+
+def common_options(command: F) -> F:
+    """The options that every command takes, too."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+        if value not in (None, False) and param.name:
+            setattr(ctx.ensure_object(Context), param.name, value)
+
+    for option in (
+        click.option("--url", callback=keep, expose_value=False, help="wss://HOST:PORT"),
+        click.option(
+            "--token", callback=keep, expose_value=False, help="SYSADMCTL_TOKEN otherwise."
+        ),
+        click.option(
+            "--cafile",
+            callback=keep,
+            expose_value=False,
+            type=click.Path(path_type=Path, exists=True),
+            help="PEM that verifies the server.",
+        ),
+        click.option(
+            "--state-dir",
+            callback=keep,
+            expose_value=False,
+            # What can't be read is said by the client, with what to do.
+            type=click.Path(path_type=Path, readable=False),
+            help="State directory of a local daemon.",
+        ),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            callback=keep,
+            expose_value=False,
+            help="One JSON object a line.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def run_work(work: Coroutine[Any, Any, int | None]) -> None:
+    """Run it, and end with the status that it returns."""
+    raise click.exceptions.Exit(asyncio.run(work) or 0)
