@@ -129,6 +129,11 @@ class Bar:
             self._draw(self._far)
 
     @property
+    def is_shown(self) -> bool:
+        """Is there something to show, and a terminal for it?"""
+        return self._far is not None and self.possible()
+
+    @property
     def free(self) -> bool:
         """Does the next text begin a line?"""
         return self._free

@@ -19,6 +19,8 @@ from sysadmd.text import printable
 
 # Columns of a table that no terminal shows.
 UNLIMITED: Final = 10_000
+# Characters of a line that is kept until its end comes.
+LONGEST_LINE: Final = 4096
 COLOURS: Final = ((9, "red"), (6, "bright_red"), (3, "yellow"), (0, "green"))
 
 
@@ -35,6 +37,9 @@ class Printer:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self._bar = Bar(lambda text: styled(text, "cyan"))
+        # Of a job's output the line that has no end yet: below it there is no place for the bar,
+        # and some tools draw bars of dots for minutes.
+        self._begun = ""
 
     @property
     def shows_progress(self) -> bool:
@@ -45,12 +50,15 @@ class Printer:
         """How far a job is, by its fields: a bar on a terminal, a line of JSON; None: ended."""
         far = HowFar.read(fields)
         if not self.as_json:
+            if far is None:
+                self._print_begun()
             self._bar.show(far)
         elif far is not None:
             self.value({"progress": mapping(fields)["progress"]})
 
     @contextlib.contextmanager
     def _beside_bar(self, text: str = "\n") -> Generator[None]:
+        self._print_begun()
         self._bar.lift()
         yield
         self._bar.lower(text)
@@ -80,9 +88,24 @@ class Printer:
         if sys.stdout.isatty():
             # A line that is written over itself is shown as several.
             shown = printable(text.replace("\r\n", "\n").replace("\r", "\n"), lines=True)
-        with self._beside_bar(shown):
-            sys.stdout.buffer.write(shown.encode("utf-8", "replace"))
-            sys.stdout.flush()
+        if self._bar.is_shown:
+            whole, newline, rest = (self._begun + shown).rpartition("\n")
+            shown, self._begun = whole + newline, rest
+            if len(rest) > LONGEST_LINE:
+                shown, self._begun = shown + rest, ""
+        if shown:
+            self._write(shown)
+
+    def _print_begun(self) -> None:
+        begun, self._begun = self._begun, ""
+        if begun:
+            self._write(begun)
+
+    def _write(self, text: str) -> None:
+        self._bar.lift()
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        sys.stdout.flush()
+        self._bar.lower(text)
 
     def table(self, columns: list[str], rows: list[list[tuple[str, str | None]]]) -> None:
         """Rows of (text, colour or None). Only the last column gives way on a terminal."""
