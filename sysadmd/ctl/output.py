@@ -37,8 +37,8 @@ class Printer:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self._bar = Bar(lambda text: styled(text, "cyan"))
-        # Of a job's output the line that has no end yet: below it there is no place for the bar,
-        # and some tools draw bars of dots for minutes.
+        # Of a job's output the line that has no end yet: below it is no place for the bar, and
+        # some tools draw bars of dots for minutes.
         self._begun = ""
 
     @property
