@@ -81,6 +81,8 @@ class PkgReport:
             self._text.end()
         self._judge()
         problems = self._problems()
+        if result == "failed" and self._action != "pkg_audit" and not self._text.planned:
+            problems.add_if_none(self._text.last)
         if succeeded:
             self._progress.succeeded()
             self._progress.package = ""

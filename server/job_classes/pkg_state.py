@@ -112,6 +112,11 @@ class PkgProblems:
             self._texts[shown] = None
             self._size += size
 
+    def add_if_none(self, text: str) -> None:
+        """Keep it if there is nothing else: some failures are told in plain words alone."""
+        if not self._texts:
+            self.add(text)
+
     def add_all(self, others: PkgProblems) -> None:
         """Keep those of the others behind these."""
         for text in others.texts:

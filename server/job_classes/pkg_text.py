@@ -142,6 +142,8 @@ class PkgText:
 
     def __init__(self, ledger: PackageLedger) -> None:
         self._ledger = ledger
+        # The last line that says something.
+        self.last = ""
         self.problems = PkgProblems()
         self.place = PkgPlace()
         self.catalogues = PkgCatalogues()
@@ -180,7 +182,10 @@ class PkgText:
         """What has come of the last line is all of it. True: it says something."""
         text = self._line.decode(errors="replace")
         self._line.clear()
-        return bool(text) and not text.isspace() and self._whole(text)
+        if not text or text.isspace():
+            return False
+        self.last = text
+        return self._whole(text)
 
     def end(self) -> None:
         """pkg has ended well: what it was at is behind it."""
