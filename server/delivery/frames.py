@@ -60,7 +60,9 @@ class Renderer:
         if not args:
             return b""
         if not form.extended:
-            return text_frame(head + args + b"}")
+            frame = text_frame(head + args + b"}")
+            notice = self._notice(event, form.dialect)
+            return text_frame(head + notice + b"}") + frame if notice else frame
         cursor = f"{self._jobs.epoch}:{event.place}"
         more = f',"merged":{merged}' if merged > 1 else ""
         tail = f',"cursor":"{cursor}","prev":"{prev}","time":"{rfc3339(event.time)}"{more}}}'
@@ -79,6 +81,11 @@ class Renderer:
             args = dialect.args(event.body)
         self._made = (event, dialect, limit, args)
         return args
+
+    def _notice(self, event: Event, dialect: Dialect) -> bytes:
+        if event.system != _DISPATCHER or not dialect.has_notices:
+            return b""
+        return self._jobs.notice(event, dialect)
 
     def notable(self, event: Event, *, finished: bool) -> bool:
         """Does the log of dispatcher events name it? finished: only the ends of jobs."""

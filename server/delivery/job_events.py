@@ -98,6 +98,13 @@ class JobEvents:
         encoded = _encode(args(shown))
         return encoded if len(encoded) <= limit else _shorten(args, shown, dialect, limit)
 
+    def notice(self, event: Event, dialect: Dialect) -> bytes:
+        """The JSON text of `args` of a frame that goes before it; b"": there is none."""
+        told = events.decode(event.body)
+        sheet = self._sheet(told.job) if told.is_start else None
+        notice = None if sheet is None else dialect.notice(sheet.job, told)
+        return b"" if notice is None else _encode(notice)
+
     def notable(self, event: Event, *, finished: bool) -> bool:
         """Is it a job's end or, unless `finished`, its start, or an event of a class?"""
         told = events.decode(event.body)

@@ -51,6 +51,8 @@ class Documented:
 
     # Without `args` the request's whole object is taken for them.
     args_by_default = False
+    # Some events have a notice before them.
+    has_notices = False
     # Of events: their `id`, and their names in the order of SYSTEMS.
     event_id = "none"
     event_names = tuple(system.replace("-", "_") for system in SYSTEMS)
@@ -85,6 +87,10 @@ class Documented:
         elif job.event_system:
             args["process_details"] = {"state": "pending", "process_id": job.id}
         return args
+
+    def notice(self, job: JobRow, told: Told) -> dict[str, Any] | None:
+        """`args` of a frame that goes before an event's own, where that is no resumed one."""
+        return None
 
     def shorten(self, args: dict[str, Any]) -> None:
         """Take out of a job's event what `show` has, too."""

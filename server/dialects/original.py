@@ -31,6 +31,7 @@ class Original(Documented):
     """What it says otherwise than the document."""
 
     args_by_default = True
+    has_notices = True
     event_id = ""
     event_names = SYSTEMS
 
@@ -55,6 +56,12 @@ class Original(Documented):
     def tells(self, job: JobRow, told: Told) -> bool:
         # A start notice, all at the end; of a class's jobs everything.
         return bool(job.event_system) or told.is_start or told.state == "finished"
+
+    def notice(self, job: JobRow, told: Told) -> dict[str, Any] | None:
+        # The start of a class's job was told twice: as of any job, and as its class tells it.
+        if job.event_system and told.is_start:
+            return {"process_id": job.id, "state": "running"}
+        return None
 
     def job_args(self, job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
         if job.event_system is None and told.is_start:

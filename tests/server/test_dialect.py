@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.kit import QUIET, Client, Daemon
+from tests.kit.replay import Tools
 
 LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
@@ -26,6 +27,10 @@ def client(tmp_path: Path, log: Path) -> Iterator[Client]:
         "[collectors.life_preserver]\nenabled = false",
         f'[collectors.life_preserver]\nlog = "{log}"',
     ).replace("[collectors.hostname]\nenabled = false", "")
+    tools = Tools(tmp_path / "tools")
+    tools.install("pkg")
+    tools.play("pkg", "install-deps", when=("install",), speed=None)
+    config += f'[classes]\npkg = "{tools.folder}/pkg"\n'
     with Daemon(tmp_path / "state", config) as daemon, daemon.stranger() as client:
         client.documented = False
         identify = {"namespace": "rpc", "name": "identify", "id": "sysadm_client_identify"}
@@ -60,6 +65,29 @@ def test_a_job_sends_a_start_notice_and_its_bare_details(client: Client) -> None
         "false": "",
         "return_codes/false": "1",
     }
+
+
+def test_the_start_of_a_class_s_job_is_told_twice(client: Client) -> None:
+    client.ask("events", "subscribe", "dispatcher")
+    args = {"action": "pkg_install", "pkg_origins": "webfront"}
+    id = client.ask("sysadm", "pkg", args)["pkg_install"]["proc_id"]
+    pending, notice, running, *_, end = client.until(finished)
+    assert pending["args"] == {
+        "event_system": "sysadm/pkg",
+        "action": "pkg_install",
+        "pkg_log": "",
+        "state": "pending",
+        "process_details": {"state": "pending", "process_id": id},
+    }
+    assert notice["args"] == {"process_id": id, "state": "running"}
+    assert notice.keys() == running.keys() == {"namespace", "name", "id", "args"}
+    assert running["args"]["event_system"] == "sysadm/pkg"
+    assert running["args"]["process_details"]["current_cmd"].endswith("install -y webfront")
+    details = end["args"]["process_details"]
+    assert details[details["cmd_list"][0]] == end["args"]["pkg_log"] != ""
+    assert not details.keys() & {"commands", "result"}
+    assert LOCAL_TIME.fullmatch(details["time_finished"])
+    assert "process_id" not in end["args"]
 
 
 def test_events_have_hyphens_no_id_and_spelled_priorities(client: Client, log: Path) -> None:
