@@ -240,9 +240,11 @@ async def _conf(asked: Asked) -> str:
         raise NotFound("a system of packages has no settings of updates: see pkg.conf(5)")
     path = Path(asked.settings.update_conf)
     try:
-        return await in_time(partial(path.read_text, "utf-8", "surrogateescape"), str(path))
+        data = await in_time(path.read_bytes, str(path))
     except OSError as error:
         raise ToolFailed(f"{path} can't be read: {reason(error)}") from error
+    # Not as text: a carriage return is to stay what it is.
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _status(jobs: list[JobRow], good_for: float, now: float) -> dict[str, Any] | None:

@@ -618,6 +618,13 @@ def test_whatever_is_set_only_its_own_line_changes(key: str, value: str) -> None
     assert update_conf.settings(after) == {**update_conf.settings(CONF), key: value}
 
 
+def test_what_is_not_changed_stays_byte_by_byte(site: Site) -> None:
+    rest = b"# caf\xe9 \r\n# one\rline\nMailTo root\r\n"
+    site.conf.write_bytes(b"Components src\n" + rest)
+    assert site.ask("changesettings", package_set="world") == {"result": "success"}
+    assert site.conf.read_bytes() == b"Components world\n" + rest
+
+
 def test_a_file_of_settings_that_is_of_no_use_is_a_clear_error(site: Site) -> None:
     # Where the new file would be made something lies in the way.
     new = site.conf.with_name(site.conf.name + ".new")
