@@ -63,7 +63,9 @@ def check_url(url: str) -> str:
         )
     if parts.username is not None or parts.password is not None:
         raise BadRequest("args.url has an account in it, which everybody would be told")
-    if not parts.path.strip("/") or (parts.scheme != "file" and not where):
+    # One without a slash at its beginning is of whatever directory fetch(1) is in.
+    is_file = parts.path.startswith("/") and parts.path.strip("/")
+    if not is_file or (parts.scheme != "file" and not where):
         raise BadRequest(f"args.url is {quoted(url)}; it has to name a server and a file")
     return url
 

@@ -299,7 +299,7 @@ def test_a_server_that_says_nothing_delays_the_reply_by_seconds_only(site: Site)
     [
         *("disc1.iso", "/etc/passwd", "-o/etc/passwd", "--help", "-", "//host/disc1.iso"),
         *("scp://host/disc1.iso", "javascript:x", "http", "http:", "http://", "http:///x.iso"),
-        *("http://host", "http://host/", "http:/host/x.iso", "http:x.iso"),
+        *("http://host", "http://host/", "http:/host/x.iso", "http:x.iso", "file:x.iso"),
         *("file://", "file:///", "http://[::1/x.iso", " http://host/x.iso"),
         *("http://host/x.iso ", "http://host/a b.iso", "http://host/a\tb", "http://host/a\nb"),
         *("http://host/a\x00b", "http://host/a\x7fb", "http://host/\u00e4.iso"),
@@ -349,6 +349,7 @@ PIECES = (
     )
 )
 @example("\x1fhttp://host/x.iso")
+@example("file:x.iso")
 def test_whatever_passes_for_a_url_is_harmless(url: str) -> None:
     try:
         assert check_url(url) == url
@@ -358,6 +359,7 @@ def test_whatever_passes_for_a_url_is_harmless(url: str) -> None:
     scheme, colon, rest = url.partition(":")
     assert colon
     assert scheme.lower() in SCHEMES
+    assert rest.startswith("/")
     assert rest.startswith("//") or scheme.lower() == "file"
     assert all("!" <= char <= "~" for char in url)
     assert "@" not in rest[2:].partition("/")[0]
