@@ -148,8 +148,8 @@ def table(text: str) -> list[dict[str, str]]:
     blanks."""
     head, *lines = text.splitlines() or [""]
     names = list(re.finditer(r"\S+", head))
-    starts = [name.start() for name in names]
-    spans = list(zip(names, starts, [*starts[1:], None], strict=True))
+    ends = [*(name.start() for name in names[1:]), None]
+    spans = [(name, name.start(), end) for name, end in zip(names, ends, strict=False)]
     return [
         {name[0]: line[start:end].strip() for name, start, end in spans}
         for line in lines

@@ -486,6 +486,8 @@ def test_machines_and_images_are_listed_by_vm(site: Site) -> None:
     assert (shared["running"], shared["rcboot"]) == ("NO", "YES")
     site.tools.say("vm", VM_LIST.splitlines()[0] + "\n", when=("list",))
     assert site.ask("listvms") == {}
+    site.tools.say("vm", "", when=("list",))
+    assert site.ask("listvms") == {}
     assert site.ask("listisos") == []
     for name in ("disc1.iso", "FreeBSD-15.0-RELEASE-amd64-disc1.iso"):
         (site.tools.isos / name).touch()
