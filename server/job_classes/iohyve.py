@@ -90,7 +90,7 @@ async def _fetch(asked: Asked) -> dict[str, Any]:
 
 
 async def _machines(asked: Asked) -> dict[str, Any]:
-    rows = table(await asked.ask(*_words(asked, "machines"), read=_said))
+    rows = await asked.ask(*_words(asked, "machines"), read=_rows)
     found: dict[str, Any] = {}
     for row in rows:
         lower = {key.lower().rstrip("?"): value for key, value in row.items()}
@@ -109,11 +109,16 @@ async def _machines(asked: Asked) -> dict[str, Any]:
 
 
 async def _images(asked: Asked) -> list[str]:
-    said = await asked.ask(*_words(asked, "images"), read=_said)
-    rows = table(said)
-    if rows and "FILENAME" in rows[0]:
-        return [row["FILENAME"] for row in rows]
-    return [line.strip() for line in said.splitlines()[1:] if line.strip()]
+    return await asked.ask(*_words(asked, "images"), read=_image_names)
+
+
+def _image_names(answer: ToolAnswer) -> list[str]:
+    """vm tells datastore and name, iohyve the name and, if it is newer, a size."""
+    rows = _rows(answer)
+    for column in ("FILENAME", "NAME"):
+        if rows and column in rows[0]:
+            return [row[column] for row in rows]
+    return [line.strip() for line in answer.output.splitlines()[1:] if line.strip()]
 
 
 async def _version(asked: Asked) -> dict[str, str]:
@@ -155,6 +160,11 @@ def table(text: str) -> list[dict[str, str]]:
         for line in lines
         if line.strip()
     ]
+
+
+def _rows(answer: ToolAnswer) -> list[dict[str, str]]:
+    """Raises: ToolFailed."""
+    return table(_said(answer))
 
 
 def _said(answer: ToolAnswer) -> str:

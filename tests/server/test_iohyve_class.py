@@ -521,6 +521,12 @@ def test_machines_and_images_are_listed_by_iohyve(daemon: Daemon, tools: Tools) 
             "obsdguest": {"vmm": "NO", "running": "NO", "rcboot": "YES", "description": "-"},
         }
         assert site.ask("listisos") == ["disc1.iso", "fbsd10.iso"]
+        # As newer ones have it.
+        newer = "NAME        SIZE\ndisc1.iso   700M\nfbsd10.iso  1.2G\n"
+        (tools.folder / "iohyve.isolist").write_text(newer)
+        assert site.ask("listisos") == ["disc1.iso", "fbsd10.iso"]
+        (tools.folder / "iohyve.isolist").write_text("NAME  SIZE\n")
+        assert site.ask("listisos") == []
         assert site.ask("version") == {"version": said["version"].strip()}
         assert site.ask("start", name="bsdguest") == {"name": "bsdguest"}
         assert "iohyve.stop" in site.ask("stop", name="bsdguest")["error"]
