@@ -168,7 +168,7 @@ class FetchReport:
         self._returned = end == b"\r"
         if not line:
             return
-        if line.startswith(b"fetch: ") or b": ERROR: " in line:
+        if _complains(line):
             if len(self._problems) < _MOST:
                 text = printable(line.decode(errors="replace").strip())
                 self._problems.setdefault(text[:_LENGTH])
@@ -188,6 +188,11 @@ def _percent_told(told: Fields) -> int | None:
     return min(ALMOST, int(value[:-1]))
 
 
+def _complains(line: bytes) -> bool:
+    """fetch(1), iohyve, which then exits with 0, or vm."""
+    return line.startswith((b"fetch: ", b"cannot fetch ISO: ")) or b": ERROR: " in line
+
+
 def _whole(line: bytes) -> _FetchLine | None:
     """What a line says of a file; None: nothing."""
     part = _PART.match(line, _NAME)
@@ -201,7 +206,7 @@ def _whole(line: bytes) -> _FetchLine | None:
 
 def _begun(line: bytes, *, terminal: bool) -> _FetchLine | None:
     """What a line says that may go on; None: nothing yet."""
-    if len(line) < _NAME or line.startswith(b"fetch: ") or b": ERROR: " in line:
+    if len(line) < _NAME or _complains(line):
         return None
     said = _whole(line)
     if said is not None:

@@ -398,6 +398,17 @@ def test_where_only_iohyve_is_that_fetches_and_a_kill_reaches_all(
         assert not any(runs(process) for process in begun)
 
 
+def test_what_iohyve_does_not_fetch_is_a_problem_though_it_exits_well(
+    daemon: Daemon, tools: Tools
+) -> None:
+    install_iohyve(tools)
+    text = "cannot fetch ISO: ISO with that name already exists"
+    (tools.folder / "iohyve").write_text(f"#!/bin/sh\necho '{text}'\n")
+    with running(daemon, tools) as site:
+        id = site.fetch(REFUSED)
+        assert site.until_end(id)[id][-1]["problems"] == [text]
+
+
 def test_a_download_goes_on_when_the_daemon_is_killed(site: Site, served: Served) -> None:
     go = site.tools.folder / "go"
     site.tools.play("fetch", "piped", speed=2.0, hold=(90, go))
