@@ -454,6 +454,9 @@ def test_the_original_client_is_told_in_its_own_words(site: Site, served: Served
         missing = client.ask("sysadm", "iohyve", {"action": "fetchiso"})
         assert missing == {"fetchiso": {"error": "Missing required key 'url'"}}
     text = f"{site.tools.folder}/vm iso {url}"
+    # A notice as of any job, then what the class tells of its start.
+    notice = frames.pop(1)
+    assert notice["args"] == {"process_id": reply["queueid"], "state": "running"}
     for frame in frames:
         assert set(frame) == {"namespace", "name", "id", "args"}
         assert (frame["namespace"], frame["name"], frame["id"]) == ("events", "dispatcher", "")

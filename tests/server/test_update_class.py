@@ -251,6 +251,9 @@ def test_the_original_client_is_told_in_its_own_words(site: Site) -> None:
         frames = client.until(lambda event: "progress" in event["args"])
         go.touch()
         frames += client.until(lambda event: event["args"]["state"] == "finished")
+    # A notice as of any job, then what the class tells of its start.
+    notice = frames.pop(1)
+    assert notice["args"] == {"process_id": CHECK, "state": "running"}
     for frame in frames:
         assert set(frame) == {"namespace", "name", "id", "args"}
         assert (frame["namespace"], frame["name"], frame["id"]) == ("events", "dispatcher", "")
