@@ -290,8 +290,8 @@ class Mover:
         if not asked:
             yield NO_ENDINGS
             return
-        async with hearing.lock:
-            yield await hearing.endings(asked)
+        async with hearing.endings(asked) as endings:
+            yield endings
 
     def _is_this_boot(self, mark: str) -> bool:
         return is_same_boot(mark, self._site.boot_id)

@@ -9,9 +9,10 @@ may be on any disk: nobody waits for that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 # At least between two events of one job that tell how far it is, s. Source: the contract.
 PACE: Final = 1.0
+# How long others wait for what a job says, s: while it runs, and at its end.
+LINGER: Final = 0.05
+PATIENCE: Final = 5.0
 # Read and fed at once.
 _PORTION: Final = 256 * 1024
 # In one look, of each: all that a command's files can hold, as long as they are ours.
@@ -38,7 +42,7 @@ _LONGEST_LINE: Final = 64 * 1024
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Heard:
     """What was heard of one job. n: the command that is read; told: the fields told last.
 
@@ -53,8 +57,21 @@ class _Heard:
     events: int = 0
     line: bytes = b""
     failed: bool = False
+    # Its end is being written, in another thread; it is being read, in yet another.
+    closing: bool = False
+    reading: asyncio.Future[None] | None = None
     # At the watched file: its size, and when that was.
     look: asyncio.Future[tuple[int, float] | None] | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """No thread reads it now."""
+        return self.reading is None or self.reading.done()
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nobody but the loop has to do with its report."""
+        return self.is_read and not self.closing
 
 
 class Hearing:
@@ -65,8 +82,6 @@ class Hearing:
         self._site = site
         self._reporters = reporters
         self._jobs: dict[int, _Heard] = {}
-        # Held while reports are fed or asked: a job's end is written by another thread.
-        self.lock = asyncio.Lock()
 
     def hears(self, event_system: str | None) -> bool:
         """Is there a report on jobs of this class?"""
@@ -77,18 +92,23 @@ class Hearing:
         for uid in self._jobs.keys() - running:
             del self._jobs[uid]
 
-    async def listen(self, uid: int, n: int) -> Fields | None:
-        """Read on, the present command being `n`; what is to be told, None: nothing new.
+    async def listen(self, jobs: Iterable[tuple[int, int]]) -> dict[int, Fields]:
+        """Read on, each up to the command of this number; what is new, and to be told.
 
-        Say `tell` when it is committed.
+        Nobody waits long for one that has much to say: it is read meanwhile, and told of at the
+        next time. Say `tell` when it is committed.
         """
-        async with self.lock:
-            heard = await self._read_on(uid, n)
-            if heard is None:
-                return None
-            self._watch(heard)
-            fields = _guarded(heard, heard.report.fields, heard.told)
-            return None if fields == heard.told else fields
+        heard = [one for uid, n in jobs if (one := self._of(uid)) and self._read_on(one, n)]
+        await _wait_for(heard, LINGER)
+        fields: dict[int, Fields] = {}
+        for one in heard:
+            if one.is_at_rest:
+                one.reading = None
+                self._watch(one)
+                found = _guarded(one, one.report.fields, one.told)
+                if found != one.told:
+                    fields[one.uid] = found
+        return fields
 
     def last_of(self, uid: int) -> Fields | None:
         """What was told of a job last; None: there is no report on it."""
@@ -101,26 +121,54 @@ class Hearing:
         if heard is not None:
             heard.told = fields
 
+    @contextlib.asynccontextmanager
     async def endings(
         self, jobs: Iterable[tuple[int, int]]
-    ) -> dict[int, Callable[[str], Fields]]:
+    ) -> AsyncGenerator[dict[int, Callable[[str], Fields]]]:
         """Read all that these jobs have said, up to their commands of these numbers.
 
-        For each, what is told if it ends with a result. Hold `lock` until that is written.
+        For each, what is told if it ends with a result. Until that is written they are not
+        listened to.
         """
-        asked: dict[int, Callable[[str], Fields]] = {}
-        for uid, n in jobs:
-            heard = await self._read_on(uid, n)
-            if heard is not None:
-                asked[uid] = partial(_ended, heard)
-        return asked
+        heard = {one: n for uid, n in jobs if (one := self._of(uid))}
+        for one in heard:
+            one.closing = True
+        try:
+            await _wait_for(heard, PATIENCE)
+            for one, n in heard.items():
+                if one.is_read:
+                    self._begin_reading(one, n)
+            await _wait_for(heard, PATIENCE)
+            for one in heard:
+                if not (one.failed or one.is_read):
+                    # It stops at its next portion.
+                    one.failed = True
+                    log.warning(
+                        "job %d: it has said too much to be read in time; its end is told"
+                        " without what it said last",
+                        one.uid,
+                    )
+            yield {one.uid: partial(_ended, one) for one in heard}
+        finally:
+            for one in heard:
+                one.closing = False
 
-    async def _read_on(self, uid: int, n: int) -> _Heard | None:
-        heard = self._jobs.get(uid) or self._begin(uid)
-        if heard is not None and not heard.failed:
+    def _of(self, uid: int) -> _Heard | None:
+        return self._jobs.get(uid) or self._begin(uid)
+
+    def _read_on(self, heard: _Heard, n: int) -> bool:
+        """Have it read, unless what was read is not looked at yet. False: its end is being
+        written."""
+        if heard.closing:
+            return False
+        if heard.reading is None:
+            self._begin_reading(heard, n)
+        return True
+
+    def _begin_reading(self, heard: _Heard, n: int) -> None:
+        if not heard.failed:
             read = partial(_read, self._site.state_dir, heard, n)
-            await apart(partial(_guarded, heard, read, None), "what a job says")
-        return heard
+            heard.reading = apart(partial(_guarded, heard, read, None), "what a job says")
 
     def _begin(self, uid: int) -> _Heard | None:
         row = records.row(self._site.store.reader, uid)
@@ -142,6 +190,12 @@ class Hearing:
         path = _guarded(heard, lambda: heard.report.watched, None)
         if heard.look is None and path is not None:
             heard.look = apart(partial(_size, path), "a file that grows")
+
+
+async def _wait_for(heard: Iterable[_Heard], seconds: float) -> None:
+    readings = [one.reading for one in heard if one.reading is not None]
+    if readings:
+        await asyncio.wait(readings, timeout=seconds)
 
 
 def _guarded(heard: _Heard, work: Callable[[], T], otherwise: T) -> T:
@@ -181,7 +235,7 @@ def _read(state_dir: Path, heard: _Heard, n: int) -> None:
 
 def _read_output(state_dir: Path, heard: _Heard) -> None:
     path, left = logs.path(state_dir, heard.uid, heard.n), MOST
-    while left > 0:
+    while left > 0 and not heard.failed:
         start, data = logs.read(path, heard.output, _PORTION)
         if not data:
             return
@@ -199,7 +253,9 @@ def _read_events(state_dir: Path, heard: _Heard) -> None:
         return
     try:
         left = MOST
-        while left > 0 and (data := os.pread(file, _PORTION, heard.events)):
+        while (
+            left > 0 and not heard.failed and (data := os.pread(file, _PORTION, heard.events))
+        ):
             left -= len(data)
             heard.events += len(data)
             *lines, rest = (heard.line + data).split(b"\n")

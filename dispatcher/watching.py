@@ -8,6 +8,7 @@ ever tell its code, so it ends as `lost`, openly, with its whole log.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,7 +113,9 @@ class Watcher:
 
     async def _tell_progress(self) -> None:
         due = [job for job in self._mover.running.values() if self._is_due(job)]
-        steps = [step for job in due if (step := await self._step(job)) is not None]
+        talking = [(job.uid, job.n) for job in due if self._hearing.hears(job.event_system)]
+        fields = await self._hearing.listen(talking) if talking else {}
+        steps = [step for job in due if (step := self._step(job, fields)) is not None]
         if not steps:
             return
         now = self._site.now()
@@ -136,17 +139,13 @@ class Watcher:
             interval = max(interval, PACE)
         return asyncio.get_running_loop().time() - job.heard >= interval
 
-    async def _step(self, job: Running) -> _Step | None:
+    def _step(self, job: Running, told: Mapping[int, Fields]) -> _Step | None:
         """None: there is nothing new of it."""
-        n, path = job.n, self._site.log(job.uid, job.n)
+        path = self._site.log(job.uid, job.n)
         end, size = job.size, logs.size(path)
         if size is not None and size > end:
             end = max(end, logs.whole_characters(path, end, size))
-        fields = None
-        if self._hearing.hears(job.event_system):
-            fields = await self._hearing.listen(job.uid, n)
-        if end == job.size and fields is None:
+        if end == job.size and job.uid not in told:
             return None
-        if fields is None:
-            fields = self._hearing.last_of(job.uid)
-        return _Step(job, n, end, fields)
+        fields = told.get(job.uid, self._hearing.last_of(job.uid))
+        return _Step(job, job.n, end, fields)

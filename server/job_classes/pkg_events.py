@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -27,6 +28,11 @@ _LINE: Final = 64 * 1024
 _MOST: Final = 2**63
 _PHASES: Final = {"INSTALL": "install", "UPGRADE": "upgrade", "DEINSTALL": "remove"}
 
+# Nearly all lines are of this kind, and this form, and a download has a hundred thousand.
+_TICK: Final = re.compile(
+    rb'\{ "type": "INFO_PROGRESS_TICK",'
+    rb' "data": \{ "current": (\d{1,18}), "total" : (\d{1,18})\}\}'
+)
 _decode: Final = json.JSONDecoder(strict=False).decode
 
 
@@ -81,23 +87,24 @@ class PkgEvents:
             self._handlers[f"INFO_{kind}_BEGIN"] = self._begin(phase)
             self._handlers[f"INFO_{kind}_FINISHED"] = self._finished
 
-    def line(self, line: bytes) -> bool:
-        """One line without its end. True: it said something that is known."""
+    def line(self, line: bytes) -> None:
+        """One line without its end."""
         if not line or len(line) > _LINE:
-            return False
+            return
+        if found := _TICK.fullmatch(line):
+            self._go_on(int(found[1]), int(found[2]))
+            return
         try:
             value: object = _decode(line.decode(errors="replace"))
         except (ValueError, RecursionError):
-            return False
+            return
         if not isinstance(value, dict):
-            return False
+            return
         event = cast("dict[str, object]", value)
         kind, data = event.get("type"), event.get("data")
         handler = self._handlers.get(kind) if isinstance(kind, str) else None
-        if handler is None:
-            return False
-        handler(cast("dict[str, Any]", data) if isinstance(data, dict) else {})
-        return True
+        if handler is not None:
+            handler(cast("dict[str, Any]", data) if isinstance(data, dict) else {})
 
     @property
     def stage(self) -> PkgStage:
@@ -128,7 +135,9 @@ class PkgEvents:
         self._ticking = "entries" if self._ticking == "catalogue" else ""
 
     def _tick(self, data: dict[str, Any]) -> None:
-        current, total = _number(data.get("current")), _number(data.get("total"))
+        self._go_on(_number(data.get("current")), _number(data.get("total")))
+
+    def _go_on(self, current: int, total: int) -> None:
         share = (
             0.0 if total <= 0 or current <= 0 else 1.0 if current >= total else current / total
         )

@@ -54,12 +54,11 @@ class PkgReport:
                 self._output.clear()
             else:
                 self._output += data
-        self._text.feed(data, self._judge)
+        self._text.feed(data)
 
     def event(self, line: bytes) -> None:
         """See `Report`."""
-        if self._events.line(line):
-            self._judge()
+        self._events.line(line)
 
     @property
     def watched(self) -> str | None:
@@ -71,6 +70,7 @@ class PkgReport:
 
     def fields(self) -> Fields:
         """See `Report`."""
+        self._judge()
         return self._told(self._problems())
 
     def ended(self, result: str) -> Fields:

@@ -8,7 +8,6 @@ stands before `[1/4]`. A bar can be broken by another message and go on behind i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 from server.job_classes.pkg_state import (
@@ -163,29 +162,26 @@ class PkgText:
         self._doing = ("", 0, 0, "")
         self._unpacked = ""
 
-    def feed(self, data: bytes, judge: Callable[[], None]) -> None:
-        """More of the text; `judge` is called behind each line, whole or not, that says
-        something."""
+    def feed(self, data: bytes) -> None:
+        """More of the text."""
         *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
         for line in lines:
             self._keep(line)
-            if self._line and self.end_line():
-                judge()
+            if self._line:
+                self.end_line()
         self._keep(rest)
         if rest and len(self._line) <= _BAR_LINE:
             found = _BAR.match(self._line.decode(errors="replace"))
             if found is not None:
                 self._bar(found, whole=False)
-                judge()
 
-    def end_line(self) -> bool:
-        """What has come of the last line is all of it. True: it says something."""
+    def end_line(self) -> None:
+        """What has come of the last line is all of it."""
         text = self._line.decode(errors="replace")
         self._line.clear()
-        if not text or text.isspace():
-            return False
-        self.last = text
-        return self._whole(text)
+        if text and not text.isspace():
+            self.last = text
+            self._whole(text)
 
     def end(self) -> None:
         """pkg has ended well: what it was at is behind it."""
@@ -199,13 +195,14 @@ class PkgText:
     def _keep(self, data: bytes) -> None:
         self._line += data[: _LINE - len(self._line)]
 
-    def _whole(self, text: str) -> bool:
+    def _whole(self, text: str) -> None:
         if self._naming and text[0] == "\t":
             self._ledger.plan(_planned_name(text))
-            return False
+            return
         self._naming = False
         if text[0] not in _BEGINNINGS:
-            return self._package_message(text)
+            self._package_message(text)
+            return
         if text.endswith(_BROKEN) and _BAR.match(text) is None:
             text = text.removesuffix(" done").rstrip(".") + ": . done"
         if found := _BAR.match(text):
@@ -222,9 +219,8 @@ class PkgText:
         elif found := _BYTES.match(text):
             size = _size(found["size"], found["unit"])
             self.plan.bytes = min(_FEW_BYTES, self.plan.bytes + size)
-        else:
-            return self._message(text) or self._package_message(text)
-        return True
+        elif not self._message(text):
+            self._package_message(text)
 
     def _message(self, text: str) -> bool:
         if text.startswith("pkg: "):
@@ -253,16 +249,13 @@ class PkgText:
             return False
         return True
 
-    def _package_message(self, text: str) -> bool:
+    def _package_message(self, text: str) -> None:
         """What begins with a package's or a repository's name."""
         if text.endswith(_LOCKED):
             name = without_version(as_name(text.removesuffix(_LOCKED)))
             self.problems.add(f"{name}{_LOCKED}")
         elif _CLOSED.match(text):
             self.catalogues.close()
-        else:
-            return False
-        return True
 
     def _begun(self, found: re.Match[str]) -> None:
         at, of, name = int(found["at"]), int(found["of"]), found["name"].rstrip(".")

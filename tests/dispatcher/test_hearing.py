@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ from sysadmd.store import open_store
 from tests.kit.waiting import DEADLINE
 
 SYSTEM = "sysadm/test"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine has read nothing yet, where a test asks what was read."""
+    monkeypatch.setattr(hearing, "LINGER", DEADLINE)
 
 
 class Notes:
@@ -96,6 +103,11 @@ async def staged(state_dir: Path) -> AsyncGenerator[Stage]:
         store.close()
 
 
+async def listen(heard: Hearing, uid: int, n: int) -> Fields | None:
+    """What is heard of one job."""
+    return (await heard.listen([(uid, n)])).get(uid)
+
+
 def run(tmp_path: Path, play: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         async with staged(tmp_path) as stage, asyncio.timeout(DEADLINE):
@@ -109,14 +121,14 @@ def test_output_and_events_are_read_on_where_they_were_read_to(tmp_path: Path) -
         heard = stage.hearing()
         stage.say("0.log", b"begin")
         stage.say("0.events", b"first\nsec")
-        fields = await heard.listen(1, 0)
+        fields = await listen(heard, 1, 0)
         assert fields is not None
         assert fields == {"events": 1, "text": "begin", "sizes": []}
         heard.tell(1, fields)
-        assert await heard.listen(1, 0) is None
+        assert await listen(heard, 1, 0) is None
         stage.say("0.log", b" and end")
         stage.say("0.events", b"ond\n\n")
-        fields = await heard.listen(1, 0)
+        fields = await listen(heard, 1, 0)
         assert fields == {"events": 3, "text": "begin and end", "sizes": []}
         assert stage.reports[0].events == ["first", "second", ""]
         assert stage.reports[0].accepted == {"action": "try"}
@@ -128,7 +140,7 @@ def test_what_was_not_told_is_told_the_next_time(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
         heard = stage.hearing()
         stage.say("0.log", b"something")
-        assert await heard.listen(1, 0) == await heard.listen(1, 0)
+        assert await listen(heard, 1, 0) == await listen(heard, 1, 0)
         assert heard.last_of(1) == {}
 
     run(tmp_path, play)
@@ -138,12 +150,12 @@ def test_a_command_is_heard_out_before_the_next(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
         heard = stage.hearing()
         stage.say("0.log", b"one")
-        await heard.listen(1, 0)
+        await listen(heard, 1, 0)
         stage.say("0.log", b", its rest")
         stage.say("0.events", b"late\n")
         stage.say("1.log", b"two")
         stage.say("1.events", b"other\n")
-        await heard.listen(1, 1)
+        await listen(heard, 1, 1)
         (report,) = stage.reports
         assert report.texts == ["one, its rest", "two"]
         assert report.events == ["late", "other"]
@@ -154,7 +166,7 @@ def test_a_command_is_heard_out_before_the_next(tmp_path: Path) -> None:
 def test_the_next_daemon_hears_all_from_the_beginning(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
         stage.say("0.log", b"all of it")
-        fields = await stage.hearing().listen(1, 0)
+        fields = await listen(stage.hearing(), 1, 0)
         assert fields is not None
 
         def change(change: Transaction) -> None:
@@ -162,7 +174,7 @@ def test_the_next_daemon_hears_all_from_the_beginning(tmp_path: Path) -> None:
 
         await stage.site.store.write(change)
         heard = stage.hearing()
-        assert await heard.listen(1, 0) is None
+        assert await listen(heard, 1, 0) is None
         assert stage.reports[1].told == fields
         assert stage.reports[1].texts[0] == "all of it"
 
@@ -174,10 +186,9 @@ def test_the_end_has_all_that_was_said_before_it(tmp_path: Path) -> None:
         heard = stage.hearing()
         stage.say("0.log", b"x" * 1_000_000)
         stage.say("0.events", b"y\n" * 300_000)
-        async with heard.lock:
-            endings = await heard.endings([(1, 0), (2, 0)])
-        assert endings.keys() == {1}
-        ended = endings[1]("failed")
+        async with heard.endings([(1, 0), (2, 0)]) as endings:
+            assert endings.keys() == {1}
+            ended = endings[1]("failed")
         assert (ended["events"], ended["result"]) == (300_000, "failed")
         assert len(ended["text"]) == 1_000_000
 
@@ -202,14 +213,13 @@ def test_a_report_that_fails_costs_its_fields_and_nothing_else(
     async def play(stage: Stage) -> None:
         heard = stage.hearing(Failing)
         stage.say("0.events", b"break\n" if part == "event" else b"fine\n")
-        fields = await heard.listen(1, 0)
-        async with heard.lock:
-            endings = await heard.endings([(1, 0)])
+        fields = await listen(heard, 1, 0)
+        async with heard.endings([(1, 0)]) as endings:
+            assert endings[1]("succeeded") == {}
         if part == "ended":
             assert fields == {"sum": 1}
         else:
             assert fields is None
-        assert endings[1]("succeeded") == {}
         failures = [one for one in caplog.records if "the report on it failed" in one.message]
         assert len(failures) == 1
 
@@ -222,18 +232,18 @@ def test_a_file_that_grows_is_looked_at_and_not_waited_for(tmp_path: Path) -> No
 
     async def play(stage: Stage) -> None:
         heard = stage.hearing()
-        await heard.listen(1, 0)
+        await listen(heard, 1, 0)
         (report,) = stage.reports
         report.file = str(growing)
         # Not there yet, which is no size.
         for _ in range(3):
-            await heard.listen(1, 0)
+            await listen(heard, 1, 0)
             await asyncio.sleep(0.02)
         assert report.sizes == []
         for size in (10, 20):
             growing.write_bytes(b"x" * size)
             while size not in report.sizes:
-                await heard.listen(1, 0)
+                await listen(heard, 1, 0)
                 await asyncio.sleep(0.01)
         assert report.sizes == sorted(report.sizes)
 
@@ -251,9 +261,56 @@ def test_what_a_job_makes_of_its_files_is_read_in_portions(
             stage.say(name, b"")
             with (stage.site.state_dir / "jobs" / "1" / name).open("r+b") as file:
                 file.truncate(2**40)
-        fields = await heard.listen(1, 0)
+        fields = await listen(heard, 1, 0)
         assert fields is not None
         assert len(fields["text"]) < 2_000_000
+
+    run(tmp_path, play)
+
+
+def test_nobody_waits_for_one_that_has_much_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hearing, "LINGER", 0.01)
+    monkeypatch.setattr(hearing, "PATIENCE", 0.05)
+    go_on = threading.Event()
+
+    class Slow(Notes):
+        def event(self, line: bytes) -> None:
+            go_on.wait(DEADLINE)
+            super().event(line)
+
+    async def play(stage: Stage) -> None:
+        heard = stage.hearing(Slow)
+        stage.say("0.events", b"one\n")
+        assert await listen(heard, 1, 0) is None
+        assert await listen(heard, 1, 0) is None
+        go_on.set()
+        # Read meanwhile, though nobody waited for it.
+        fields = None
+        while fields is None:
+            fields = await listen(heard, 1, 0)
+        assert fields["events"] == 1
+        heard.tell(1, fields)
+        go_on.clear()
+        stage.say("0.events", b"two\n")
+        async with heard.endings([(1, 0)]) as endings:
+            # What was told last stays.
+            assert endings[1]("succeeded") == fields
+        assert "it has said too much to be read in time" in caplog.text
+        go_on.set()
+
+    run(tmp_path, play)
+
+
+def test_who_is_asked_for_its_end_is_not_listened_to(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        heard = stage.hearing()
+        stage.say("0.log", b"something")
+        async with heard.endings([(1, 0)]) as endings:
+            assert await listen(heard, 1, 0) is None
+            assert endings[1]("failed")["text"] == "something"
+        assert await listen(heard, 1, 0) is not None
 
     run(tmp_path, play)
 
@@ -261,10 +318,10 @@ def test_what_a_job_makes_of_its_files_is_read_in_portions(
 def test_jobs_that_do_not_run_any_more_are_forgotten(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
         heard = stage.hearing()
-        await heard.listen(1, 0)
+        await listen(heard, 1, 0)
         heard.keep_only({2})
         assert heard.last_of(1) is None
-        await heard.listen(1, 0)
+        await listen(heard, 1, 0)
         assert len(stage.reports) == 2
 
     run(tmp_path, play)
@@ -275,7 +332,7 @@ def test_jobs_of_no_class_are_not_listened_to(tmp_path: Path) -> None:
         heard = stage.hearing()
         assert not heard.hears(None)
         assert not heard.hears("sysadm/other")
-        assert await heard.listen(2, 0) is None
+        assert await listen(heard, 2, 0) is None
         assert stage.reports == []
 
     run(tmp_path, play)
