@@ -256,16 +256,19 @@ def _status(jobs: list[JobRow], good_for: float, now: float) -> dict[str, Any] |
     if any(job.state != "finished" for job in jobs):
         details = f"job {CHECK} asks for updates"
         return {"status": "checkingforupdates", "details": details, **_last_check(jobs)}
-    last = next((job for job in jobs if job.report.get("status") in _STATUSES), None)
-    # One that failed since then says that it is not known any more.
-    if last is None or last is not jobs[0]:
+    asking = [job for job in jobs if job.fields.get("action") != "applyupdate"]
+    last = next((job for job in asking if job.report.get("status") in _STATUSES), None)
+    if last is None:
         return None
     age = now - (last.finished or 0) / 1000
     status = _STATUSES[last.report["status"]]
-    if status == "rebootrequired" and age > boot_clock():
-        # It was rebooted since.
-        return None
-    if not 0 <= age < good_for:
+    if status == "rebootrequired":
+        # Until then, whatever is asked meanwhile, there is nothing else to be known.
+        is_good = age < boot_clock()
+    else:
+        # One that failed since then says that it is not known any more.
+        is_good = last is asking[0] and 0 <= age < good_for
+    if not is_good:
         return None
     return {"status": status, **_details(last, status), **_last_check(jobs)}
 

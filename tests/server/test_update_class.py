@@ -396,6 +396,18 @@ def test_an_update_is_told_of_while_it_runs_and_says_then_how_things_are(site: S
     assert site.ran() == 1 + len(after)
 
 
+def test_a_reboot_is_required_until_it_was_made(site: Site) -> None:
+    site.tools.play("freebsd-update", "install-kernel-first", speed=None)
+    site.until_end(site.start())
+    assert site.ask("checkupdates")["status"] == "rebootrequired"
+    # What else is tried, or asked, meanwhile changes nothing of that.
+    site.ask("applyupdate", confirm="reboot")
+    site.client.until(lambda event: event["args"]["state"] == "finished")
+    site.tools.play("freebsd-update", "fetch-no-server", speed=None)
+    site.until_end(site.start())
+    assert site.ask("checkupdates", force="true")["status"] == "rebootrequired"
+
+
 def test_a_check_that_failed_is_made_again(site: Site) -> None:
     site.tools.play("freebsd-update", "fetch-no-server", speed=None)
     assert site.ask("checkupdates") == {
