@@ -135,7 +135,7 @@ class FetchReport:
         return told
 
     def ended(self, result: str) -> dict[str, Any]:
-        """The same at the end, with `problems`, what it complained about."""
+        """The same at the end, with `problems`, what it complained about, if anything."""
         if self._line:
             # What it was stopped in, for what is known of it.
             now = self._now()
@@ -146,7 +146,10 @@ class FetchReport:
             self._percent = 100
             self._progress.count(1, 1)
             self._progress.succeeded()
-        return self.fields() | {"problems": list(self._problems)}
+        ended = self.fields()
+        if self._problems:
+            ended["problems"] = list(self._problems)
+        return ended
 
     def _reached(self, percent: int) -> None:
         if self._succeeded:

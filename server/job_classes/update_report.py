@@ -173,7 +173,7 @@ class UpdateReport:
         return {"progress": self._progress.value()}
 
     def ended(self, result: str) -> dict[str, Any]:
-        """`progress`, `problems`; if it was said, `status`, `release` and `files`.
+        """`progress`; `problems`, if any; if it was said, `status`, `release` and `files`.
 
         status: noupdates, updatesavailable, installed, runagain (install once more),
         rebootrequired (and then install once more).
@@ -181,7 +181,9 @@ class UpdateReport:
         self._end_line()
         if result == "succeeded":
             self._progress.succeeded()
-        ended = self.fields() | {"problems": self._problems.texts()}
+        ended = self.fields()
+        if problems := self._problems.texts():
+            ended["problems"] = problems
         if self._status is not None:
             ended["status"] = self._status
         if self._release is not None:

@@ -229,7 +229,7 @@ def test_each_recording_gives_the_documented_events_and_fields(
             assert end["progress"]["percent"] < 100
         url = served.url(f"/{case}.iso")
         expected = [] if problem is None else [problem.format(file=file, url=url)]
-        assert end["problems"] == expected, case
+        assert end.get("problems", []) == expected, case
     assert {("HEAD", f"/{case}.iso") for case in CASES} == set(served.requests)
 
 
@@ -432,7 +432,7 @@ def test_a_download_goes_on_when_the_daemon_is_killed(site: Site, served: Served
     assert end["filename"] == f"{site.tools.isos}/disc1.iso"
     assert (end["percent_done"], end["download_rate"]) == ("100%", "580 kBps")
     assert end["progress"]["done"] == end["progress"]["total"] == 1
-    assert end["problems"] == []
+    assert "problems" not in end
     assert len(site.tools.calls("fetch")) == 1
 
 

@@ -86,7 +86,7 @@ def play(chunks: Iterable[bytes], result: str, action: str = "checkupdates") -> 
 def expected(name: str) -> dict[str, Any]:
     phase, percent, done, total, problems, more = FINAL[name]
     progress = {"phase": phase, "package": "", "percent": percent, "done": done, "total": total}
-    return {"progress": progress, "problems": problems, **more}
+    return {"progress": progress, **({"problems": problems} if problems else {}), **more}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,7 +156,6 @@ def test_a_job_of_two_commands_goes_on_with_the_second() -> None:
     files = FOUND["files"]
     assert played.ended("succeeded") == {
         "progress": progress,
-        "problems": [],
         "status": "installed",
         "release": "13.2-RELEASE-p4",
         "files": files,
@@ -284,7 +283,7 @@ def test_what_it_complains_about_is_a_problem(
     output: bytes, problems: list[str] | None
 ) -> None:
     alone = [output.decode().removesuffix("\n")] if problems is None else problems
-    assert play([output], "failed")["problems"] == alone
+    assert play([output], "failed").get("problems", []) == alone
 
 
 def test_without_statistics_a_step_ends_on_a_line_of_its_own() -> None:
