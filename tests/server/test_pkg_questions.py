@@ -1,0 +1,302 @@
+"""Questions to sysadm/pkg: what pkg is asked, what is told, and what if it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from server.job_classes.pkg import MOST_FOUND
+from server.job_classes.tool import MOST
+from tests.kit import Daemon, wait_for
+from tests.kit.pkg_class import Stage, ask, clear, is_there, refused, staged
+from tests.kit.replay import Tools
+
+BETWEEN: Final = "\x1f"
+COLUMNS: Final = (
+    *("name", "version", "origin", "comment", "maintainer", "www", "prefix", "arch"),
+    *("flatsize", "repository"),
+)
+INSTALLED: Final = (*COLUMNS, "automatic", "locked", "time")
+FORMAT: Final = BETWEEN.join(["%n", "%v", "%o", "%c", "%m", "%w", "%p", "%q", "%sb", "%R"])
+INSTALLED_FORMAT: Final = BETWEEN.join([FORMAT, "%a", "%k", "%t"])
+
+
+@contextmanager
+def running(folder: Path, classes: str = "") -> Generator[Stage]:
+    tools, daemon = staged(folder, classes=classes)
+    with daemon, daemon.client() as client:
+        yield Stage(tools, daemon, client)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Daemon]]:
+    tools, daemon = staged(tmp_path_factory.mktemp("pkg"))
+    with daemon:
+        yield tools, daemon
+
+
+@pytest.fixture
+def stage(shared: tuple[Tools, Daemon]) -> Iterator[Stage]:
+    """With a new client, and with a pkg that has nothing to say yet."""
+    tools, daemon = shared
+    clear(tools)
+    with daemon.client() as client:
+        yield Stage(tools, daemon, client)
+
+
+def package(origin: str, *, installed: bool = True, **values: str) -> dict[str, str]:
+    """As it is told."""
+    columns = INSTALLED if installed else COLUMNS
+    name = origin.rpartition("/")[2]
+    return {key: f"{key} of {name}" for key in columns} | {
+        "name": name,
+        "origin": origin,
+        **values,
+    }
+
+
+def rows(*packages: dict[str, str]) -> str:
+    """As pkg prints them."""
+    return "".join(f"{BETWEEN.join(one.values())}\n" for one in packages)
+
+
+CURL: Final = package("ftp/curl")
+NGINX: Final = package("www/nginx", comment="Robust, small; \N{SNOWMAN} 100% | a\tb")
+LYNX: Final = package("www/lynx-curl")
+
+
+def test_packages_are_told_by_origin(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", rows(CURL, NGINX, LYNX), argv=["query", "-a", INSTALLED_FORMAT])
+    tools.say("pkg", rows(CURL), argv=["query", INSTALLED_FORMAT, "curl", "ftp/curl"])
+    everything = {one["origin"]: one for one in (CURL, NGINX, LYNX)}
+    assert ask(client, "pkg_info") == everything
+    assert ask(client, "pkg_info", repo="local") == everything
+    named = ask(client, "pkg_info", pkg_origins=["curl", "ftp/curl"])
+    assert named == {"ftp/curl": CURL}
+    www = ask(client, "pkg_info", category="www")
+    assert list(www) == ["www/nginx", "www/lynx-curl"]
+    assert refused(client, "pkg_info", category="ww")[0] == 204
+    # A repository's are asked of its catalogue, and that is left as it is.
+    remote = package("ftp/curl", installed=False)
+    question = ["rquery", "-U", "-r", "FreeBSD", "-a", FORMAT]
+    tools.say("pkg", rows(remote), argv=question)
+    assert ask(client, "pkg_info", repo="FreeBSD") == {"ftp/curl": remote}
+    assert all("EVENT_PIPE" not in call.env for call in tools.calls("pkg"))
+
+
+def test_packages_of_one_origin_are_all_told(stage: Stage) -> None:
+    flavours = [package("devel/py-x", name=f"py{version}-x") for version in (39, 311)]
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", rows(*flavours))
+    assert ask(client, "pkg_info") == {"devel/py-x": flavours[0], "py311-x": flavours[1]}
+
+
+def test_of_named_packages_everything_is_told(stage: Stage) -> None:
+    several: dict[str, tuple[str, list[str]]] = {
+        "dependencies": ("%do", ["lib/a", "lib/b"]),
+        "licenses": ("%L", ["MIT"]),
+        "shlibs_required": ("%B", ["libc.so.7"]),
+        "shlibs_provided": ("%b", []),
+        "files": ("%Fp", ["/usr/local/bin/curl", "/usr/local/a b\N{SNOWMAN}"]),
+    }
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", rows(CURL), argv=["query", INSTALLED_FORMAT, "curl"])
+    for column, values in several.values():
+        text = "".join(f"curl{BETWEEN}{value}\n" for value in values)
+        tools.say("pkg", text, argv=["query", f"%n{BETWEEN}{column}", "curl"])
+    found = ask(client, "pkg_info", pkg_origins="curl", result="full")
+    full = CURL | {key: values for key, (_, values) in several.items()}
+    assert found == {"ftp/curl": full}
+
+
+def test_what_begins_with_the_term_is_found_first(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    search = ["query", "-i", "-x", INSTALLED_FORMAT]
+    tools.say("pkg", rows(LYNX, CURL, NGINX), argv=[*search, "(curl)"])
+    found = ask(client, "pkg_search", search_term="curl")
+    assert found["results_order"] == ["ftp/curl", "www/lynx-curl", "www/nginx"]
+    assert set(found) == {"results_order", *found["results_order"]}
+    assert found["ftp/curl"] == CURL
+    for excluded in ("lynx", ["lynx", "nginx"]):
+        less = ask(client, "pkg_search", search_term="curl", search_excludes=excluded)
+        assert "www/lynx-curl" not in less
+    www = ask(client, "pkg_search", search_term="curl", category="www")
+    assert www["results_order"] == ["www/lynx-curl", "www/nginx"]
+    remote = ["rquery", "-U", "-r", "FreeBSD", "-i", "-x", FORMAT, "(curl)"]
+    tools.say("pkg", rows(package("ftp/curl", installed=False)), argv=remote)
+    assert ask(client, "pkg_search", search_term="curl", repo="FreeBSD")["ftp/curl"]
+
+
+def test_a_term_is_sought_as_it_stands(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", rows(CURL))
+    for term in (
+        "-a",
+        "c++",
+        "a.*|b",
+        "^$",
+        "[x]",
+        "a\\b",
+        "(a){2}",
+        "x y",
+        "%n",
+        "]",
+        "][",
+    ):
+        ask(client, "pkg_search", search_term=term)
+        pattern = tools.calls("pkg")[-1].argv[-1]
+        assert pattern.startswith("(")
+        assert found_by(pattern, [term, term + "x", "", "a"]) == [term]
+
+
+def test_categories_and_repositories_are_listed(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", "www\nftp\nwww\nnet\n", argv=["query", "-a", "%C"])
+    remote = ["rquery", "-U", "-r", "FreeBSD", "-a", "%C"]
+    tools.say("pkg", "games\nafterstep\n", argv=remote)
+    tools.say("pkg", "FreeBSD\nmine\n", argv=["repositories", "-e", "-l"])
+    assert ask(client, "list_categories") == ["ftp", "net", "www"]
+    assert ask(client, "list_categories", repo="local") == ["ftp", "net", "www"]
+    assert ask(client, "list_categories", repo="FreeBSD") == ["afterstep", "games"]
+    assert ask(client, "list_repos") == ["local", "FreeBSD", "mine"]
+
+
+def test_nothing_found_is_an_answer_of_its_own(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", "", rc=1)
+    for action, args in (
+        ("pkg_info", {"pkg_origins": "nosuchpkg"}),
+        ("pkg_search", {"search_term": "nosuch"}),
+        ("pkg_info", {}),
+    ):
+        frame = client.ask_raw("sysadm", "pkg", {"action": action, **args})
+        assert (frame["namespace"], frame["name"]) == ("sysadm", "error")
+        assert frame["args"]["code"] == 204
+        assert frame["args"]["message"] == "No Content"
+
+
+FAILURES: Final = [
+    "pkg: sqlite error while executing PRAGMA user_version: file is not a database",
+    "pkg: Repository FreeBSD cannot be opened. 'pkg update' required",
+]
+
+
+@pytest.mark.parametrize("complaint", FAILURES)
+def test_a_pkg_that_fails_says_why(stage: Stage, complaint: str) -> None:
+    tools, client = stage.tools, stage.client
+    write_pkg(tools, f"echo {shell(complaint)} >&2; exit 1")
+    for action in ("pkg_info", "pkg_search", "list_categories", "list_repos"):
+        code, detail = refused(client, action, search_term="a")
+        assert code == 503
+        assert complaint.removeprefix("pkg: ")[:60] in detail
+
+
+def test_what_pkg_says_beside_its_answer_is_no_part_of_it(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    write_pkg(tools, f"echo 'pkg: Warning: new OS' >&2; printf %s {shell(rows(CURL))}")
+    assert ask(client, "pkg_info") == {"ftp/curl": CURL}
+
+
+@pytest.mark.parametrize("closes", ["", "exec >&- 2>&-; "])
+def test_a_pkg_that_hangs_is_ended(tmp_path: Path, closes: str) -> None:
+    with running(tmp_path, classes="query_timeout = 1") as stage:
+        tools, client = stage.tools, stage.client
+        told = tools.folder / "pids"
+        write_pkg(tools, f"sleep 77 & echo $$ $! > {told}; {closes}wait")
+        code, detail = refused(client, "pkg_info")
+        assert code == 503
+        assert "query_timeout" in detail
+        pids = [int(word) for word in told.read_text().split()]
+        assert len(pids) == 2
+        wait_for(lambda: not any(is_there(pid) for pid in pids))
+
+
+def test_a_pkg_that_says_too_much_is_ended(stage: Stage) -> None:
+    tools, daemon, client = stage.tools, stage.daemon, stage.client
+    write_pkg(tools, f"echo $$ > {tools.folder}/pid; exec head -c {MOST + 1} /dev/zero")
+    code, detail = refused(client, "list_categories")
+    assert code == 503
+    assert str(MOST) in detail
+    assert not is_there(int((tools.folder / "pid").read_text()))
+    write_pkg(tools, "yes")
+    assert refused(client, "pkg_info")[0] == 503
+    assert daemon.is_up
+
+
+def test_too_many_packages_for_a_reply_are_refused(stage: Stage) -> None:
+    many = [package(f"devel/p{number}") for number in range(MOST_FOUND + 1)]
+    tools, client = stage.tools, stage.client
+    tools.say("pkg", rows(*many[:-1]))
+    assert len(ask(client, "pkg_info")) == MOST_FOUND
+    tools.say("pkg", rows(*many))
+    code, detail = refused(client, "pkg_info")
+    assert code == 400
+    assert "category" in detail
+    tools.say("pkg", rows(*many, CURL))
+    assert list(ask(client, "pkg_info", category="ftp")) == ["ftp/curl"]
+
+
+def test_a_slow_question_delays_nobody(stage: Stage) -> None:
+    tools, daemon, client = stage.tools, stage.daemon, stage.client
+    go = hang(tools)
+    for number in range(4):
+        request = {"namespace": "sysadm", "name": "pkg", "id": f"slow-{number}"}
+        question = {"action": "list_categories"}
+        client.socket.send(json.dumps({**request, "args": question}))
+    wait_for(lambda: asked_so_far(tools, "%C") == 2)
+    assert client.ask("rpc", "identify")["type"] == "server"
+    assert client.ask("rpc", "dispatcher", {"action": "list"}) == {"jobs": {}}
+    with daemon.client() as other:
+        assert other.ask("rpc", "dispatcher", {"action": "list"}) == {"jobs": {}}
+    # Of one account no more than two at once.
+    assert asked_so_far(tools, "%C") == 2
+    go.touch()
+    answers = [client.receive() for _ in range(4)]
+    assert {frame["id"] for frame in answers} == {f"slow-{number}" for number in range(4)}
+    assert all(frame["args"] == {"list_categories": []} for frame in answers)
+
+
+def found_by(pattern: str, names: list[str]) -> list[str]:
+    """Those that are of this extended pattern from end to end."""
+    done = subprocess.run(
+        ["grep", "-xE", "--", pattern],
+        input="".join(f"{name}\n" for name in names),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+    )
+    return done.stdout.splitlines()
+
+
+def write_pkg(tools: Tools, script: str) -> None:
+    """Put a shell script in its place."""
+    new = tools.folder / "pkg.sh"
+    new.write_text(f"#!/bin/sh\n{script}\n")
+    new.chmod(0o755)
+    new.rename(tools.folder / "pkg")
+
+
+def shell(text: str) -> str:
+    """As one word of a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def hang(tools: Tools) -> Path:
+    """Let pkg hang until this file is there, and say nothing then."""
+    go, asked = tools.folder / "go", tools.folder / "asked"
+    write_pkg(tools, f'echo "$@" >> {asked}; until [ -e {go} ]; do sleep 0.05; done')
+    return go
+
+
+def asked_so_far(tools: Tools, word: str) -> int:
+    """How often this was among what a pkg that hangs was asked."""
+    file = tools.folder / "asked"
+    return file.read_text().split().count(word) if file.exists() else 0
