@@ -28,7 +28,8 @@ _WORD: Final = "[A-Za-z0-9_][A-Za-z0-9_.+,~@-]*"
 _NAMED: Final = re.compile(f"{_WORD}(/{_WORD})?")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST: Final = 255
-_NO_SUCH: Final = re.compile(r"no packages?\b|no match|not found", re.IGNORECASE)
+# Of what is said when nothing is found: most versions say nothing then.
+_NO_SUCH: Final = re.compile(r"^pkg: no (?:packages?|match)", re.IGNORECASE | re.MULTILINE)
 # Packages in one reply; more are asked for by name, category or repository.
 MOST_FOUND: Final = 500
 # Between the columns of an answer: in no package's name or comment.
@@ -277,10 +278,10 @@ def _by_name(answer: ToolAnswer) -> dict[str, list[str]]:
 
 
 def _lines(answer: ToolAnswer) -> list[str]:
-    """What it says, line by line. Raises: ToolFailed if it says nothing but what is wrong."""
-    # That there is no such package is an answer.
-    silent = answer.code != 0 and not answer.output.strip()
-    if silent and answer.errors.strip() and not _NO_SUCH.search(answer.errors):
+    """What it says, line by line. Raises: ToolFailed if it says what is wrong, too."""
+    # It fails without a word if there is no such package, which is an answer. One that fails
+    # amid its answer has told a part.
+    if answer.code != 0 and answer.errors.strip() and not _NO_SUCH.search(answer.errors):
         raise ToolFailed(f"pkg: {answer.reason}")
     return [line for line in answer.output.split("\n") if line]
 

@@ -184,14 +184,16 @@ def test_nothing_found_is_an_answer_of_its_own(stage: Stage) -> None:
 
 FAILURES: Final = [
     "pkg: sqlite error while executing PRAGMA user_version: file is not a database",
+    'ld-elf.so.1: Shared object "libarchive.so.7" not found, required by "pkg"',
     "pkg: Repository FreeBSD cannot be opened. 'pkg update' required",
 ]
 
 
 @pytest.mark.parametrize("complaint", FAILURES)
-def test_a_pkg_that_fails_says_why(stage: Stage, complaint: str) -> None:
+@pytest.mark.parametrize("before", ["", rows(CURL)])
+def test_a_pkg_that_fails_says_why(stage: Stage, complaint: str, before: str) -> None:
     tools, client = stage.tools, stage.client
-    write_pkg(tools, f"echo {shell(complaint)} >&2; exit 1")
+    write_pkg(tools, f"printf %s {shell(before)}; echo {shell(complaint)} >&2; exit 1")
     for action in ("pkg_info", "pkg_search", "list_categories", "list_repos"):
         code, detail = refused(client, action, search_term="a")
         assert code == 503
