@@ -170,10 +170,11 @@ def _job(action: str, make: Callable[[Asked], _Run]) -> Action:
 async def _info(asked: Asked) -> dict[str, Any]:
     """Packages by origin. Raises: NothingFound, BadRequest, ToolFailed."""
     names, repo = packages(asked, least=0), repository(asked)
+    full = asked.args.optional("result") == "full"
+    if full and not names:
+        raise BadRequest('"result": "full" needs args.pkg_origins: name the packages')
     found = await _query(asked, repo, [] if names else ["-a"], names, _of_category(asked))
-    if asked.args.optional("result") == "full":
-        if not names:
-            raise BadRequest('"result": "full" needs args.pkg_origins: name the packages')
+    if full:
         await _complete(asked, repo, names, found)
     return _by_origin(found)
 

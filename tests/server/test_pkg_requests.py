@@ -199,6 +199,12 @@ def test_what_can_not_be_meant_is_refused_and_runs_nothing(stage: Stage) -> None
     assert tools.calls("pkg") == []
 
 
+def test_everything_of_all_packages_is_not_even_asked_for(stage: Stage) -> None:
+    tools, client = stage.tools, stage.client
+    assert refused(client, "pkg_info", result="full")[0] == 400
+    assert tools.calls("pkg") == []
+
+
 def test_a_thousand_packages_are_one_job(stage: Stage) -> None:
     tools, client = stage.tools, stage.client
     tools.say("pkg", "")
