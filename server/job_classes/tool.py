@@ -58,8 +58,9 @@ def ask(argv: Sequence[str], timeout: float) -> ToolAnswer:
         raise ToolFailed(f"{name} can't be run: {error.strerror}") from error
     with process:
         try:
-            output, errors = _listen(process, time.monotonic() + timeout)
-            code = process.wait(timeout)
+            until = time.monotonic() + timeout
+            output, errors = _listen(process, until)
+            code = process.wait(max(0.0, until - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise ToolFailed(
                 f"{name} has not answered within {timeout:g} s (classes.query_timeout)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Final
 
 import pytest
 
+from server.job_classes import tool
 from server.job_classes.pkg import MOST_FOUND
 from server.job_classes.tool import MOST
+from sysadmd.errors import ToolFailed
 from tests.kit import Daemon, wait_for
 from tests.kit.pkg_class import Stage, ask, clear, is_there, refused, staged
 from tests.kit.replay import Tools
@@ -263,6 +266,14 @@ def test_a_slow_question_delays_nobody(stage: Stage) -> None:
     answers = [client.receive() for _ in range(4)]
     assert {frame["id"] for frame in answers} == {f"slow-{number}" for number in range(4)}
     assert all(frame["args"] == {"list_categories": []} for frame in answers)
+
+
+def test_a_tool_has_its_time_once(tmp_path: Path) -> None:
+    script = "sleep 1.5; exec >&- 2>&-; sleep 77"
+    begun = time.monotonic()
+    with pytest.raises(ToolFailed, match=r"within 2 s"):
+        tool.ask(["/bin/sh", "-c", script], 2.0)
+    assert time.monotonic() - begun < 3.2
 
 
 def found_by(pattern: str, names: list[str]) -> list[str]:
