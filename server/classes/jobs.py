@@ -38,6 +38,8 @@ T = TypeVar("T")
 ASKED_AT_ONCE: Final = 2
 # How long it is remembered which tool is there, s: to look may take a process.
 REMEMBERED: Final = 2.0
+# How long a look may take until what was known before it is told, s.
+PATIENCE: Final = 1.0
 # Of a class's jobs so many are looked through.
 MOST_JOBS: Final = 200
 # Beyond the time that a program has: until its thread has seen to its end, s.
@@ -46,11 +48,15 @@ _GRACE: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A class's tool, as it was looked for at a time of the loop's, by these settings."""
+    """A class's tool, as it was looked for at a time of the loop's, by these settings.
+
+    before: what was found the last time, by the same settings; empty: nothing is known.
+    """
 
     at: float
     settings: ClassSettings
     answer: asyncio.Future[str | None]
+    before: tuple[str | None, ...] = ()
 
 
 class Tools:
@@ -69,13 +75,32 @@ class Tools:
         self._found: dict[str, _Found] = {}
 
     async def find(self, job_class: JobClass) -> str | None:
-        """The class's tool, if it is on this machine."""
+        """The class's tool, if it is on this machine. One that hangs holds up nobody twice."""
         found = self._found.get(job_class.name)
         now, settings = asyncio.get_running_loop().time(), self.settings()
-        if found is None or found.settings is not settings or now - found.at > REMEMBERED:
-            answer = apart(partial(job_class.find, settings), "a class's tool")
-            found = self._found[job_class.name] = _Found(now, settings, answer)
+        if found is None or found.settings is not settings:
+            found = self._look(job_class, now, settings, ())
+        elif found.answer.done() and now - found.at > REMEMBERED:
+            failed = found.answer.exception() is not None
+            found = self._look(
+                job_class, now, settings, () if failed else (found.answer.result(),)
+            )
+        if found.before:
+            await asyncio.wait((found.answer,), timeout=PATIENCE)
+            if not found.answer.done():
+                return found.before[0]
         return await asyncio.shield(found.answer)
+
+    def _look(
+        self,
+        job_class: JobClass,
+        now: float,
+        settings: ClassSettings,
+        before: tuple[str | None, ...],
+    ) -> _Found:
+        answer = apart(partial(job_class.find, settings), "a class's tool")
+        found = self._found[job_class.name] = _Found(now, settings, answer, before)
+        return found
 
     async def here(self, classes: Sequence[JobClass]) -> list[str]:
         """Which of these classes there are on this machine."""

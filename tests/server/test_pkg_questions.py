@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -268,6 +268,30 @@ def test_a_slow_question_delays_nobody(stage: Stage) -> None:
     assert all(frame["args"] == {"list_categories": []} for frame in answers)
 
 
+def test_what_is_here_is_told_though_it_hangs(tmp_path: Path) -> None:
+    with running(tmp_path) as stage:
+        tools, client = stage.tools, stage.client
+        tools.say("pkg", "FreeBSD-runtime\n")
+        known = client.ask("rpc", "query")
+        assert {"sysadm/pkg", "sysadm/update"} <= set(known)
+        # sysadm/update asks pkg whether the system is made of packages.
+        go = hang(tools)
+
+        def query() -> dict[str, Any]:
+            client.socket.send('{"namespace":"rpc","name":"query","id":"q","args":{}}')
+            args: dict[str, Any] = client.receive(seconds=8)["args"]
+            return args
+
+        wait_for(lambda: query() == known and asked_so_far(tools, "%n") == 1)
+        # Longer than an answer is remembered; one look at a time is enough.
+        for _ in range(4):
+            assert query() == known
+        assert asked_so_far(tools, "%n") == 1
+        go.touch()
+        wait_for(lambda: "sysadm/update" not in query(), seconds=30)
+        assert "sysadm/pkg" in query()
+
+
 def test_a_tool_has_its_time_once(tmp_path: Path) -> None:
     script = "sleep 1.5; exec >&- 2>&-; sleep 77"
     begun = time.monotonic()
@@ -303,9 +327,10 @@ def shell(text: str) -> str:
 
 
 def hang(tools: Tools) -> Path:
-    """Let pkg hang until this file is there, and say nothing then."""
+    """Let pkg hang until this file is there, at most a minute, and say nothing then."""
     go, asked = tools.folder / "go", tools.folder / "asked"
-    write_pkg(tools, f'echo "$@" >> {asked}; until [ -e {go} ]; do sleep 0.05; done')
+    wait = f"[ -e {go} ] && exit; sleep 0.05"
+    write_pkg(tools, f'echo "$@" >> {asked}; for n in $(seq 1200); do {wait}; done')
     return go
 
 
