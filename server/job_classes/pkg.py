@@ -30,6 +30,9 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST: Final = 255
 # Of what is said when nothing is found: most versions say nothing then.
 _NO_SUCH: Final = re.compile(r"^pkg: no (?:packages?|match)", re.IGNORECASE | re.MULTILINE)
+# Packages that are named at once: with all else that a program is given they have to fit into
+# ARG_MAX, which is 256 KiB.
+MOST_NAMED: Final = 500
 # Packages in one reply; more are asked for by name, category or repository.
 MOST_FOUND: Final = 500
 # Between the columns of an answer: in no package's name or comment.
@@ -72,6 +75,8 @@ def packages(asked: Asked, *, least: int = 1) -> list[str]:
     named = asked.args.texts("pkg_origins")
     if len(named) < least:
         raise BadRequest("args.pkg_origins is missing; name a package or a list of them")
+    if len(named) > MOST_NAMED:
+        raise BadRequest(f"args.pkg_origins has {len(named)} names; allowed: {MOST_NAMED}")
     for name in named:
         if len(name) > _LONGEST or not _NAMED.fullmatch(name):
             raise BadRequest(
