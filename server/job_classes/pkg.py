@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dispatcher.orders import Order, Origin
+from dispatcher.orders import MAX_TEXT, Order, Origin
 from server.job_classes.definition import Action, Asked, JobClass, command, first_of, new_uuid
 from server.job_classes.pkg_report import PkgReport
 from server.job_classes.tool import ToolAnswer
@@ -30,9 +30,6 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST: Final = 255
 # Of what is said when nothing is found: most versions say nothing then.
 _NO_SUCH: Final = re.compile(r"^pkg: no (?:packages?|match)", re.IGNORECASE | re.MULTILINE)
-# Packages that are named at once: with all else that a program is given they have to fit into
-# ARG_MAX, which is 256 KiB.
-MOST_NAMED: Final = 500
 # Packages in one reply; more are asked for by name, category or repository.
 MOST_FOUND: Final = 500
 # Between the columns of an answer: in no package's name or comment.
@@ -75,8 +72,8 @@ def packages(asked: Asked, *, least: int = 1) -> list[str]:
     named = asked.args.texts("pkg_origins")
     if len(named) < least:
         raise BadRequest("args.pkg_origins is missing; name a package or a list of them")
-    if len(named) > MOST_NAMED:
-        raise BadRequest(f"args.pkg_origins has {len(named)} names; allowed: {MOST_NAMED}")
+    if sum(map(len, named)) + len(named) > MAX_TEXT:
+        raise BadRequest(f"args.pkg_origins has more than {MAX_TEXT} characters; name fewer")
     for name in named:
         if len(name) > _LONGEST or not _NAMED.fullmatch(name):
             raise BadRequest(
