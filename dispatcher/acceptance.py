@@ -136,7 +136,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
         event_system=None if origin is None else origin.system,
         fields={} if origin is None else origin.fields,
         log_field=None if origin is None else origin.log_field,
-        report={},
+        report="{}",
     )
 
 

@@ -149,6 +149,12 @@ class Hearing:
                         one.uid,
                     )
             yield {one.uid: partial(_ended, one) for one in heard}
+        except BaseException:
+            # It was not written, and they were told of an end that may come otherwise.
+            for one in heard:
+                one.failed = True
+                self._jobs.pop(one.uid, None)
+            raise
         finally:
             for one in heard:
                 one.closing = False
@@ -175,7 +181,8 @@ class Hearing:
         reporter = self._reporters.get(row.event_system or "") if row else None
         if row is None or reporter is None:
             return None
-        heard = _Heard(uid, reporter(row.fields, row.report), row.report)
+        told = row.reported
+        heard = _Heard(uid, reporter(row.fields, told), told)
         self._jobs[uid] = heard
         return heard
 

@@ -157,7 +157,7 @@ class JobRow(msgspec.Struct, frozen=True):
     business.
 
     fields: what the class that queued it told from the first; report: what it tells now, or
-    told at the end. log_field: under which events have its log.
+    told at the end, as the text of a JSON object. log_field: under which events have its log.
     """
 
     uid: int
@@ -175,7 +175,12 @@ class JobRow(msgspec.Struct, frozen=True):
     event_system: str | None
     fields: Mapping[str, Any]
     log_field: str | None
-    report: Mapping[str, Any]
+    report: str
+
+    @property
+    def reported(self) -> dict[str, Any]:
+        """The report as values."""
+        return dict(json.loads(self.report))
 
 
 _ROW: Final = (
@@ -198,10 +203,12 @@ def is_announced(db: Connection, uid: int, n: int) -> bool:
     return db.execute(query, (uid, n)).fetchone() is not None
 
 
-def keep_report(db: Connection, uid: int, report: Mapping[str, Any]) -> None:
-    """Remember what is told of a job by its class."""
+def keep_report(db: Connection, uid: int, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Remember what is told of a job by its class; what was told before."""
+    (before,) = db.execute("SELECT report FROM jobs WHERE uid = ?", (uid,)).fetchone()
     text = json.dumps(report, separators=(",", ":"), ensure_ascii=False)
     db.execute("UPDATE jobs SET report = ? WHERE uid = ?", (text, uid))
+    return dict(json.loads(before)) if before else {}
 
 
 def keep_environment(db: Connection, uid: int, env: Mapping[str, str]) -> None:
@@ -363,7 +370,7 @@ def _row(found: Sequence[Any]) -> JobRow:
         event_system=event_system,
         fields=json.loads(fields) if fields else {},
         log_field=log_field,
-        report=json.loads(report) if report else {},
+        report=report or "{}",
     )
 
 

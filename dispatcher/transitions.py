@@ -162,8 +162,13 @@ def progress(
     change.db.execute("UPDATE commands SET told = ? WHERE job = ? AND n = ?", (end, uid, n))
     more: dict[str, object] = {"from": row[0], "to": end}
     if fields is not None:
-        records.keep_report(change.db, uid, fields)
-        more["fields"] = fields
+        before = records.keep_report(change.db, uid, fields)
+        # What is long is told when it has changed; the record has it meanwhile.
+        more["fields"] = {
+            key: value
+            for key, value in fields.items()
+            if not isinstance(value, list) or value != before.get(key)
+        }
     tell(change, now.wall, uid, "running", command=n, **more)
     return True
 

@@ -209,11 +209,12 @@ class ClassSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The tools of the classes that queue jobs: names, sought as those of jobs' commands are,
     or absolute paths.
 
-    update_conf: the settings of freebsd-update. query_timeout: s that a tool has to answer a
-    question, up to a year.
+    pkg_database: is there if any package is installed. update_conf: the settings of
+    freebsd-update. query_timeout: s that a tool has to answer a question, up to a year.
     """
 
     pkg: Tool = "pkg"
+    pkg_database: Annotated[str, Meta(pattern="^/")] = "/var/db/pkg/local.sqlite"
     freebsd_update: Tool = "freebsd-update"
     update_conf: Annotated[str, Meta(pattern="^/")] = "/etc/freebsd-update.conf"
     shutdown: Tool = "shutdown"

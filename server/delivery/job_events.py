@@ -129,9 +129,13 @@ class JobEvents:
         return run
 
     def merge(self, run: Sequence[Event]) -> Event:
-        """The last event, with the bytes of all of them."""
-        first, last = events.decode(run[0].body), events.decode(run[-1].body)
-        body = _encode(msgspec.structs.replace(last, start=first.start))
+        """The last event, with the bytes and fields of all of them."""
+        all_told = [events.decode(event.body) for event in run]
+        last, fields = all_told[-1], dict[str, Any]()
+        for told in all_told:
+            fields.update(told.fields or {})
+        merged = fields if last.fields is not None else None
+        body = _encode(msgspec.structs.replace(last, start=all_told[0].start, fields=merged))
         return msgspec.structs.replace(run[-1], body=body)
 
     def _sheet(self, uid: int) -> Sheet | None:

@@ -34,7 +34,7 @@ class Sheet:
     def __init__(self, job: JobRow) -> None:
         """Its commands are read once an event of it is told that shows them."""
         self.job = job
-        self.size = _SHEET
+        self._commands_size = 0
         self.commands: list[Command] = []
         self.texts = msgspec.Raw(b"[]")
         # The texts that several of its commands have: as keys of an object they are one.
@@ -44,6 +44,12 @@ class Sheet:
         self._ended: list[CommandEntry] = []
         self._to_come: list[CommandEntry] = []
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        # Four for each character, in a text with one emoji.
+        return _SHEET + self._commands_size + 4 * len(self.job.report)
+
     def _begin(self, db: Connection) -> None:
         self._begun = True
         self.commands = records.commands(db, self.job.uid)
@@ -51,7 +57,7 @@ class Sheet:
         self.texts = msgspec.Raw(_encode(texts))
         if len(texts) > 1:
             self.shared = {text for text, count in Counter(texts).items() if count > 1}
-        self.size += _EACH * len(texts) + _TEXTS * len(bytes(self.texts))
+        self._commands_size = _EACH * len(texts) + _TEXTS * len(bytes(self.texts))
 
     def entries(self, db: Connection, told: Told) -> Sequence[CommandEntry]:
         """All commands as they were when the event was told; none of one that waits."""

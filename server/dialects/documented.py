@@ -14,7 +14,7 @@ import msgspec
 
 from dispatcher.events import Told
 from dispatcher.records import JobRow
-from server.dialects.values import CommandEntry, rfc3339, with_log
+from server.dialects.values import CommandEntry, rfc3339, told_by_class, with_log
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
 
@@ -100,8 +100,10 @@ class Documented:
 def class_fields(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
     """What the class that queued a job has told of it, and the present command's output."""
     fields: dict[str, Any] = {"event_system": job.event_system, **job.fields}
-    if told.state != "pending":
-        fields.update(job.report if told.state == "finished" else told.fields or {})
+    if told.state == "finished":
+        fields.update(told_by_class(job))
+    elif told.fields is not None:
+        fields.update(told.fields)
     if job.log_field:
         # At the end that of the last command that was run.
         number = max(commands.logs, default=0) if told.state == "finished" else told.command

@@ -40,6 +40,15 @@ def queue_name(queue: str | None) -> str:
     return NO_QUEUE if queue is None else queue
 
 
+# A report may be long: its values are handed on as they are written.
+_shallow: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def told_by_class(job: JobRow) -> dict[str, msgspec.Raw]:
+    """What a job's class tells of it now, or told at its end."""
+    return _shallow(job.report)
+
+
 def job_value(job: JobRow, commands: Iterable[Command]) -> dict[str, Any]:
     """All that is known of a job. Values of `env` are never told, only names."""
     return {
@@ -54,7 +63,7 @@ def job_value(job: JobRow, commands: Iterable[Command]) -> dict[str, Any]:
         "cwd": job.cwd,
         "env": sorted(job.env),
         "event_system": job.event_system,
-        "fields": {**job.fields, **job.report},
+        "fields": {**job.fields, **told_by_class(job)},
         "commands": [command_value(command) for command in commands],
     }
 

@@ -91,7 +91,8 @@ class JobClass:
     """name: namespace/name. needs: which tool, for people.
 
     find: the tool that its actions use; None: it is not on this machine, and so there is no
-    such class. For a thread: it looks at files, or asks a program.
+    such class. For a thread: it looks at files, or asks a program. Raises: ToolFailed if it
+    can't tell.
     """
 
     name: str

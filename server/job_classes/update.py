@@ -52,17 +52,16 @@ _STATUSES: Final = {
 
 
 def _find(settings: ClassSettings) -> str | None:
-    """freebsd-update, or pkg where the system is made of packages."""
+    """freebsd-update, or pkg where the system is made of packages. Raises: ToolFailed if nobody
+    can tell: the wrong one must not be taken for the other."""
     package_tool = first_of(settings.pkg)
-    if package_tool is not None:
-        try:
-            # It prints the name if it is installed.
-            answer = ask((package_tool, "query", "%n", _BASE_PACKAGE), _ASK_PKG)
-        except ToolFailed:
-            pass
-        else:
-            if answer.output.strip() == _BASE_PACKAGE:
-                return package_tool
+    if package_tool is not None and Path(settings.pkg_database).exists():
+        # It prints the name if it is installed, and nothing if not.
+        answer = ask((package_tool, "query", "%n", _BASE_PACKAGE), _ASK_PKG)
+        if answer.output.strip() == _BASE_PACKAGE:
+            return package_tool
+        if answer.errors.strip():
+            raise ToolFailed(f"is the system made of packages? pkg query: {answer.reason}")
     return first_of(settings.freebsd_update)
 
 
@@ -257,11 +256,11 @@ def _status(jobs: list[JobRow], good_for: float, now: float) -> dict[str, Any] |
         details = f"job {CHECK} asks for updates"
         return {"status": "checkingforupdates", "details": details, **_last_check(jobs)}
     asking = [job for job in jobs if job.fields.get("action") != "applyupdate"]
-    last = next((job for job in asking if job.report.get("status") in _STATUSES), None)
+    last = next((job for job in asking if job.reported.get("status") in _STATUSES), None)
     if last is None:
         return None
     age = now - (last.finished or 0) / 1000
-    status = _STATUSES[last.report["status"]]
+    status = _STATUSES[last.reported["status"]]
     if status == "rebootrequired":
         # Until then, whatever is asked meanwhile, there is nothing else to be known.
         is_good = age < boot_clock()
@@ -276,7 +275,7 @@ def _status(jobs: list[JobRow], good_for: float, now: float) -> dict[str, Any] |
 def _details(job: JobRow, status: str) -> dict[str, Any]:
     if status != "updatesavailable":
         return {"details": f"as of job {job.id}"}
-    report = job.report
+    report = job.reported
     release = str(report.get("release", "updates"))
     counts = cast("dict[str, object]", report.get("files") or {})
     words = {word.replace("_", " "): count for word, count in counts.items() if count}
@@ -290,7 +289,7 @@ def _details(job: JobRow, status: str) -> dict[str, Any]:
 def _last_check(jobs: list[JobRow]) -> dict[str, str]:
     """When it was last known whether there are updates."""
     for job in jobs:
-        if job.finished is not None and job.report.get("status") in _STATUSES:
+        if job.finished is not None and job.reported.get("status") in _STATUSES:
             return {"last_check": rfc3339(job.finished)}
     return {}
 

@@ -18,6 +18,7 @@ from dispatcher.hearing import Hearing
 from dispatcher.orders import Order, Origin
 from dispatcher.reports import Fields, Reporter
 from dispatcher.site import Site
+from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import open_store
@@ -311,6 +312,23 @@ def test_who_is_asked_for_its_end_is_not_listened_to(tmp_path: Path) -> None:
             assert await listen(heard, 1, 0) is None
             assert endings[1]("failed")["text"] == "something"
         assert await listen(heard, 1, 0) is not None
+
+    run(tmp_path, play)
+
+
+def test_an_end_that_could_not_be_written_is_none(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        heard = stage.hearing()
+        stage.say("0.log", b"something")
+        with pytest.raises(StoreFull):
+            async with heard.endings([(1, 0)]) as endings:
+                assert endings[1]("succeeded")["result"] == "succeeded"
+                raise StoreFull("no space")
+        # Whatever it has made of that is forgotten.
+        fields = await listen(heard, 1, 0)
+        assert fields is not None
+        assert fields["text"] == "something"
+        assert len(stage.reports) == 2
 
     run(tmp_path, play)
 

@@ -89,6 +89,9 @@ def test_an_older_state_file_is_rid_of_them(room: Driver) -> None:
         # As it was before.
         db.execute("DROP TABLE secrets")
         db.execute("ALTER TABLE commands DROP COLUMN reason")
+        db.execute("DROP INDEX jobs_of_classes")
+        for column in ("setting", "channel", "log_field", "report"):
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         db.execute("UPDATE schema SET version = 3 WHERE room = 'dispatcher'")
         db.execute(
             "INSERT INTO jobs (id, state, created, env) VALUES ('waits', 0, 0, ?)", (text,)

@@ -49,7 +49,8 @@ def staged(
     tools = Tools(folder / "tools")
     tools.install("pkg")
     config = (
-        f'{QUIET}[classes]\npkg = "{tools.folder / "pkg"}"\n{classes}\n'
+        f'{QUIET}[classes]\npkg = "{tools.folder / "pkg"}"\n'
+        f'pkg_database = "{tools.folder / "pkg"}"\n{classes}\n'
         f"[dispatcher]\n{dispatcher}\n"
     )
     return tools, Daemon(folder / "state", config, env=env)

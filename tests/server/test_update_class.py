@@ -155,8 +155,11 @@ def config(tools: Tools) -> str:
     """Never the machine's own: what is not installed is not there."""
     names = ("pkg", "freebsd-update", "shutdown", "vm", "iohyve")
     lines = [f'{name.replace("-", "_")} = "{tools.folder}/{name}"' for name in names]
-    path = f'update_conf = "{tools.folder}/freebsd-update.conf"'
-    return "\n".join((QUIET, "[classes]", *lines, path, ""))
+    paths = (
+        f'update_conf = "{tools.folder}/freebsd-update.conf"',
+        f'pkg_database = "{tools.folder}/pkg"',
+    )
+    return "\n".join((QUIET, "[classes]", *lines, *paths, ""))
 
 
 @pytest.fixture
@@ -804,6 +807,30 @@ def test_pkg_alone_makes_no_system_of_packages(daemon: Daemon, tools: Tools) -> 
         site.ask("checkupdates")
         assert site.until_end(CHECK)[-1]["status"] == "noupdates"
         assert site.ran() == 1
+
+
+def test_as_long_as_nobody_can_tell_what_the_system_is_made_of_nothing_is_mixed_up(
+    daemon: Daemon, tools: Tools
+) -> None:
+    tools.install("pkg")
+    tools.say("pkg", "FreeBSD-runtime\n", when=("query",))
+    tools.play("pkg", "upgrade", when=("-y",), hold=(5, tools.folder / "go"))
+    with running(daemon, tools) as site:
+        id = site.start()
+        (tools.folder / "pkg").write_text("#!/bin/sh\necho pkg: broken >&2\nexit 1\n")
+        # Longer than an answer is remembered.
+        wait_for(lambda: "pkg: broken" not in str(site.client.ask("rpc", "query")))
+        for _ in range(3):
+            assert site.client.ask("rpc", "query")["sysadm/update"] == "read/write"
+            assert site.refused("listsettings")[0] == 404
+        assert site.ask("stopupdate") == {"result": "success"}
+        assert site.until_end(id)[-1]["process_details"]["result"] == "killed"
+        daemon.reload()
+        assert "sysadm/update" in site.client.ask("rpc", "query")
+        code, detail = site.refused("startupdate")
+        assert code == 503
+        assert "pkg: broken" in detail
+        assert site.ran() == 0
 
 
 # Who may, and is it there
