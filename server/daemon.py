@@ -31,7 +31,7 @@ from server.delivery.hub import Hub
 from server.delivery.job_events import JobEvents
 from server.delivery.pages import Pages
 from server.delivery.tail import Sources
-from server.job_classes.all import CLASSES
+from server.job_classes.all import REPORTERS
 from server.login import audit, tokens
 from server.loop_clock import LoopClock
 from server.retention import Pruner
@@ -201,13 +201,8 @@ class Daemon:
     ) -> None:
         path = self.state.path
         sources = self._sources(store)
-        dispatcher = Dispatcher(
-            store,
-            self.settings.dispatcher,
-            path,
-            limits=self.limits,
-            reporters={one.name: one.reporter for one in CLASSES},
-        )
+        jobs = self.settings.dispatcher
+        dispatcher = Dispatcher(store, jobs, path, limits=self.limits, reporters=REPORTERS)
         store.returned = dispatcher.look_again
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()

@@ -147,10 +147,18 @@ class Session:
             return
         request = self._take(_read(partial(self._parse, text)))
         if request is not None:
-            self._in_flight_size += size
-            self._requests.add(VALUES * size)
-            self._hold_or_release()
-            self.spawn(self._answer_short(request, size, self._requests), request.key)
+            self._begin_answer(request, size)
+
+    def _begin_answer(self, request: Request, size: int) -> None:
+        """In a task of its own; what is asked meanwhile is answered, too."""
+        self._in_flight_size += size
+        self._requests.add(VALUES * size)
+        self._hold_or_release()
+        self.spawn(self._answer_short(request, size, self._requests), request.key)
+
+    def _waits(self, request: Request) -> bool:
+        """Does who answers it wait for others, so that nobody should wait for him?"""
+        return getattr(self._classes.get(request.key), "waits", False)
 
     def _parse(self, text: str) -> Request:
         return parse_request(text, args_by_default=self.dialect.args_by_default)
@@ -171,8 +179,12 @@ class Session:
                 outcome = apart(read, "request")
                 await asyncio.wait((outcome,))
                 request = self._take(outcome.result())
-                if request is not None:
+                if request is None:
+                    return
+                if len(data) > IN_FLIGHT_SIZE or not self._waits(request):
                     await self._answer(request)
+                    return
+            self._begin_answer(request, len(data))
         finally:
             texts.add(-len(data))
             self._long = False

@@ -27,7 +27,7 @@ from server.login.roles import Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.apart import apart
-from sysadmd.errors import ToolFailed
+from sysadmd.errors import Conflict, ToolFailed
 from sysadmd.journal import Transaction
 from sysadmd.settings import ClassSettings
 
@@ -58,6 +58,13 @@ class _Found:
     answer: asyncio.Future[str | None]
     before: tuple[str | None, ...] = ()
 
+    @property
+    def known(self) -> tuple[str | None, ...]:
+        """What was found, or before, if this look has found nothing out (yet)."""
+        if self.answer.done() and self.answer.exception() is None:
+            return (self.answer.result(),)
+        return self.before
+
 
 class Tools:
     """What all classes share: the settings, the trail, turns at asking programs."""
@@ -81,14 +88,10 @@ class Tools:
         if found is None or found.settings is not settings:
             found = self._look(job_class, now, settings, ())
         elif found.answer.done() and now - found.at > REMEMBERED:
-            failed = found.answer.exception() is not None
-            found = self._look(
-                job_class, now, settings, () if failed else (found.answer.result(),)
-            )
+            found = self._look(job_class, now, settings, found.known)
         if found.before:
             await asyncio.wait((found.answer,), timeout=PATIENCE)
-            if not found.answer.done():
-                return found.before[0]
+            return found.known[0]
         return await asyncio.shield(found.answer)
 
     def _look(
@@ -104,17 +107,24 @@ class Tools:
 
     async def here(self, classes: Sequence[JobClass]) -> list[str]:
         """Which of these classes there are on this machine."""
-        found = await asyncio.gather(*map(self.find, classes))
-        return [one.name for one, tool in zip(classes, found, strict=True) if tool is not None]
+        found = await asyncio.gather(*map(self.find, classes), return_exceptions=True)
+        return [
+            one.name
+            for one, tool in zip(classes, found, strict=True)
+            # Of which nobody can tell is said when it is asked.
+            if isinstance(tool, str | ToolFailed)
+        ]
 
     async def ask(
         self, asker: Hashable, argv: Sequence[str], read: Callable[[ToolAnswer], T]
     ) -> T:
         """As `Asked.ask`, in turns for each account."""
-        timeout = self.settings().query_timeout
-        async with self._turns[asker]:
-            answer = apart(lambda: read(ask(argv, timeout)), "asking a tool")
-            done, _ = await asyncio.wait((answer,), timeout=timeout + _GRACE)
+        timeout, turns = self.settings().query_timeout, self._turns[asker]
+        await turns.acquire()
+        answer = apart(lambda: read(ask(argv, timeout)), "asking a tool")
+        # One that hangs in the system keeps its turn.
+        answer.add_done_callback(lambda _: turns.release())
+        done, _ = await asyncio.wait((answer,), timeout=timeout + _GRACE)
         if not done:
             raise ToolFailed(f"{argv[0]} hangs in the system, and can't even be killed")
         return answer.result()
@@ -122,6 +132,9 @@ class Tools:
 
 class JobRequests:
     """Answers sysadm/pkg and its like."""
+
+    # For programs of this machine, and servers of others.
+    waits = True
 
     def __init__(self, job_class: JobClass, dispatcher: Dispatcher, tools: Tools) -> None:
         self.job_class = job_class
@@ -184,6 +197,12 @@ class _Asked(Asked):
             texts = "; ".join(spec.text for spec in order.commands)
             audit.write(change, *self._who, f"queue {job.id}: {texts}")
 
+        queues = [queue.name for queue in self._dispatcher.queues()]
+        if order.queue not in queues:
+            raise Conflict(
+                f"jobs of {self._of.job_class.name} wait in {order.queue}, which is not there:"
+                f" add `{order.queue} = 1` to [dispatcher.queues]"
+            )
         return (await self._dispatcher.submit([order], note))[0]
 
     async def kill(self, id: str) -> bool:

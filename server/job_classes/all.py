@@ -11,3 +11,5 @@ CLASSES: Final = (
     update.CLASS,
     iohyve.CLASS,
 )
+
+REPORTERS: Final = {one.name: one.reporter for one in CLASSES}

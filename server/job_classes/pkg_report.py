@@ -52,6 +52,9 @@ class PkgReport:
             self._too_long = self._too_long or len(self._output) + len(data) > MOST_OUTPUT
             if self._too_long:
                 self._output.clear()
+                self._text.problems.add(
+                    f"pkg has said more than {MOST_OUTPUT} bytes: too much to be read"
+                )
             else:
                 self._output += data
         self._text.feed(data)

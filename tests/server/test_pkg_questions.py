@@ -15,6 +15,7 @@ import pytest
 from server.job_classes import tool
 from server.job_classes.pkg import MOST_FOUND
 from server.job_classes.tool import MOST
+from server.session import READ_AT_ONCE
 from sysadmd.errors import ToolFailed
 from tests.kit import Daemon, wait_for
 from tests.kit.pkg_class import Stage, ask, clear, is_there, refused, staged
@@ -268,6 +269,24 @@ def test_a_slow_question_delays_nobody(stage: Stage) -> None:
     assert all(frame["args"] == {"list_categories": []} for frame in answers)
 
 
+def test_a_long_question_delays_nobody_either(stage: Stage) -> None:
+    tools, daemon, client = stage.tools, stage.daemon, stage.client
+    go = hang(tools)
+    names = [f"devel/p5-Package-{number}" for number in range(600)]
+    question = {"action": "pkg_info", "pkg_origins": names}
+    request = {"namespace": "sysadm", "name": "pkg", "id": "long", "args": question}
+    assert len(json.dumps(request)) > READ_AT_ONCE
+    client.socket.send(json.dumps(request))
+    wait_for(lambda: asked_so_far(tools, "devel/p5-Package-7") == 1)
+    assert client.ask("rpc", "dispatcher", {"action": "list"}) == {"jobs": {}}
+    job = {"id": "a", "commands": [["true", "x" * READ_AT_ONCE]]}
+    with daemon.client() as other:
+        other.ask("rpc", "dispatcher", {"action": "submit", "job": job})
+    go.touch()
+    client.documented = False
+    assert client.receive()["id"] == "long"
+
+
 def test_what_is_here_is_told_though_it_hangs(tmp_path: Path) -> None:
     with running(tmp_path) as stage:
         tools, client = stage.tools, stage.client
@@ -329,6 +348,7 @@ def shell(text: str) -> str:
 def hang(tools: Tools) -> Path:
     """Let pkg hang until this file is there, at most a minute, and say nothing then."""
     go, asked = tools.folder / "go", tools.folder / "asked"
+    go.unlink(missing_ok=True)
     wait = f"[ -e {go} ] && exit; sleep 0.05"
     write_pkg(tools, f'echo "$@" >> {asked}; for n in $(seq 1200); do {wait}; done')
     return go

@@ -518,12 +518,17 @@ def test_an_audit_is_read_behind_other_text() -> None:
         b'{"pkg_count":' + b"9" * 5000 + b"}",
         b'{"pkg_count":1,"packages":' + b'{"a":' * 100_000,
         b"{\n" * 100_000,
-        b'{"pkg_count":0}' + b" " * (4 * 1024 * 1024),
     ],
-    ids=range(11),
+    ids=range(10),
 )
 def test_an_audit_without_an_answer_says_nothing(output: bytes) -> None:
     assert set(audit(output)) == {"progress"}
+
+
+def test_an_audit_that_is_too_long_is_a_problem() -> None:
+    ended = audit(b'{"pkg_count":0}' + b" " * (4 * 1024 * 1024))
+    assert set(ended) == {"progress", "problems"}
+    assert "too much to be read" in ended["problems"][0]
 
 
 def test_an_audit_that_was_killed_says_nothing() -> None:

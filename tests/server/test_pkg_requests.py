@@ -106,6 +106,15 @@ def running(folder: Path, classes: str = "") -> Generator[Stage]:
         yield Stage(tools, daemon, client)
 
 
+def test_without_its_queue_it_is_said_what_to_do(tmp_path: Path) -> None:
+    tools, daemon = staged(tmp_path, dispatcher="queues = { other = 1 }")
+    with daemon, daemon.client() as client:
+        frame = client.ask_raw("sysadm", "pkg", {"action": "pkg_upgrade"})
+        assert frame["args"]["code"] == 409
+        assert "add `pkg_queue = 1` to [dispatcher.queues]" in frame["args"]["detail"]
+        assert tools.calls("pkg") == []
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Daemon]]:
     tools, daemon = staged(tmp_path_factory.mktemp("pkg"))
