@@ -19,7 +19,7 @@ from dispatcher.orders import Order
 from dispatcher.records import JobRow
 from dispatcher.runner import Dispatcher
 from server.delivery.clipping import Piece, clip
-from server.job_classes.definition import Arguments, Asked, JobClass
+from server.job_classes.definition import Arguments, Asked, JobClass, told
 from server.job_classes.tool import ToolAnswer, ask
 from server.login import audit
 from server.login.audit import Audit
@@ -158,7 +158,7 @@ class JobRequests:
             known = ", ".join(self.job_class.actions)
             raise request.refuse(404, f"{self.job_class.name} knows the actions {known}")
         asked = _Asked(session, request, self, tool)
-        return Reply({name: await action.answer(asked)})
+        return Reply(told(name, await action.answer(asked)))
 
 
 class _Asked(Asked):

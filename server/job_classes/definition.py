@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from dispatcher.commandline import Spec, join
 from dispatcher.orders import Order
@@ -23,6 +23,9 @@ from sysadmd.settings import ClassSettings
 from sysadmd.text import quoted
 
 T = TypeVar("T")
+
+# Digits of a place in a list.
+_LONGEST_PLACE: Final = 19
 
 
 class Asked(Protocol):
@@ -79,8 +82,25 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerPage:
+    """An answer that may go on. next: as `after` it gives the rest; None: that is all."""
+
+    value: Any
+    next: str | None
+
+
+def told(action: str, answer: Any) -> dict[str, Any]:
+    """A reply: what an action has answered, and beside it what comes next."""
+    if not isinstance(answer, AnswerPage):
+        return {action: answer}
+    more = {} if answer.next is None else {"next": answer.next}
+    return {action: answer.value, **more}
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
-    """answer: the value in the reply. reading: it queues no job and changes nothing."""
+    """answer: the value in the reply, or an `AnswerPage` of it. reading: it queues no job and
+    changes nothing."""
 
     answer: Callable[[Asked], Awaitable[Any]]
     reading: bool = False
@@ -135,6 +155,22 @@ class Arguments:
         if not isinstance(found, bool):
             raise BadRequest(f'args.{key} is {quoted(str(value))}; allowed: "true", "false"')
         return found
+
+    def number(self, key: str, default: int, least: int, most: int) -> int:
+        """A whole number."""
+        value = self.values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise BadRequest(f"args.{key} must be a whole number from {least} to {most}")
+        return value
+
+    def after(self) -> int:
+        """How many have been told before: the `next` of an `AnswerPage`; 0 without one."""
+        value = self.optional("after")
+        if value is None:
+            return 0
+        if not (value.isascii() and value.isdigit() and len(value) < _LONGEST_PLACE):
+            raise BadRequest("args.after must be the next of an earlier reply")
+        return int(value)
 
     def texts(self, key: str) -> list[str]:
         """A text or a list of them; none if it is not there."""

@@ -7,17 +7,27 @@ be read by programs. Source: pkg-query(8), pkg-rquery(8), pkg-repositories(8), o
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from dispatcher.orders import MAX_TEXT, Order, Origin
-from server.job_classes.definition import Action, Asked, JobClass, command, first_of, new_uuid
+from server.job_classes.definition import (
+    Action,
+    AnswerPage,
+    Asked,
+    JobClass,
+    command,
+    first_of,
+    new_uuid,
+)
 from server.job_classes.pkg_report import PkgReport
 from server.job_classes.tool import ToolAnswer
 from sysadmd.errors import BadRequest, NothingFound, ToolFailed
 from sysadmd.settings import ClassSettings
-from sysadmd.text import quoted
+from sysadmd.text import json_size, quoted
 
 NAME: Final = "sysadm/pkg"
 QUEUE: Final = "pkg_queue"
@@ -30,8 +40,13 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST: Final = 255
 # Of what is said when nothing is found: most versions say nothing then.
 _NO_SUCH: Final = re.compile(r"^pkg: no (?:packages?|match)", re.IGNORECASE | re.MULTILINE)
-# Packages in one reply; more are asked for by name, category or repository.
+# Packages in one reply, and bytes of their JSON: a frame has 512 KiB.
 MOST_FOUND: Final = 500
+PAGE_SIZE: Final = 400 * 1024
+# What comes to a package beside its values: separators; if `result` is `full` the names of its
+# lists, and how much of each is left out.
+_BESIDE: Final = 40
+_BESIDE_FULL: Final = 512
 # Between the columns of an answer: in no package's name or comment.
 _BETWEEN: Final = "\x1f"
 # What is told of a package, and how pkg is asked for it.
@@ -57,6 +72,8 @@ _SEVERAL: Final[Mapping[str, str]] = {
     "shlibs_provided": "%b",
 }
 _FILES: Final[Mapping[str, str]] = {"files": "%Fp"}
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,19 +186,52 @@ def _job(action: str, make: Callable[[Asked], _Run]) -> Action:
 # Questions.
 
 
-async def _info(asked: Asked) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PagePart:
+    """Which of the packages that fit: so many, after so many, of so many bytes as JSON.
+
+    beside: bytes that come to each.
+    """
+
+    limit: int
+    after: int
+    size: int = PAGE_SIZE
+    beside: int = _BESIDE
+
+
+@dataclass(frozen=True, slots=True)
+class _Packages:
+    """Packages by their keys in an `AnswerPage`, and its next. size: of their JSON at most."""
+
+    packages: dict[str, dict[str, Any]]
+    size: int
+    next: str | None
+
+
+def _part(asked: Asked, *, full: bool = False) -> _PagePart:
+    """Raises: BadRequest."""
+    limit = asked.args.number("limit", MOST_FOUND, 1, MOST_FOUND)
+    after = asked.args.after()
+    if not full:
+        return _PagePart(limit=limit, after=after)
+    # The rest is for their lists.
+    return _PagePart(limit=limit, after=after, size=PAGE_SIZE // 2, beside=_BESIDE_FULL)
+
+
+async def _info(asked: Asked) -> AnswerPage:
     """Packages by origin. Raises: NothingFound, BadRequest, ToolFailed."""
     names, repo = packages(asked, least=0), repository(asked)
     full = asked.args.optional("result") == "full"
     if full and not names:
         raise BadRequest('"result": "full" needs args.pkg_origins: name the packages')
-    found = await _query(asked, repo, [] if names else ["-a"], names, _of_category(asked))
+    fits, part = _of_category(asked), _part(asked, full=full)
+    found = await _query(asked, repo, [] if names else ["-a"], names, fits, part)
     if full:
-        await _complete(asked, repo, names, found)
-    return _by_origin(found)
+        await _complete(asked, repo, found)
+    return AnswerPage(found.packages, found.next)
 
 
-async def _search(asked: Asked) -> dict[str, Any]:
+async def _search(asked: Asked) -> AnswerPage:
     """Packages whose name has the term in it. Raises: as `_info`."""
     term, excluded = asked.args.text("search_term"), asked.args.texts("search_excludes")
     if len(term) > _LONGEST or not term.isprintable():
@@ -191,12 +241,15 @@ async def _search(asked: Asked) -> dict[str, Any]:
     def fits(one: dict[str, Any]) -> bool:
         return of_category(one) and not any(phrase in one["name"] for phrase in excluded)
 
+    def order(line: str) -> tuple[bool, str]:
+        """Those that begin so come first; each time in the same order, as pages need it."""
+        return not line.startswith(term), line
+
     pattern = f"({_literal(term)})"
-    found = await _query(asked, repository(asked), ["-i", "-x"], [pattern], fits)
-    # Those that begin so come first.
-    found.sort(key=lambda one: not one["name"].startswith(term))
-    packages_found = _by_origin(found)
-    return {"results_order": list(packages_found), **packages_found}
+    options, repo = ["-i", "-x"], repository(asked)
+    found = await _query(asked, repo, options, [pattern], fits, _part(asked), order)
+    # The order names each once more.
+    return AnswerPage({"results_order": list(found.packages), **found.packages}, found.next)
 
 
 async def _categories(asked: Asked) -> list[str]:
@@ -237,47 +290,113 @@ async def _query(
     options: Sequence[str],
     patterns: Sequence[str],
     fits: Callable[[dict[str, Any]], bool],
-) -> list[dict[str, Any]]:
-    """Raises: BadRequest if there are too many for a reply; ToolFailed."""
+    part: _PagePart,
+    order: Callable[[str], tuple[bool, str]] | None = None,
+) -> _Packages:
+    """A part of what pkg finds, in its order or, by lines that begin with names, in this.
+
+    Raises: NothingFound, ToolFailed.
+    """
     columns = {**_COLUMNS, **(_INSTALLED if repo is None else {})}
     format = _BETWEEN.join(columns.values())
 
-    def read(answer: ToolAnswer) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for line in _lines(answer):
-            row = line.split(_BETWEEN)
-            one = dict(zip(columns, row, strict=False))
-            if len(row) == len(columns) and fits(one):
-                found.append(one)
-            if len(found) > MOST_FOUND:
-                raise BadRequest(
-                    f"there are more than the {MOST_FOUND} packages of one reply; name them, or"
-                    " a category"
-                )
-        return found
+    def fitting(line: str) -> dict[str, Any] | None:
+        row = line.split(_BETWEEN)
+        one = dict(zip(columns, row, strict=False))
+        return one if len(row) == len(columns) and fits(one) else None
+
+    def read(answer: ToolAnswer) -> _Packages:
+        # Of a whole repository's lines only those of the part are kept as packages.
+        lines = _lines(answer)
+        if order is not None:
+            lines = sorted((line for line in lines if fitting(line)), key=order)
+        return _first(filter(None, map(fitting, lines)), part)
 
     argv = (asked.tool, *_query_of(repo), *options, format, *patterns)
     return await asked.ask(*argv, read=read)
 
 
-async def _complete(
-    asked: Asked, repo: str | None, names: Sequence[str], found: list[dict[str, Any]]
-) -> None:
-    """Add what packages have several of."""
+def _first(packages: Iterable[dict[str, Any]], part: _PagePart) -> _Packages:
+    """Raises: NothingFound."""
+    found: dict[str, dict[str, Any]] = {}
+    size = 0
+    for number, (key, one) in enumerate(_by_origin(packages)):
+        if number < part.after:
+            continue
+        more = len(_encode(one)) + 2 * json_size(key) + part.beside
+        # One at least, or there would be no end.
+        if len(found) == part.limit or (found and size + more > part.size):
+            return _Packages(found, size, str(part.after + len(found)))
+        found[key] = one
+        size += more
+    # Those that were there when the reply before this one was made may be gone.
+    if not found and not part.after:
+        raise NothingFound("there is no such package")
+    return _Packages(found, size, None)
+
+
+def _by_origin(
+    packages: Iterable[dict[str, Any]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each with its key, which is no other's, be it in another part."""
+    used: set[str] = set()
+    for one in packages:
+        # Packages of several flavours have one origin.
+        keys = one["origin"], one["name"], f"{one['name']}-{one['version']}"
+        key = next((key for key in keys if key not in used), None)
+        if key is not None:
+            used.add(key)
+            yield key, one
+
+
+async def _complete(asked: Asked, repo: str | None, found: _Packages) -> None:
+    """Add what packages have several of, as much as the reply takes."""
+    packages = {one["name"]: one for one in found.packages.values()}
+    # What a catalogue calls a package is no option of pkg.
+    names = [name for name in packages if _NAMED.fullmatch(name)]
+    size = found.size
     for key, column in {**_SEVERAL, **(_FILES if repo is None else {})}.items():
-        format = f"%n{_BETWEEN}{column}"
-        argv = (asked.tool, *_query_of(repo), format, *names)
-        values = await asked.ask(*argv, read=_by_name)
-        for one in found:
-            one[key] = values.get(one["name"], [])
+        for one in found.packages.values():
+            one[key] = []
+        if not names:
+            continue
+        room = PAGE_SIZE - size
+
+        def read(answer: ToolAnswer, room: int = room) -> _ListValues:
+            return _by_name(answer, room)
+
+        argv = (asked.tool, *_query_of(repo), f"%n{_BETWEEN}{column}", *names)
+        said = await asked.ask(*argv, read=read)
+        size += said.size
+        for one in found.packages.values():
+            one[key] = said.values.get(one["name"], [])
+            if left_out := said.left_out.get(one["name"]):
+                one[f"{key}_left_out"] = left_out
 
 
-def _by_name(answer: ToolAnswer) -> dict[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _ListValues:
+    """By a package's name its values, and how many more it has. size: of all as JSON."""
+
+    values: Mapping[str, list[str]]
+    left_out: Mapping[str, int]
+    size: int
+
+
+def _by_name(answer: ToolAnswer, room: int) -> _ListValues:
     values: dict[str, list[str]] = {}
+    left_out: dict[str, int] = {}
+    size = 0
     for line in _lines(answer):
         name, _, value = line.partition(_BETWEEN)
-        values.setdefault(name, []).append(value)
-    return values
+        more = json_size(value) + 3
+        # Of each package its first ones: there is no hole.
+        if name in left_out or size + more > room:
+            left_out[name] = left_out.get(name, 0) + 1
+        else:
+            values.setdefault(name, []).append(value)
+            size += more
+    return _ListValues(values, left_out, size)
 
 
 def _lines(answer: ToolAnswer) -> list[str]:
@@ -287,18 +406,6 @@ def _lines(answer: ToolAnswer) -> list[str]:
     if answer.code != 0 and answer.errors.strip() and not _NO_SUCH.search(answer.errors):
         raise ToolFailed(f"pkg: {answer.reason}")
     return [line for line in answer.output.split("\n") if line]
-
-
-def _by_origin(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Raises: NothingFound."""
-    named: dict[str, Any] = {}
-    for one in found:
-        # Packages of several flavours have one origin.
-        key = one["origin"] if one["origin"] not in named else one["name"]
-        named[key] = one
-    if not named:
-        raise NothingFound("there is no such package")
-    return named
 
 
 def _question(answer: Callable[[Asked], Awaitable[Any]]) -> Action:

@@ -7,12 +7,12 @@ same request again would be another job.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from sysadmd.client import Refused, Target, Unreachable, connect
+from sysadmd.client import Client, Refused, Target, Unreachable, connect
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.following import Follower
 from sysadmd.ctl.output import Printer
@@ -205,12 +205,22 @@ async def list_names(
 
 
 async def list_packages(target: Target, printer: Printer, args: Mapping[str, object]) -> int:
-    """Packages by name, version and what they are, in the server's order."""
-    reply, answer = await _ask(target, "pkg", args)
-    found = {key: value for key, value in _object(answer).items() if key != "results_order"}
-    if printer.as_json:
-        printer.value(reply)
-        return 0
+    """Packages by name, version and what they are, in the server's order, reply by reply."""
+    rows: list[list[tuple[str, str | None]]] = []
+    async with connect(target) as client:
+        async for reply, answer in _pages(client, "pkg", args):
+            of_page = _package_rows(_object(answer))
+            if printer.as_json:
+                printer.value(reply)
+            else:
+                rows += of_page
+    if not printer.as_json:
+        printer.table(["NAME", "VERSION", "ORIGIN", "COMMENT"], rows)
+    return 0
+
+
+def _package_rows(answer: dict[str, Any]) -> list[list[tuple[str, str | None]]]:
+    found = {key: value for key, value in answer.items() if key != "results_order"}
     order = _texts(answer.get("results_order"))
     keys = dict.fromkeys([*(key for key in order if key in found), *found])
     rows: list[list[tuple[str, str | None]]] = []
@@ -218,8 +228,7 @@ async def list_packages(target: Target, printer: Printer, args: Mapping[str, obj
         package = mapping(found[key])
         texts = [str(package.get(column, "-")) for column in ("version", "origin", "comment")]
         rows.append([(str(package.get("name", key)), None), *((text, None) for text in texts)])
-    printer.table(["NAME", "VERSION", "ORIGIN", "COMMENT"], rows)
-    return 0
+    return rows
 
 
 async def list_machines(target: Target, printer: Printer) -> int:
@@ -282,13 +291,38 @@ async def print_update_log(target: Target, printer: Printer, name: str) -> int:
 async def _ask(target: Target, name: str, args: Mapping[str, object]) -> tuple[Any, Any]:
     """The reply's args, and in them what the action gives. Raises: what the server refuses."""
     async with connect(target) as client:
-        try:
-            reply = await client.request("sysadm", name, dict(args))
-        except Refused as error:
-            if error.number == _NOTHING and not error.detail:
-                raise SysadmdError("nothing was found") from error
-            raise
+        return await _ask_once(client, name, args)
+
+
+async def _ask_once(client: Client, name: str, args: Mapping[str, object]) -> tuple[Any, Any]:
+    try:
+        reply = await client.request("sysadm", name, dict(args))
+    except Refused as error:
+        if error.number == _NOTHING and not error.detail:
+            raise SysadmdError("nothing was found") from error
+        raise
     return reply, _answer(str(args["action"]), reply)
+
+
+async def _pages(
+    client: Client, name: str, args: Mapping[str, object]
+) -> AsyncIterator[tuple[Any, Any]]:
+    """As `_ask`, until a reply is the last. Raises: SysadmdError if they lead nowhere."""
+    while True:
+        reply, answer = await _ask_once(client, name, args)
+        yield reply, answer
+        following = reply.get("next")
+        if following is None:
+            return
+        # Each `next` is a greater number.
+        if not _is_further(following, args.get("after", "0")):
+            raise SysadmdError("the server's replies do not go on: its next is no later place")
+        args = {**args, "after": following}
+
+
+def _is_further(place: object, than: object) -> bool:
+    said = str(place)
+    return said.isascii() and said.isdigit() and len(said) < 20 and int(said) > int(str(than))
 
 
 def _answer(action: str, reply: Mapping[str, Any]) -> Any:

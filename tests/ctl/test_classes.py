@@ -329,6 +329,34 @@ def test_answers_are_shown_and_are_one_line_of_json(
     assert lines(ctl("--json", *words, *where)) == [reply]
 
 
+@pytest.mark.parametrize("words", [["info", "a"], ["search", "a"]])
+def test_packages_are_asked_for_to_the_last_page(
+    ctl: Ctl, play: Play, words: list[str]
+) -> None:
+    action = f"pkg_{words[0]}"
+    replies: dict[str | None, dict[str, Any]] = {
+        None: {action: {"x/a": {"name": "a", "version": "1"}}, "next": "9"},
+        "9": {action: {"results_order": ["b", "c"], "c": {}, "b": {}}, "next": "10"},
+        "10": {action: {"d": {}}},
+    }
+    where, asked = play(lambda _, args: replies[args.get("after")])
+    done = ctl(*where, "pkg", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["NAME", *"abcd"]
+    assert [args.get("after") for _, args in asked] == [None, "9", "10"]
+    assert all(args["action"] == action for _, args in asked)
+    assert lines(ctl(*where, "--json", "pkg", *words)) == list(replies.values())
+
+
+@pytest.mark.parametrize("following", ["0", "x", "", 0, [], "9" * 30])
+def test_pages_that_lead_nowhere_end(ctl: Ctl, play: Play, following: Any) -> None:
+    where, asked = play(queued({"pkg_info": {"a": {}}, "next": following}))
+    done = ctl(*where, "pkg", "info")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "do not go on" in done.stderr
+    assert len(asked) == 1
+
+
 COMMANDS = {
     "pkg_upgrade": ["pkg", "upgrade"],
     "pkg_check_upgrade": ["pkg", "check"],

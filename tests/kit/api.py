@@ -93,6 +93,12 @@ def prepare(tools: Tools) -> None:
     more = ("https://example.org", "/usr/local", "FreeBSD:14:*", "2048", "FreeBSD-ports")
     tools.say("pkg", _columns(*package, *more, "0", "0", "1796049497"), when=("query",))
     tools.say("pkg", _columns(*package, *more), when=("rquery",))
+    libraries = (("libalpha", "1.2", "devel/libalpha"), ("libbeta", "0.9", "devel/libbeta"))
+    text = "".join(
+        _columns(*one, "A library", "ports@FreeBSD.org", *more, "1", "0", "1796049497")
+        for one in libraries
+    )
+    tools.say("pkg", text, when=("query", "-i", "-x"))
     tools.say("pkg", "misc\nwww\nmisc\n", when=("query", "%C"))
     tools.say("pkg", "", rc=1, when=("query", "FreeBSD-runtime"))
     tools.say("pkg", "FreeBSD-ports\nFreeBSD-ports-kmods\n", when=("repositories",))

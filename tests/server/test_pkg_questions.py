@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from server.job_classes import tool
-from server.job_classes.pkg import MOST_FOUND
+from server.job_classes.pkg import MOST_FOUND, PAGE_SIZE
 from server.job_classes.tool import MOST
 from server.session import READ_AT_ONCE
 from sysadmd.errors import ToolFailed
@@ -236,17 +236,111 @@ def test_a_pkg_that_says_too_much_is_ended(stage: Stage) -> None:
     assert daemon.is_up
 
 
-def test_too_many_packages_for_a_reply_are_refused(stage: Stage) -> None:
-    many = [package(f"devel/p{number}") for number in range(MOST_FOUND + 1)]
+def pages(stage: Stage, action: str, **args: Any) -> list[dict[str, Any]]:
+    """What the replies have told, one after the other, to the last."""
+    found: list[dict[str, Any]] = []
+    while True:
+        reply = stage.client.ask("sysadm", "pkg", {"action": action, **args})
+        assert set(reply) <= {action, "next"}
+        found.append(reply[action])
+        if "next" not in reply:
+            return found
+        args["after"] = reply["next"]
+
+
+def test_packages_are_told_in_pages(stage: Stage) -> None:
+    many = [package(f"devel/p{number}") for number in range(MOST_FOUND)]
+    stage.tools.say("pkg", rows(*many))
+    assert len(ask(stage.client, "pkg_info")) == MOST_FOUND
+    assert [len(page) for page in pages(stage, "pkg_info")] == [MOST_FOUND]
+    stage.tools.say("pkg", rows(*many, CURL, *many, LYNX))
+    first, second, third = pages(stage, "pkg_info")
+    assert list(first) == [one["origin"] for one in many]
+    # The same package once more is not lost, nor has it a key that was there before.
+    assert list(second) == ["ftp/curl", *(f"p{number}" for number in range(MOST_FOUND - 1))]
+    assert list(third) == [f"p{MOST_FOUND - 1}", "www/lynx-curl"]
+    assert pages(stage, "pkg_info", category="ftp") == [{"ftp/curl": CURL}]
+    found = [list(page) for page in pages(stage, "pkg_info", category="www", limit=1)]
+    assert found == [["www/lynx-curl"]]
+    reply = stage.client.ask(
+        "sysadm", "pkg", {"action": "pkg_info", "limit": 2, "after": "499"}
+    )
+    assert reply["next"] == "501"
+    assert list(reply["pkg_info"]) == ["devel/p499", "ftp/curl"]
+    # What was there when the page before was told may be gone.
+    assert pages(stage, "pkg_info", after="9999") == [{}]
+    assert pages(stage, "pkg_search", search_term="x", after="9999") == [{"results_order": []}]
+
+
+def test_what_is_found_has_one_order_in_all_pages(stage: Stage) -> None:
+    names = ("lib-b", "b2", "ab", "b1", "b", "b1")
+    stage.tools.say("pkg", rows(*(package(f"x/{name}") for name in names)))
+    found = pages(stage, "pkg_search", search_term="b", limit=2)
+    order = [page["results_order"] for page in found]
+    assert order == [["x/b", "x/b1"], ["b1", "x/b2"], ["x/ab", "x/lib-b"]]
+    for page in found:
+        assert set(page) == {"results_order", *page["results_order"]}
+
+
+def test_a_page_fits_into_a_frame(stage: Stage) -> None:
+    # Each of these characters is six bytes of JSON.
+    long = [package(f"x/p{number}", comment="\x01" * 5000) for number in range(40)]
+    stage.tools.say("pkg", rows(*long))
+    for action in ("pkg_info", "pkg_search"):
+        found = pages(stage, action, search_term="p")
+        told = [name for page in found for name in page if name != "results_order"]
+        assert sorted(told) == sorted(one["origin"] for one in long)
+        assert all(len(json.dumps(page)) <= PAGE_SIZE for page in found)
+        assert len(found) == 4
+
+
+@pytest.mark.parametrize("action", ["pkg_info", "pkg_search"])
+def test_a_place_is_the_next_of_a_reply(stage: Stage, action: str) -> None:
+    stage.tools.say("pkg", rows(CURL))
+    for limit in (0, 501, -1, True, 1.5, "5", None, [1]):
+        code, detail = refused(stage.client, action, search_term="c", limit=limit)
+        assert (code, "from 1 to 500" in detail) == (400, True)
+    for after in (1, "", "-1", "1.0", "x", "\u0661", "1" * 19, ["1"], True):
+        code, detail = refused(stage.client, action, search_term="c", after=after)
+        assert (code, "args.after" in detail) == (400, True)
+    assert stage.tools.calls("pkg") == []
+
+
+def test_of_long_lists_the_beginning_is_told(stage: Stage) -> None:
     tools, client = stage.tools, stage.client
-    tools.say("pkg", rows(*many[:-1]))
-    assert len(ask(client, "pkg_info")) == MOST_FOUND
+    files = [f"/usr/local/share/{number:060}" for number in range(7000)]
+    tools.say("pkg", rows(CURL, NGINX))
+    for column in ("%do", "%L", "%B", "%b"):
+        tools.say("pkg", "", when=("query", f"%n{BETWEEN}{column}"))
+    several = [("curl", file) for file in files] + [("nginx", "/short"), ("nginx", files[0])]
+    text = "".join(f"{name}{BETWEEN}{file}\n" for name, file in several)
+    question = ["query", f"%n{BETWEEN}%Fp", "curl", "nginx"]
+    tools.say("pkg", text, argv=question)
+    found = ask(client, "pkg_info", pkg_origins=["ftp/curl", "nginx"], result="full")
+    curl, nginx = found["ftp/curl"], found["www/nginx"]
+    kept = len(curl["files"])
+    assert 4000 < kept < 7000
+    assert curl["files"] == files[:kept]
+    assert curl["files_left_out"] == 7000 - kept
+    assert (nginx["files"], nginx["files_left_out"]) in (([], 2), (["/short"], 1))
+    assert "licenses_left_out" not in curl
+    assert PAGE_SIZE * 0.98 < len(json.dumps(found, separators=(",", ":"))) <= PAGE_SIZE
+    assert tools.calls("pkg")[-1].argv[1:] == tuple(question)
+
+
+def test_the_lists_of_many_packages_fit_into_a_frame(stage: Stage) -> None:
+    tools = stage.tools
+    many = [package(f"x/p{number}") for number in range(MOST_FOUND)]
     tools.say("pkg", rows(*many))
-    code, detail = refused(client, "pkg_info")
-    assert code == 400
-    assert "category" in detail
-    tools.say("pkg", rows(*many, CURL))
-    assert list(ask(client, "pkg_info", category="ftp")) == ["ftp/curl"]
+    for column in ("%do", "%L", "%B", "%b", "%Fp"):
+        text = "".join(f"{one['name']}{BETWEEN}{'v' * 300}\n" for one in many)
+        tools.say("pkg", text, when=("query", f"%n{BETWEEN}{column}"))
+    found = pages(stage, "pkg_info", pkg_origins=["x/p"], result="full")
+    assert [name for page in found for name in page] == [one["origin"] for one in many]
+    assert all(len(json.dumps(page, separators=(",", ":"))) <= PAGE_SIZE for page in found)
+    last = found[0]["x/p0"]
+    assert (last["dependencies"], last["files"]) == (["v" * 300], [])
+    assert last["files_left_out"] == 1
 
 
 def test_a_slow_question_delays_nobody(stage: Stage) -> None:
