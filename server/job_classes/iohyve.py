@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -31,20 +32,41 @@ _WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "fetch": ("iso",),
         "machines": ("list",),
         "images": ("iso",),
+        "disks": ("info",),
         "version": ("version",),
     },
     "iohyve": {
         "fetch": ("fetch",),
         "machines": ("list",),
         "images": ("isolist",),
+        "disks": ("disks",),
         "version": ("version",),
     },
 }
 
 
+# Of what vm says while it is not set up. Source: lib/vm-base of vm-bhyve.
+_NOT_SET_UP: Final = ("is not enabled in", "has not been configured or is not a valid")
+# Whether iohyve is, by which it tells itself. Source: lib/ioh-setup of iohyve 0.7.
+_SET_UP: Final = Path("/iohyve/ISO")
+# A size as vm tells it: bytes, and in words. Source: lib/vm-info of vm-bhyve.
+_SIZE: Final = re.compile(r"\d+ \((\S+)\)")
+
+
+def _is_iohyve(asked: Asked) -> bool:
+    return asked.tool == asked.settings.iohyve
+
+
 def _words(asked: Asked, what: str) -> tuple[str, ...]:
-    kind = "iohyve" if asked.tool == asked.settings.iohyve else "vm"
-    return (asked.tool, *_WORDS[kind][what])
+    return (asked.tool, *_WORDS["iohyve" if _is_iohyve(asked) else "vm"][what])
+
+
+def _name(asked: Asked) -> str:
+    """Of a machine. Raises: BadRequest."""
+    name = asked.args.text("name")
+    if not _NAME.fullmatch(name):
+        raise BadRequest(f"args.name is {quoted(name)}; listvms names those that there are")
+    return name
 
 
 def check_url(url: str) -> str:
@@ -121,6 +143,56 @@ def _image_names(answer: ToolAnswer) -> list[str]:
     return [line.strip() for line in answer.output.splitlines()[1:] if line.strip()]
 
 
+async def _disks(asked: Asked) -> dict[str, str]:
+    """A machine's disks and their sizes; what its tool has against it is an answer."""
+    sizes = iohyve_disks if _is_iohyve(asked) else vm_disks
+
+    def read(answer: ToolAnswer) -> dict[str, str]:
+        found = None if answer.code else sizes(answer.output)
+        return {"error": answer.reason} if found is None else found
+
+    return await asked.ask(*_words(asked, "disks"), _name(asked), read=read)
+
+
+def vm_disks(text: str) -> dict[str, str]:
+    """Sizes by disk, `-` where vm knows none. Source: lib/vm-info of vm-bhyve."""
+    found: dict[str, str] = {}
+    in_disk, disk = False, ""
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(": ")
+        if not line.startswith("    "):
+            in_disk, disk = line == "  virtual-disk", ""
+        elif in_disk and key == "number":
+            disk = f"disk{value}"
+            found[disk] = "-"
+        elif disk and key == "bytes-size":
+            size = _SIZE.fullmatch(value)
+            found[disk] = size[1] if size else value
+    return found
+
+
+def iohyve_disks(text: str) -> dict[str, str] | None:
+    """Sizes by disk; None: there is no such list. Source: lib/ioh-disk of iohyve 0.7."""
+    rows = [line.split() for line in text.splitlines()]
+    heads = [number for number, row in enumerate(rows) if row[:1] == ["diskN"]]
+    if not heads:
+        return None
+    return {row[0]: row[1] for row in rows[heads[0] + 1 :] if len(row) > 1}
+
+
+async def _is_set_up(asked: Asked) -> dict[str, str]:
+    is_iohyve = _is_iohyve(asked)
+
+    def read(answer: ToolAnswer) -> dict[str, str]:
+        if answer.code and any(words in answer.reason for words in _NOT_SET_UP):
+            return {"setup": "false"}
+        _said(answer)
+        # iohyve answers whether it is set up or not.
+        return {"setup": "true" if not is_iohyve or _SET_UP.is_dir() else "false"}
+
+    return await asked.ask(*_words(asked, "machines"), read=read)
+
+
 async def _version(asked: Asked) -> dict[str, str]:
     said = await asked.ask(*_words(asked, "version"), read=_said)
     lines = said.strip().splitlines()
@@ -137,9 +209,7 @@ async def _stop(asked: Asked) -> dict[str, str]:
 
 async def _turn(asked: Asked, what: str) -> dict[str, str]:
     """A machine on or off; what its tool has against it is an answer, as originally."""
-    name = asked.args.text("name")
-    if not _NAME.fullmatch(name):
-        raise BadRequest(f"args.name is {quoted(name)}; listvms names those that there are")
+    name = _name(asked)
     await asked.note(f"{what} virtual machine {name}")
 
     def read(answer: ToolAnswer) -> dict[str, str]:
@@ -187,6 +257,8 @@ CLASS: Final = JobClass(
         "fetchiso": Action(_fetch),
         "listvms": Action(_machines, reading=True),
         "listisos": Action(_images, reading=True),
+        "listdisks": Action(_disks, reading=True),
+        "issetup": Action(_is_set_up, reading=True),
         "version": Action(_version, reading=True),
         "start": Action(_start),
         "stop": Action(_stop),

@@ -116,6 +116,8 @@ def prepare(tools: Tools) -> None:
         "build   default    bhyveload  4    8G      -    Yes [1]  Running (2341)\n"
     )
     tools.say("vm", rows, when=("list",))
+    disk = "  virtual-disk\n    number: 0\n    bytes-size: 21474836480 (20.000G)\n"
+    tools.say("vm", disk, when=("info",))
     tools.say("vm", "", when=("start",))
     tools.say("vm", "vm-bhyve: Bhyve virtual machine management v1.6\n", when=("version",))
     tools.say("vm", "/usr/local/sbin/vm: ERROR: guest is not running\n", rc=1, when=("stop",))

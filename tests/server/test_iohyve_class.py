@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.job_classes.iohyve import SCHEMES, check_url
+from server.job_classes.iohyve import SCHEMES, check_url, iohyve_disks, vm_disks
 from server.job_classes.remote_size import PATIENCE
 from sysadmd.errors import BadRequest
 from tests.kit import QUIET, Client, Daemon, wait_for
@@ -55,7 +55,7 @@ CASES: dict[str, tuple[str, str, bool, str | None, str | None]] = {
     ),
     "tty": ("succeeded", "done", True, "578 kBps", None),
 }
-READING = ("listvms", "listisos", "version")
+READING = ("listvms", "listisos", "listdisks", "issetup", "version")
 CHANGING = ("fetchiso", "start", "stop")
 
 # As column(1) makes it.
@@ -70,6 +70,63 @@ Guest      VMM?  Running  rcboot?  Description
 bsdguest   YES   YES      NO       Tue Nov 24 18:00:03 UTC 2026
 obsdguest  NO    NO       YES      -
 """
+# Source: lib/vm-info of vm-bhyve 1.5.
+VM_INFO = """\
+------------------------
+Virtual Machine: alpine
+------------------------
+  state: stopped
+  datastore: default
+  loader: grub
+  uuid: auto
+  cpu: 1
+  memory: 512M
+
+  network-interface
+    number: 0
+    emulation: virtio-net
+    virtual-switch: public
+    fixed-mac-address: 58:9c:fc:0a:1b:2c
+    fixed-device: -
+    bytes-size: 9 (9.000B)
+
+  virtual-disk
+    number: 0
+    device-type: file
+    emulation: virtio-blk
+    options: -
+    system-path: /vm/alpine/disk0.img
+    bytes-size: 21474836480 (20.000G)
+    bytes-used: 1073741824 (1.000G)
+
+  virtual-disk
+    number: 1
+    device-type: sparse-zvol
+    emulation: virtio-blk
+    options: a: b
+    system-path: -
+
+  virtual-disk
+    number: 2
+    device-type: iscsi
+    emulation: virtio-blk
+    options: -
+    system-path: /dev/da0
+    bytes-size: 512
+    bytes-used: 512
+
+  snapshots
+    zroot/vm/alpine@number: 3
+    bytes-size: 7 (7.000B)\t0B\tSun Nov 29 14:38 2026
+
+"""
+# As column(1) makes it of all that it says. Source: lib/ioh-disk of iohyve 0.7.
+IOHYVE_DISKS = """\
+Listing  disks  for  bsdguest...
+diskN    Size
+disk0    10G
+disk1    1.50T
+"""
 # A script, and so a process above the one that fetches, which is told the URL first. Source:
 # lib/ioh-iso of iohyve 0.7.
 IOHYVE = """\
@@ -80,7 +137,7 @@ fetch)
     echo "Fetching $2..."
     "$here/fetch" "$2" -o "$here/isos"
     ;;
-version|list|isolist|start|stop)
+version|list|isolist|disks|start|stop)
     cat "$here/iohyve.$1"
     ;;
 *)
@@ -512,7 +569,7 @@ def test_machines_and_images_are_listed_by_vm(site: Site) -> None:
     site.tools.say("vm", text + "\nmore\n", when=("version",))
     assert site.ask("version") == {"version": text}
     site.tools.say("vm", "vm: ERROR: $vm_enable is not enabled in /etc/rc.conf!\n", rc=1)
-    for action in READING:
+    for action in ("listvms", "listisos", "version"):
         code, detail = site.refused(action)
         assert (code, "not enabled" in detail) == (503, True)
 
@@ -545,6 +602,62 @@ def test_machines_and_images_are_listed_by_iohyve(daemon: Daemon, tools: Tools) 
         assert site.ask("version") == {"version": said["version"].strip()}
         assert site.ask("start", name="bsdguest") == {"name": "bsdguest"}
         assert "iohyve.stop" in site.ask("stop", name="bsdguest")["error"]
+
+
+def test_disks_are_listed_by_vm(site: Site) -> None:
+    site.tools.say("vm", VM_INFO, when=("info",))
+    assert site.ask("listdisks", name="alpine") == {
+        "disk0": "20.000G",
+        "disk1": "-",
+        "disk2": "512",
+    }
+    assert site.tools.calls("vm")[-1].argv == ("vm", "info", "alpine")
+    site.tools.say("vm", VM_INFO.partition("  virtual-disk")[0], when=("info",))
+    assert site.ask("listdisks", name="alpine") == {}
+    said = "vm: ERROR: unable to locate virtual machine 'no'\n"
+    site.tools.say("vm", said, rc=1, when=("info",))
+    assert site.ask("listdisks", name="no") == {"error": said.strip()}
+    calls = len(site.tools.calls("vm"))
+    for args in ({}, {"name": "-a"}, {"name": ["a"]}, {"name": "a b"}):
+        assert site.refused("listdisks", **args)[0] == 400
+    assert len(site.tools.calls("vm")) == calls
+
+
+def test_disks_are_listed_by_iohyve(daemon: Daemon, tools: Tools) -> None:
+    install_iohyve(tools)
+    with running(daemon, tools) as site:
+        (tools.folder / "iohyve.disks").write_text(IOHYVE_DISKS)
+        assert site.ask("listdisks", name="bsdguest") == {"disk0": "10G", "disk1": "1.50T"}
+        (tools.folder / "iohyve.disks").write_text("Listing disks for x...\ndiskN  Size\n")
+        assert site.ask("listdisks", name="bsdguest") == {}
+        (tools.folder / "iohyve.disks").write_text("Not a valid guest name\n")
+        assert site.ask("listdisks", name="no") == {"error": "Not a valid guest name"}
+        # It has no word for that: what its set-up makes is looked for.
+        (tools.folder / "iohyve.list").write_text(IOHYVE_LIST)
+        assert site.ask("issetup") == {"setup": str(Path("/iohyve/ISO").is_dir()).lower()}
+
+
+def test_whether_vm_is_set_up_is_told(site: Site) -> None:
+    site.tools.say("vm", VM_LIST, when=("list",))
+    assert site.ask("issetup") == {"setup": "true"}
+    for said in (
+        "$vm_enable is not enabled in /etc/rc.conf!",
+        "$vm_dir has not been configured or is not a valid directory",
+    ):
+        site.tools.say("vm", f"vm: ERROR: {said}\n", rc=1, when=("list",))
+        assert site.ask("issetup") == {"setup": "false"}
+    said = "vm: ERROR: virtual machines can only be managed by root"
+    site.tools.say("vm", said + "\n", rc=1, when=("list",))
+    assert site.refused("issetup") == (503, said)
+
+
+@given(st.text() | st.lists(st.sampled_from(VM_INFO.splitlines())).map("\n".join))
+@example(VM_INFO)
+@example(IOHYVE_DISKS)
+def test_any_text_has_disks_or_none(text: str) -> None:
+    assert all(key.startswith("disk") for key in vm_disks(text))
+    found = iohyve_disks(text)
+    assert found is None or all(found.values())
 
 
 def test_a_machine_is_turned_on_and_off_by_its_name(site: Site) -> None:
@@ -618,7 +731,8 @@ def test_who_is_limited_may_only_look(site: Site) -> None:
             listed = client.ask("rpc", "query").get("sysadm/iohyve")
             assert listed == ("read" if role == "limited" else None)
     assert site.client.ask("rpc", "query")["sysadm/iohyve"] == "read/write"
-    assert {call.argv[1] for call in site.tools.calls("vm")} == {"list", "iso", "version"}
+    asked = {call.argv[1] for call in site.tools.calls("vm")}
+    assert asked == {"list", "iso", "info", "version"}
     assert site.history() == []
     site.tools.play("fetch", "refused", speed=None)
     site.until_end(site.fetch(REFUSED))
