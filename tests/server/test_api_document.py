@@ -33,3 +33,14 @@ def test_every_setting_without_a_counterpart_is_named_with_its_reason() -> None:
     text = DOCUMENT.read_text()
     for key in WITHOUT:
         assert f"| `{key}` |" in text
+
+
+def test_every_action_of_the_original_that_is_missing_is_named() -> None:
+    text = DOCUMENT.read_text()
+    actions = {action for one in CLASSES for action in one.actions}
+    for name in (
+        *("adddisk", "create", "delete", "deletedisk", "install", "renameiso", "resizedisk"),
+        *("rmiso", "setup", "getprops", "setprop", "pkg_install_verify"),
+    ):
+        assert name not in actions
+        assert f"`{name}`" in text.partition("### What is not there")[2]
