@@ -201,8 +201,7 @@ class Daemon:
     ) -> None:
         path = self.state.path
         sources = self._sources(store)
-        jobs = self.settings.dispatcher
-        dispatcher = Dispatcher(store, jobs, path, limits=self.limits, reporters=REPORTERS)
+        dispatcher = self._dispatcher(store)
         store.returned = dispatcher.look_again
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()
@@ -272,6 +271,10 @@ class Daemon:
                 signal.SIGHUP: self._hang_up.set,
             }
         )
+
+    def _dispatcher(self, store: Store) -> Dispatcher:
+        jobs, path = self.settings.dispatcher, self.state.path
+        return Dispatcher(store, jobs, path, limits=self.limits, reporters=REPORTERS)
 
     def _sources(self, store: Store) -> Sources:
         """What subscriptions read; from here on events are told."""

@@ -159,7 +159,11 @@ def test_merged_events_have_all_that_was_told_in_them(tmp_path: Path) -> None:
 
 
 def test_a_long_report_counts_in_what_is_kept_of_a_job(tmp_path: Path) -> None:
-    of_a_class(tmp_path, lambda *_: None)
+    def look(rendering: JobEvents, told: list[Event]) -> None:
+        assert rendering
+        assert told
+
+    of_a_class(tmp_path, look)
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
         job = records.row(db, 1)
     assert job is not None
