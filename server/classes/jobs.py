@@ -23,7 +23,7 @@ from server.job_classes.definition import Arguments, Asked, JobClass, told
 from server.job_classes.tool import ToolAnswer, ask
 from server.login import audit
 from server.login.audit import Audit
-from server.login.roles import Role
+from server.login.roles import Login, Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.apart import apart
@@ -147,7 +147,9 @@ class JobRequests:
         return Role.LIMITED if action is not None and action.reading else Role.FULL
 
     async def answer(self, session: Session, request: Request) -> Reply | None:
-        name = request.action()
+        name, role = request.action(), self.role(request)
+        assert role is not None
+        login = session.require(request, role)
         tool = await self.tools.find(self.job_class)
         if tool is None:
             raise request.refuse(
@@ -157,18 +159,21 @@ class JobRequests:
         if action is None:
             known = ", ".join(self.job_class.actions)
             raise request.refuse(404, f"{self.job_class.name} knows the actions {known}")
-        asked = _Asked(session, request, self, tool)
+        asked = _Asked(session, request, login, self, tool)
         return Reply(told(name, await action.answer(asked)))
 
 
 class _Asked(Asked):
     """One request, as actions see it."""
 
-    def __init__(self, session: Session, request: Request, of: JobRequests, tool: str) -> None:
-        assert session.login is not None
+    def __init__(
+        self, session: Session, request: Request, login: Login, of: JobRequests, tool: str
+    ) -> None:
         self._session = session
+        self._request = request
+        self._login = login
         # By the commit it may be somebody else.
-        self._who = session.login.account, session.address
+        self._who = login.account, session.address
         self._of = of
         self._dispatcher = of.dispatcher
         self._tools = of.tools
@@ -191,7 +196,13 @@ class _Asked(Asked):
     def turn(self) -> asyncio.Lock:
         return self._of.turn
 
+    def _require_still(self) -> None:
+        """Before anything is done: tools were asked meanwhile, and who asks may be out."""
+        self._session.require_still(self._request, self._login)
+
     async def queue(self, order: Order) -> JobRow:
+        self._require_still()
+
         def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
             (job,) = jobs
             texts = "; ".join(spec.text for spec in order.commands)
@@ -206,6 +217,8 @@ class _Asked(Asked):
         return (await self._dispatcher.submit([order], note))[0]
 
     async def kill(self, id: str) -> bool:
+        self._require_still()
+
         def note(change: Transaction, killed: Sequence[str]) -> None:
             audit.write(change, *self._who, "kill " + ", ".join(killed))
 
@@ -235,6 +248,7 @@ class _Asked(Asked):
         return await self._session.read(look)
 
     async def note(self, action: str) -> None:
+        self._require_still()
         await self._tools.trail.note(*self._who, action)
 
 

@@ -381,6 +381,27 @@ def test_a_long_question_delays_nobody_either(stage: Stage) -> None:
     assert client.receive()["id"] == "long"
 
 
+def test_who_logs_out_meanwhile_has_nothing_done(tmp_path: Path) -> None:
+    tool = tmp_path / "tools" / "freebsd-update"
+    with running(tmp_path, classes=f'freebsd_update = "{tool}"') as stage:
+        tools, client = stage.tools, stage.client
+        # sysadm/update is looked for by asking pkg.
+        go = hang(tools)
+        tools.install("freebsd-update")
+        update = {"namespace": "sysadm", "name": "update", "id": "u"}
+        client.socket.send(json.dumps({**update, "args": {"action": "startupdate"}}))
+        wait_for(lambda: asked_so_far(tools, "FreeBSD-runtime") == 1)
+        client.socket.send('{"namespace":"rpc","name":"auth_clear","id":"c","args":{}}')
+        assert client.ask_raw("rpc", "query")["args"]["code"] == 401
+        go.touch()
+        client.documented = False
+        frame = client.receive()
+        assert (frame["id"], frame["args"]["code"]) == ("u", 401)
+        with stage.daemon.client() as other:
+            assert other.ask("rpc", "dispatcher", {"action": "list"}) == {"jobs": {}}
+        assert "defect" not in stage.daemon.log.read_text()
+
+
 def test_what_is_here_is_told_though_it_hangs(tmp_path: Path) -> None:
     with running(tmp_path) as stage:
         tools, client = stage.tools, stage.client
