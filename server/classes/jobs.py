@@ -160,7 +160,10 @@ class JobRequests:
             known = ", ".join(self.job_class.actions)
             raise request.refuse(404, f"{self.job_class.name} knows the actions {known}")
         asked = _Asked(session, request, login, self, tool)
-        return Reply(told(name, await action.answer(asked)))
+        value = await action.answer(asked)
+        if action.reading:
+            session.require_still(request, login)
+        return Reply(told(name, value))
 
 
 class _Asked(Asked):

@@ -402,6 +402,22 @@ def test_who_logs_out_meanwhile_has_nothing_done(tmp_path: Path) -> None:
         assert "defect" not in stage.daemon.log.read_text()
 
 
+def test_who_logs_out_meanwhile_is_told_nothing(stage: Stage) -> None:
+    tools, daemon = stage.tools, stage.daemon
+    go = hang(tools)
+    with daemon.client() as client:
+        before = asked_so_far(tools, "%C")
+        pkg = {"namespace": "sysadm", "name": "pkg", "id": "p"}
+        client.socket.send(json.dumps({**pkg, "args": {"action": "list_categories"}}))
+        wait_for(lambda: asked_so_far(tools, "%C") > before)
+        client.socket.send('{"namespace":"rpc","name":"auth_clear","id":"c","args":{}}')
+        assert client.ask_raw("rpc", "query")["args"]["code"] == 401
+        go.touch()
+        client.documented = False
+        frame = client.receive()
+        assert (frame["id"], frame["args"]["code"]) == ("p", 401)
+
+
 def test_what_is_here_is_told_though_it_hangs(tmp_path: Path) -> None:
     with running(tmp_path) as stage:
         tools, client = stage.tools, stage.client
