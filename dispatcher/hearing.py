@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from dispatcher import job_files, logs, records
 from dispatcher.identity import boot_clock
@@ -99,12 +99,12 @@ class Hearing:
         next time. Say `tell` when it is committed.
         """
         heard = [one for uid, n in jobs if (one := self._of(uid)) and self._read_on(one, n)]
-        await _wait_for(heard, LINGER)
+        await _wait_for([*(one.reading for one in heard), *(one.look for one in heard)], LINGER)
         fields: dict[int, Fields] = {}
         for one in heard:
             if one.is_at_rest:
                 one.reading = None
-                self._watch(one)
+                _take_look(one)
                 found = _guarded(one, one.report.fields, one.told)
                 if found != one.told:
                     fields[one.uid] = found
@@ -134,11 +134,11 @@ class Hearing:
         for one in heard:
             one.closing = True
         try:
-            await _wait_for(heard, PATIENCE)
+            await _wait_for((one.reading for one in heard), PATIENCE)
             for one, n in heard.items():
                 if one.is_read:
                     self._begin_reading(one, n)
-            await _wait_for(heard, PATIENCE)
+            await _wait_for((one.reading for one in heard), PATIENCE)
             for one in heard:
                 if not (one.failed or one.is_read):
                     # It stops at its next portion.
@@ -168,6 +168,7 @@ class Hearing:
         if heard.closing:
             return False
         if heard.reading is None:
+            _begin_look(heard)
             self._begin_reading(heard, n)
         return True
 
@@ -186,23 +187,27 @@ class Hearing:
         self._jobs[uid] = heard
         return heard
 
-    def _watch(self, heard: _Heard) -> None:
-        """Take in the last look at the file that grows, and begin the next."""
-        look = heard.look
-        if look is not None and look.done():
-            heard.look = None
-            found = look.result()
-            if found is not None:
-                _guarded(heard, partial(heard.report.grown, *found), None)
-        path = _guarded(heard, lambda: heard.report.watched, None)
-        if heard.look is None and path is not None:
-            heard.look = apart(partial(_size, path), "a file that grows")
+
+def _begin_look(heard: _Heard) -> None:
+    """At the file that grows, unless the last look hangs."""
+    path = _guarded(heard, lambda: heard.report.watched, None)
+    if heard.look is None and path is not None:
+        heard.look = apart(partial(_size, path), "a file that grows")
 
 
-async def _wait_for(heard: Iterable[_Heard], seconds: float) -> None:
-    readings = [one.reading for one in heard if one.reading is not None]
-    if readings:
-        await asyncio.wait(readings, timeout=seconds)
+def _take_look(heard: _Heard) -> None:
+    look = heard.look
+    if look is not None and look.done():
+        heard.look = None
+        found = look.result()
+        if found is not None:
+            _guarded(heard, partial(heard.report.grown, *found), None)
+
+
+async def _wait_for(futures: Iterable[asyncio.Future[Any] | None], seconds: float) -> None:
+    begun = [future for future in futures if future is not None]
+    if begun:
+        await asyncio.wait(begun, timeout=seconds)
 
 
 def _guarded(heard: _Heard, work: Callable[[], T], otherwise: T) -> T:
