@@ -31,7 +31,7 @@ from server.delivery.hub import Hub
 from server.delivery.job_events import JobEvents
 from server.delivery.pages import Pages
 from server.delivery.tail import Sources
-from server.job_classes.all import REPORTERS
+from server.job_classes.all import reporters
 from server.login import audit, tokens
 from server.loop_clock import LoopClock
 from server.retention import Pruner
@@ -274,7 +274,7 @@ class Daemon:
 
     def _dispatcher(self, store: Store) -> Dispatcher:
         jobs, path = self.settings.dispatcher, self.state.path
-        return Dispatcher(store, jobs, path, limits=self.limits, reporters=REPORTERS)
+        return Dispatcher(store, jobs, path, limits=self.limits, reporters=reporters())
 
     def _sources(self, store: Store) -> Sources:
         """What subscriptions read; from here on events are told."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dispatcher.reports import Reporter
 from server.job_classes import iohyve, pkg, update
 
 CLASSES: Final = (
@@ -12,4 +13,7 @@ CLASSES: Final = (
     iohyve.CLASS,
 )
 
-REPORTERS: Final = {one.name: one.reporter for one in CLASSES}
+
+def reporters() -> dict[str, Reporter]:
+    """What each makes of what its jobs say."""
+    return {one.name: one.reporter for one in CLASSES}
