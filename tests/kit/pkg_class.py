@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,22 @@ def staged(
         f"[dispatcher]\n{dispatcher}\n"
     )
     return tools, Daemon(folder / "state", config, env=env)
+
+
+@contextmanager
+def running(folder: Path, *, dispatcher: str = "", classes: str = "") -> Generator[Stage]:
+    """A daemon of one's own, with a client."""
+    tools, daemon = staged(folder, dispatcher=dispatcher, classes=classes)
+    with daemon, daemon.client() as client:
+        yield Stage(tools, daemon, client)
+
+
+@contextmanager
+def anew(tools: Tools, daemon: Daemon) -> Generator[Stage]:
+    """One that is shared, with a new client and a pkg that has nothing to say yet."""
+    clear(tools)
+    with daemon.client() as client:
+        yield Stage(tools, daemon, client)
 
 
 def clear(tools: Tools) -> None:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from server.job_classes.iohyve import SCHEMES, check_url, iohyve_disks, vm_disks
 from server.job_classes.remote_size import PATIENCE
 from sysadmd.errors import BadRequest
-from tests.kit import QUIET, Client, Daemon, wait_for
+from tests.kit import QUIET, Daemon, wait_for
+from tests.kit.class_site import ClassSite, subscribe
 from tests.kit.processes import members, runs
 from tests.kit.replay import Served, Tools, recording
 
@@ -148,24 +149,10 @@ esac
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """A daemon, a client of it, and the stand-ins that its class uses."""
+class Site(ClassSite):
+    """That of sysadm/iohyve."""
 
-    daemon: Daemon
-    client: Client
-    tools: Tools
-
-    def ask(self, action: str, **args: object) -> Any:
-        """The value of its reply."""
-        found = self.client.ask("sysadm", "iohyve", {"action": action, **args})
-        assert set(found) == {action}
-        return found[action]
-
-    def refused(self, action: str, **args: object) -> tuple[int, str]:
-        """Code and detail of its error."""
-        frame = self.client.ask_raw("sysadm", "iohyve", {"action": action, **args})
-        assert frame["name"] == "error", frame
-        return frame["args"]["code"], frame["args"]["detail"]
+    NAME = "iohyve"
 
     def fetch(self, url: str) -> str:
         """Start a download; returns the job's id."""
@@ -183,16 +170,6 @@ class Site:
                 found[id].append(args)
                 left -= {id} if args["state"] == "finished" else set()
         return found
-
-    def history(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client.ask(
-            "rpc", "dispatcher", {"action": "history"}
-        )["jobs"]
-        return found
-
-
-def subscribe(client: Client, since: str = "now") -> None:
-    client.ask("events", "subscribe", {"systems": ["dispatcher"], "since": since})
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.kit import Daemon, wait_for
 from tests.kit.corpus import CORPUS
 from tests.kit.pkg_class import (
     Stage,
+    anew,
     ask,
     check_growth,
     clear,
@@ -25,6 +25,7 @@ from tests.kit.pkg_class import (
     own_fields,
     reported,
     request_for,
+    running,
     staged,
 )
 from tests.kit.replay import Recording, Tools, recording
@@ -77,14 +78,6 @@ LOCAL_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _CLOCK: Final = 0.05
 
 
-@contextmanager
-def running(folder: Path, dispatcher: str = "") -> Generator[Stage]:
-    tools, daemon = staged(folder, dispatcher=dispatcher)
-    with daemon, daemon.client() as client:
-        client.ask("events", "subscribe", ["dispatcher"])
-        yield Stage(tools, daemon, client)
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Daemon]]:
     tools, daemon = staged(tmp_path_factory.mktemp("pkg"))
@@ -94,12 +87,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Da
 
 @pytest.fixture
 def stage(shared: tuple[Tools, Daemon]) -> Iterator[Stage]:
-    """With a new client, and with a pkg that has nothing to say yet."""
-    tools, daemon = shared
-    clear(tools)
-    with daemon.client() as client:
-        client.ask("events", "subscribe", ["dispatcher"])
-        yield Stage(tools, daemon, client)
+    with anew(*shared) as stage:
+        stage.client.ask("events", "subscribe", ["dispatcher"])
+        yield stage
 
 
 def queue(stage: Stage, played: Recording) -> tuple[str, dict[str, Any]]:
@@ -176,6 +166,7 @@ def test_who_only_waits_may_die_before_who_works(stage: Stage) -> None:
 
 def test_a_long_log_is_cut_in_its_middle(tmp_path: Path) -> None:
     with running(tmp_path, dispatcher='event_log_limit = "1KiB"') as stage:
+        stage.client.ask("events", "subscribe", ["dispatcher"])
         played = stage.tools.play("pkg", "upgrade", speed=None)
         _, job = queue(stage, played)
         log = ends(stage.client, job["proc_id"])[-1]["pkg_log"]

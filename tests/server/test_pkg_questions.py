@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from server.job_classes.tool import MOST
 from server.session import READ_AT_ONCE
 from sysadmd.errors import ToolFailed
 from tests.kit import Daemon, wait_for
-from tests.kit.pkg_class import Stage, ask, clear, is_there, refused, staged
+from tests.kit.pkg_class import Stage, anew, ask, is_there, refused, running, staged
 from tests.kit.replay import Tools
 
 BETWEEN: Final = "\x1f"
@@ -31,13 +30,6 @@ FORMAT: Final = BETWEEN.join(["%n", "%v", "%o", "%c", "%m", "%w", "%p", "%q", "%
 INSTALLED_FORMAT: Final = BETWEEN.join([FORMAT, "%a", "%k", "%t"])
 
 
-@contextmanager
-def running(folder: Path, classes: str = "") -> Generator[Stage]:
-    tools, daemon = staged(folder, classes=classes)
-    with daemon, daemon.client() as client:
-        yield Stage(tools, daemon, client)
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Daemon]]:
     tools, daemon = staged(tmp_path_factory.mktemp("pkg"))
@@ -47,11 +39,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Da
 
 @pytest.fixture
 def stage(shared: tuple[Tools, Daemon]) -> Iterator[Stage]:
-    """With a new client, and with a pkg that has nothing to say yet."""
-    tools, daemon = shared
-    clear(tools)
-    with daemon.client() as client:
-        yield Stage(tools, daemon, client)
+    with anew(*shared) as stage:
+        yield stage
 
 
 def package(origin: str, *, installed: bool = True, **values: str) -> dict[str, str]:

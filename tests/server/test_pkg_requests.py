@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
@@ -20,7 +19,7 @@ from server.job_classes.definition import Arguments, Asked
 from server.job_classes.pkg import CLASS
 from sysadmd.errors import BadRequest
 from tests.kit import Daemon, wait_for
-from tests.kit.pkg_class import Stage, ask, clear, ends, refused, staged
+from tests.kit.pkg_class import Stage, anew, ask, ends, refused, running, staged
 from tests.kit.replay import Tools
 
 READING: Final = ("pkg_info", "pkg_search", "list_categories", "list_repos")
@@ -99,13 +98,6 @@ BAD_VALUES: Final[dict[tuple[str, str], list[Any]]] = {
 }
 
 
-@contextmanager
-def running(folder: Path, classes: str = "") -> Generator[Stage]:
-    tools, daemon = staged(folder, classes=classes)
-    with daemon, daemon.client() as client:
-        yield Stage(tools, daemon, client)
-
-
 def test_without_its_queue_it_is_said_what_to_do(tmp_path: Path) -> None:
     tools, daemon = staged(tmp_path, dispatcher="queues = { other = 1 }")
     with daemon, daemon.client() as client:
@@ -124,11 +116,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tools, Da
 
 @pytest.fixture
 def stage(shared: tuple[Tools, Daemon]) -> Iterator[Stage]:
-    """With a new client, and with a pkg that has nothing to say yet."""
-    tools, daemon = shared
-    clear(tools)
-    with daemon.client() as client:
-        yield Stage(tools, daemon, client)
+    with anew(*shared) as stage:
+        yield stage
 
 
 # What gets to pkg.

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from server.job_classes import update_conf
 from tests.kit import QUIET, Client, Daemon, wait_for
+from tests.kit.class_site import ClassSite, subscribe
 from tests.kit.clock import Clocks
 from tests.kit.processes import members, runs
 from tests.kit.replay import Tools, recording
@@ -82,28 +83,14 @@ MailTo root
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """A daemon, a client of it, and the stand-ins that its class uses."""
+class Site(ClassSite):
+    """That of sysadm/update."""
 
-    daemon: Daemon
-    client: Client
-    tools: Tools
+    NAME = "update"
 
     @property
     def conf(self) -> Path:
         return self.tools.folder / "freebsd-update.conf"
-
-    def ask(self, action: str, **args: object) -> Any:
-        """The value of its reply."""
-        found = self.client.ask("sysadm", "update", {"action": action, **args})
-        assert set(found) == {action}
-        return found[action]
-
-    def refused(self, action: str, **args: object) -> tuple[int, str]:
-        """Code and detail of its error."""
-        frame = self.client.ask_raw("sysadm", "update", {"action": action, **args})
-        assert frame["name"] == "error", frame
-        return frame["args"]["code"], frame["args"]["detail"]
 
     def start(self) -> str:
         """Start an update; returns the job's id."""
@@ -115,12 +102,6 @@ class Site:
         events = self.client.until(lambda event: is_end(event, id))
         return [event["args"] for event in events if event["args"].get("process_id") == id]
 
-    def history(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client.ask(
-            "rpc", "dispatcher", {"action": "history"}
-        )["jobs"]
-        return found
-
     def ran(self) -> int:
         """How often freebsd-update was run."""
         return len(self.tools.calls("freebsd-update"))
@@ -129,10 +110,6 @@ class Site:
 def is_end(event: dict[str, Any], id: str) -> bool:
     args: dict[str, Any] = event["args"]
     return (args.get("process_id"), args.get("state")) == (id, "finished")
-
-
-def subscribe(client: Client, since: str = "now") -> None:
-    client.ask("events", "subscribe", {"systems": ["dispatcher"], "since": since})
 
 
 @contextlib.contextmanager
