@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from dispatcher import job_files, logs, records
 from dispatcher.identity import boot_clock
 from dispatcher.reports import Fields, Report, Reporter
@@ -36,6 +38,8 @@ PATIENCE: Final = 5.0
 _PORTION: Final = 256 * 1024
 # In one look, of each: all that a command's files can hold, as long as they are ours.
 MOST: Final = 32 * 1024 * 1024
+# Of fields, bytes as JSON: an event has 512 KiB, its logs half of them.
+LONGEST: Final = 192 * 1024
 # Of a line of events: what is longer is none.
 _LONGEST_LINE: Final = 64 * 1024
 
@@ -50,8 +54,9 @@ class _Heard:
     """
 
     uid: int
-    report: Report
     told: Fields
+    # None: it could not be made.
+    made: Report | None = None
     n: int = 0
     output: int = 0
     events: int = 0
@@ -62,6 +67,12 @@ class _Heard:
     reading: asyncio.Future[None] | None = None
     # At the watched file: its size, and when that was.
     look: asyncio.Future[tuple[int, float] | None] | None = None
+
+    @property
+    def report(self) -> Report:
+        """For `_guarded` work alone: it has not failed."""
+        assert self.made is not None
+        return self.made
 
     @property
     def is_read(self) -> bool:
@@ -105,7 +116,7 @@ class Hearing:
             if one.is_at_rest:
                 one.reading = None
                 _take_look(one)
-                found = _guarded(one, one.report.fields, one.told)
+                found = _ask(one, lambda report: report.fields())
                 if found != one.told:
                     fields[one.uid] = found
         return fields
@@ -183,8 +194,8 @@ class Hearing:
         if row is None or reporter is None:
             return None
         told = row.reported
-        heard = _Heard(uid, reporter(row.fields, told), told)
-        self._jobs[uid] = heard
+        heard = self._jobs[uid] = _Heard(uid, told)
+        heard.made = _guarded(heard, partial(reporter, row.fields, told), None)
         return heard
 
 
@@ -201,7 +212,7 @@ def _take_look(heard: _Heard) -> None:
         heard.look = None
         found = look.result()
         if found is not None:
-            _guarded(heard, partial(heard.report.grown, *found), None)
+            _guarded(heard, lambda: heard.report.grown(*found), None)
 
 
 async def _wait_for(futures: Iterable[asyncio.Future[Any] | None], seconds: float) -> None:
@@ -222,8 +233,21 @@ def _guarded(heard: _Heard, work: Callable[[], T], otherwise: T) -> T:
         return otherwise
 
 
+def _ask(heard: _Heard, question: Callable[[Report], Fields]) -> Fields:
+    """Its fields, if they can be written and told; else what was told last."""
+
+    def asked() -> Fields:
+        text = msgspec.json.encode(question(heard.report))
+        if len(text) > LONGEST:
+            raise ValueError(f"fields of {len(text)} bytes; allowed: {LONGEST}")
+        fields: Fields = msgspec.json.decode(text)
+        return fields
+
+    return _guarded(heard, asked, heard.told)
+
+
 def _ended(heard: _Heard, result: str) -> Fields:
-    return _guarded(heard, partial(heard.report.ended, result), heard.told)
+    return _ask(heard, lambda report: report.ended(result))
 
 
 def _size(path: str) -> tuple[int, float] | None:
