@@ -279,14 +279,14 @@ class Mover:
         self, facts: Sequence[Facts], findings: Sequence[Finding]
     ) -> AsyncGenerator[Endings]:
         """What classes tell of the jobs of theirs that may end now; until that is written."""
-        hearing = self._hearing
-        jobs = [job for job in self.running.values() if hearing.hears(job.event_system)]
-        if jobs and not all(entry.pair is Pair.STARTS for entry in facts):
-            ending = {job.uid for job in jobs}
-        else:
+        hearing, running = self._hearing, self.running
+        if all(entry.pair is Pair.STARTS for entry in facts):
             lines = [line for entry in facts for line in entry.lines if isinstance(line, _ENDS)]
             ending = {line.job[0] for line in lines} | {one.uid for one in findings}
-        asked = [(job.uid, job.n) for job in jobs if job.uid in ending]
+        else:
+            ending = set(running)
+        jobs = [running[uid] for uid in ending if uid in running]
+        asked = [(job.uid, job.n) for job in jobs if hearing.hears(job.event_system)]
         if not asked:
             yield NO_ENDINGS
             return
