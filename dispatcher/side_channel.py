@@ -55,6 +55,7 @@ class SideChannel:
         self._link: str | None = None
         self._partial: dict[socket.socket, bytes] = {}
         self._size = self._dropped = 0
+        self._file = -1
         # Of an attempt that was none.
         job_files.unlink(self._bound)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -98,12 +99,13 @@ class SideChannel:
         for one in list(self._partial):
             self._leave(one)
         self._listener.close()
-        for path in filter(None, (self._link, self._bound)):
+        with contextlib.suppress(OSError):
+            job_files.unlink(self._bound)
+        if self._link is not None:
             with contextlib.suppress(OSError):
-                job_files.unlink(path) if path == self._bound else os.unlink(path)
-        file, self._file = getattr(self, "_file", -1), -1
-        if file >= 0:
-            os.close(file)
+                os.unlink(self._link)
+        if self._file >= 0:
+            os.close(self._file)
         if self._dropped:
             complain(f"{self._name}: {self._dropped} bytes of its events were not kept")
 

@@ -43,8 +43,6 @@ _WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "version": ("version",),
     },
 }
-
-
 # Of what vm says while it is not set up. Source: lib/vm-base of vm-bhyve.
 _NOT_SET_UP: Final = ("is not enabled in", "has not been configured or is not a valid")
 # Whether iohyve is, by which it tells itself. Source: lib/ioh-setup of iohyve 0.7.
@@ -96,9 +94,8 @@ async def _fetch(asked: Asked) -> dict[str, Any]:
     if not asked.args.values.get("url"):
         return {"error": "Missing required key 'url'"}
     url = check_url(asked.args.text("url"))
-    argv = (*_words(asked, "fetch"), url)
     size = await remote_size(url)
-    fetching = command(*argv)
+    fetching = command(*_words(asked, "fetch"), url)
     order = Order(
         id=f"sysadm_iohyve_fetch::{new_uuid()}",
         commands=(fetching,),

@@ -72,6 +72,11 @@ def _is_packaged(asked: Asked) -> bool:
 class _PackagedReport(PkgReport):
     """As of packages, with a status in the words of this class."""
 
+    def __init__(self, accepted: Fields, told: Fields) -> None:
+        self.installs = accepted.get("action") == "startupdate"
+        action = "pkg_upgrade" if self.installs else "pkg_check_upgrade"
+        super().__init__({"action": action}, told)
+
     def ended(self, result: str) -> Fields:
         fields = super().ended(result)
         known = {"true": "updatesavailable", "false": "noupdates"}
@@ -79,11 +84,6 @@ class _PackagedReport(PkgReport):
         if self.installs and result == "succeeded":
             status = "installed"
         return fields if status is None else {**fields, "status": status}
-
-    def __init__(self, accepted: Fields, told: Fields) -> None:
-        self.installs = accepted.get("action") == "startupdate"
-        action = "pkg_upgrade" if self.installs else "pkg_check_upgrade"
-        super().__init__({"action": action}, told)
 
 
 def _report(accepted: Fields, told: Fields) -> Report:
