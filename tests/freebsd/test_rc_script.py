@@ -1,0 +1,292 @@
+"""rc.d/sysadmd in all situations of a service: see tests/kit/service."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.needs import needs
+from tests.kit.service import ON_FREEBSD, SCRIPT, Service
+from tests.kit.waiting import wait_for
+
+GENERATIONS = ["its own"] if ON_FREEBSD else ["signals", "kqueue"]
+
+
+@pytest.fixture(params=GENERATIONS)
+def service(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Generator[Service]:
+    """The service, which does not run. Paths of sockets are short."""
+    made = Service(tmp_path_factory.mktemp("s"), request.param)
+    with made.ended():
+        yield made
+
+
+@pytest.fixture
+def running(service: Service) -> Service:
+    """The service, which is ready."""
+    service.start()
+    return service
+
+
+def submit(service: Service, *command: str, ready: Path | None = None) -> str:
+    """A job of this command; it has begun when it has made the file."""
+    with service.client() as client:
+        job = client.ask(
+            "rpc", "dispatcher", {"action": "submit", "job": {"commands": [list(command)]}}
+        )["job"]["id"]
+    if ready is not None:
+        wait_for(ready.exists, f"{command} to begin")
+    return str(job)
+
+
+def show(service: Service, job: str) -> dict[str, Any]:
+    """What is known of a job."""
+    with service.client() as client:
+        found: dict[str, Any] = client.ask(
+            "rpc", "dispatcher", {"action": "show", "job_id": job}
+        )["job"]
+        return found
+
+
+def end_of(service: Service, job: str) -> dict[str, Any]:
+    """A job that has finished."""
+    wait_for(lambda: show(service, job)["state"] == "finished", f"the end of {job}")
+    return show(service, job)
+
+
+def said(service: Service, action: str, status: int) -> str:
+    """What an action prints; its exit status is this."""
+    done = service(action)
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def long_job(service: Service, directory: Path) -> tuple[str, Path]:
+    """A job that runs until a file is there: its id, and the file."""
+    begun, go_on = directory / "begun", directory / "go on"
+    text = (
+        f"echo before; : > '{begun}'; while [ ! -e '{go_on}' ]; do sleep 0.2; done; echo after"
+    )
+    return submit(service, "/bin/sh", "-c", f"{text}; exit 7", ready=begun), go_on
+
+
+def test_one_that_is_not_enabled_is_not_started(service: Service) -> None:
+    del service.settings["sysadmd_enable"]
+    assert "YES" in said(service, "start", 0)
+    assert not service.running()
+    said(service, "onestart", 0)
+    service.wait_until_ready()
+    said(service, "onestop", 0)
+    assert not service.running()
+
+
+def test_it_is_started_once_and_stopped_as_a_whole(service: Service) -> None:
+    assert "not running" in said(service, "status", 1)
+    service.start()
+    supervisor = service.pid("daemon(8)")
+    assert sorted((supervisor, service.pid("sysadmd"))) == service.running()
+    assert f"pid {supervisor}" in said(service, "status", 0)
+    assert "already running" in said(service, "start", 1)
+    assert "Stopping" in said(service, "stop", 0)
+    assert not service.running()
+    assert "not running" in said(service, "stop", 1)
+    said(service, "faststop", 0)
+
+
+def test_a_job_survives_a_restart(running: Service, tmp_path: Path) -> None:
+    job, go_on = long_job(running, tmp_path)
+    before = running.pid("sysadmd")
+    said(running, "restart", 0)
+    running.wait_until_ready(but=before)
+    assert len(running.running()) == 2
+    assert show(running, job)["state"] == "running"
+    go_on.touch()
+    assert end_of(running, job)["commands"][0]["return_code"] == "7"
+    with running.client() as client:
+        args = {"action": "log", "job_id": job, "command": 0}
+        assert client.ask("rpc", "dispatcher", args)["text"] == "before\nafter\n"
+
+
+def test_a_job_holds_up_no_stop(running: Service, tmp_path: Path) -> None:
+    """daemon(8) reads what its child says to the end: no job may hold that pipe."""
+    job, go_on = long_job(running, tmp_path)
+    running.stop()
+    go_on.touch()
+    running.start()
+    assert end_of(running, job)["result"] == "failed"
+
+
+def test_a_job_finds_the_tools_of_ports(running: Service) -> None:
+    job = submit(running, "/bin/sh", "-c", "echo $PATH $LANG")
+    end_of(running, job)
+    with running.client() as client:
+        args = {"action": "log", "job_id": job, "command": 0}
+        text = client.ask("rpc", "dispatcher", args)["text"]
+    assert "/usr/local/sbin:/usr/local/bin" in text
+    assert text.endswith("C.UTF-8\n")
+
+
+def test_a_reload_is_the_daemons(running: Service) -> None:
+    before = running.running()
+    running.config.write_text(running.config.read_text() + "[retention]\njobs = 77\n")
+    said(running, "reload", 0)
+    wait_for(lambda: "configuration reloaded" in running.log.read_text(), "the reload")
+    assert running.running() == before
+
+
+def test_a_reload_of_nothing_says_so(service: Service) -> None:
+    assert "not running" in said(service, "reload", 1)
+
+
+def test_what_is_wrong_in_the_configuration_stops_nothing_that_runs(running: Service) -> None:
+    before = running.running()
+    running.config.write_text("[server]\nlissten = 1\n")
+    assert "server.lissten" in said(running, "configtest", 1)
+    assert "server.lissten" in said(running, "restart", 1)
+    said(running, "reload", 0)
+    wait_for(lambda: "lissten" in running.log.read_text(), "the refusal")
+    assert running.running() == before
+
+
+def test_with_a_wrong_configuration_nothing_is_started(service: Service) -> None:
+    assert "ok" in said(service, "configtest", 0)
+    service.config.write_text("[server]\nlissten = 1\n")
+    assert "server.lissten: " in said(service, "start", 1)
+    assert not service.running()
+
+
+def test_a_daemon_that_was_killed_is_started_again(running: Service, tmp_path: Path) -> None:
+    job, go_on = long_job(running, tmp_path)
+    supervisor, child = running.pid("daemon(8)"), running.kill("sysadmd")
+    running.wait_until_ready(but=child)
+    assert running.pid("daemon(8)") == supervisor
+    go_on.touch()
+    assert end_of(running, job)["commands"][0]["return_code"] == "7"
+
+
+def test_it_is_stopped_while_it_is_to_be_started_again(running: Service) -> None:
+    running.kill("sysadmd")
+    running.stop()
+
+
+def test_without_its_supervisor_it_is_still_the_service(running: Service) -> None:
+    running.kill("daemon(8)")
+    child = running.pid("sysadmd")
+    assert f"pid {child}" in said(running, "status", 0)
+    said(running, "reload", 0)
+    wait_for(lambda: running.running() == [child], "daemon(8) to be gone")
+    running.stop()
+
+
+def test_a_start_replaces_one_without_its_supervisor(running: Service) -> None:
+    running.kill("daemon(8)")
+    child = running.pid("sysadmd")
+    assert f"pid {child}" in said(running, "start", 0)
+    running.wait_until_ready(but=child)
+    assert sorted((running.pid("daemon(8)"), running.pid("sysadmd"))) == running.running()
+
+
+def test_a_restart_without_its_supervisor_leaves_one(running: Service) -> None:
+    running.kill("daemon(8)")
+    child = running.pid("sysadmd")
+    said(running, "restart", 0)
+    running.wait_until_ready(but=child)
+    assert len(running.running()) == 2
+
+
+def test_pid_files_of_the_dead_are_nothing(service: Service) -> None:
+    service.start()
+    service.kill("daemon(8)")
+    service.kill("sysadmd")
+    assert "not running" in said(service, "status", 1)
+    service.start()
+
+
+def test_a_pid_that_another_has_now_is_left_alone(service: Service) -> None:
+    """Even another program that the same Python runs."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as another:
+        service.write_pid("sysadmd", another.pid)
+        assert "not running" in said(service, "status", 1)
+        service.start()
+        service.stop()
+        assert another.poll() is None
+        assert another.stdin is not None
+        another.stdin.close()
+
+
+def test_without_the_program_it_says_so(service: Service) -> None:
+    service.settings["sysadmd_bin"] = "/nonexistent/bin/sysadmd"
+    assert "/nonexistent/bin/sysadmd is not readable" in said(service, "start", 1)
+
+
+def test_flags_are_those_of_the_daemon(service: Service) -> None:
+    service.settings["sysadmd_flags"] = "--log-format json"
+    service.start()
+    wait_for(lambda: '{"time": ' in service.log.read_text(), "a log in JSON")
+
+
+def test_paths_may_have_blanks(service: Service) -> None:
+    named = service.config.with_name("my settings.toml")
+    named.write_text(service.config.read_text())
+    service.config.unlink()
+    service.settings["sysadmd_config"] = str(named)
+    service.start()
+
+
+def test_the_log_is_opened_anew_when_it_was_rotated(running: Service) -> None:
+    old = running.log.with_suffix(".0")
+    running.log.rename(old)
+    os.kill(running.pid("daemon(8)"), signal.SIGHUP)
+    wait_for(running.log.exists, "the new log")
+    said(running, "reload", 0)
+    wait_for(lambda: "configuration reloaded" in running.log.read_text(), "what is logged next")
+    assert "configuration reloaded" not in old.read_text()
+
+
+def test_a_script_as_rclint_wants_it() -> None:
+    """The rules of rclint(1), which is in no package registry: freebsd ports, devel/rclint."""
+    lines = SCRIPT.read_text().splitlines()
+    assert lines[0] == "#!/bin/sh"
+    # PROVIDE is the file's name, and that of the service.
+    assert lines[2:5] == ["# PROVIDE: sysadmd", "# REQUIRE: LOGIN", "# KEYWORD: shutdown"]
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert code[:5] == [
+        ". /etc/rc.subr",
+        "name=sysadmd",
+        "rcvar=sysadmd_enable",
+        'desc="System integration daemon"',
+        "load_rc_config $name",
+    ]
+    assert code[-1] == "run_rc_command $1"
+    # After that come defaults; := where blank makes no sense, = where it does.
+    assert code[5] == ": ${sysadmd_enable:=NO}"
+    for line in code:
+        assert not re.match(r" +\S", line), f"indented by blanks: {line!r}"
+        assert line == line.rstrip(), f"blanks at the end: {line!r}"
+        if line.endswith("()"):
+            assert code[code.index(line) + 1] == "{"
+    documented = set(re.findall(r"^# (sysadmd_\w+) \(", SCRIPT.read_text(), re.M))
+    assert documented == set(re.findall(r"^: \$\{(sysadmd_\w+):?=", SCRIPT.read_text(), re.M))
+
+
+def test_shells_find_nothing_wrong_in_it() -> None:
+    subprocess.run(["/bin/sh", "-n", SCRIPT], check=True)
+    needs("shellcheck")
+    # What rc.subr(8) reads is set and not used, what it evals later is quoted for that.
+    but = "SC1091,SC2016,SC2034,SC2086,SC2223"
+    done = subprocess.run(
+        ["shellcheck", "-s", "dash", "-e", but, SCRIPT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

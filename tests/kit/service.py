@@ -1,0 +1,182 @@
+"""sysadmd as a service: rc.d/sysadmd, run as service(8) does.
+
+On FreeBSD the installed one, with the real rc.subr(8) and daemon(8); elsewhere a copy of it, on
+stand-ins that lie in tests/freebsd/stand_in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from tests.kit.client import Client
+from tests.kit.daemon import QUIET, ROOT
+from tests.kit.waiting import DEADLINE, wait_for
+
+ON_FREEBSD: Final = sys.platform.startswith("freebsd")
+SCRIPT: Final = ROOT / "rc.d" / "sysadmd"
+_STAND_IN: Final = ROOT / "tests" / "freebsd" / "stand_in"
+# As service(8) has it: without /usr/local. Source: service.sh of 13.2.
+_ENVIRONMENT: Final = {"HOME": "/", "PATH": "/sbin:/bin:/usr/sbin:/usr/bin"}
+_CONFIG: Final = f'[server]\nlisten = ["127.0.0.1:0"]\nhandshake_timeout = 60\n{QUIET}'
+# What rc.subr(8) and daemon(8) need for themselves, beside what is waited for; s.
+_PATIENCE: Final = 2 * DEADLINE
+
+
+class Service:
+    """The service in a directory of its own. Its settings are those of rc.conf(5)."""
+
+    def __init__(self, directory: Path, generation: str = "") -> None:
+        """generation: of the stand-in for daemon(8)."""
+        self.state_dir = directory / "state"
+        self.config = directory / "sysadmd.toml"
+        self.config.write_text(_CONFIG)
+        self.log = directory / "sysadmd.log"
+        self.settings = {
+            "sysadmd_enable": "YES",
+            "sysadmd_config": str(self.config),
+            "sysadmd_state_dir": str(self.state_dir),
+            "sysadmd_logfile": str(self.log),
+            "sysadmd_bin": str(Path(sys.executable).with_name("sysadmd")),
+        }
+        self._environment = {**_ENVIRONMENT}
+        if ON_FREEBSD:
+            self._command = ["/usr/sbin/service", "sysadmd"]
+            self._rc_conf = Path("/etc/rc.conf.d/sysadmd")
+            self._rc_conf.parent.mkdir(exist_ok=True)
+            run = Path("/var/run")
+        else:
+            run = directory / "run"
+            run.mkdir()
+            self._rc_conf = directory / "rc.conf"
+            self._command = [str(_adapted(directory, run))]
+            self._environment["DAEMON_GENERATION"] = generation
+        self._pid_files = {
+            "daemon(8)": run / "sysadmd.pid",
+            "sysadmd": run / "sysadmd-child.pid",
+        }
+
+    def __call__(self, action: str) -> subprocess.CompletedProcess[str]:
+        """Run `service sysadmd ACTION` to its end, and of all that hold its output."""
+        lines = (f'{name}="{value}"\n' for name, value in self.settings.items())
+        self._rc_conf.write_text("".join(lines))
+        return subprocess.run(
+            [*self._command, action],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+            env=self._environment,
+        )
+
+    def start(self) -> None:
+        """Have it started, and wait until it is ready."""
+        done = self("start")
+        assert done.returncode == 0, done.stdout
+        self.wait_until_ready()
+
+    def stop(self) -> None:
+        """Have it stopped; nothing of it runs any more."""
+        done = self("stop")
+        assert done.returncode == 0, done.stdout
+        assert not self.running(), done.stdout
+
+    def wait_until_ready(self, but: int = 0) -> None:
+        """Wait until the daemon, if its pid is another one, listens."""
+        endpoint = self.state_dir / "endpoint.json"
+        wait_for(
+            lambda: endpoint.exists() and self.pid("sysadmd") not in (0, but), "the service"
+        )
+        pid = self.pid("sysadmd")
+        wait_for(lambda: f'"pid": {pid},' in _text(endpoint), f"pid {pid} to be ready")
+
+    def pid(self, who: str) -> int:
+        """What the pid file of "daemon(8)" or "sysadmd" says; 0: nothing."""
+        found = re.match(r"\d+", _text(self._pid_files[who]))
+        return int(found[0]) if found else 0
+
+    def write_pid(self, who: str, pid: int) -> None:
+        """Leave this in a pid file, as somebody who was killed."""
+        self._pid_files[who].write_text(str(pid))
+
+    def kill(self, who: str) -> int:
+        """Kill it with -9; returns what its pid was."""
+        pid = self.pid(who)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not _lives(pid), f"the end of pid {pid}")
+        return pid
+
+    def running(self) -> list[int]:
+        """The pids of all daemons on this state directory, and of what supervises them."""
+        mark = str(self.state_dir)
+        found: list[int] = []
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+            except psutil.Error:
+                continue
+            # daemon(8) shows a title in place of its arguments.
+            if ("serve" in words and mark in words) or process.pid == self.pid("daemon(8)"):
+                found.append(process.pid)
+        return sorted(found)
+
+    def client(self) -> Client:
+        """A client of this machine."""
+        return Client("", None, self.state_dir / "sysadmd.sock")
+
+    @contextmanager
+    def ended(self) -> Generator[None]:
+        """Around a test: nothing of it is left, whatever the test did."""
+        try:
+            yield
+        finally:
+            self("onestop")
+            for pid in self.running():
+                os.kill(pid, signal.SIGKILL)
+            for file in self._pid_files.values():
+                file.unlink(missing_ok=True)
+            self._rc_conf.unlink(missing_ok=True)
+
+
+def _adapted(directory: Path, run: Path) -> Path:
+    """A copy of the script that works on the stand-ins."""
+    text = SCRIPT.read_text()
+    for there, here in (
+        ("/etc/rc.subr", directory / "rc.subr"),
+        ("/usr/sbin/daemon", directory / "daemon"),
+        ("/var/run", run),
+    ):
+        assert there in text
+        text = text.replace(there, str(here))
+    script = directory / "sysadmd"
+    script.write_text(text)
+    script.chmod(0o755)
+    for name in ("rc.subr", "daemon"):
+        shutil.copy(_STAND_IN / name, directory)
+    return script
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
