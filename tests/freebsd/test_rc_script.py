@@ -17,24 +17,37 @@ from tests.kit.needs import needs
 from tests.kit.service import ON_FREEBSD, SCRIPT, Service
 from tests.kit.waiting import wait_for
 
+pytestmark = pytest.mark.freebsd
 GENERATIONS = ["its own"] if ON_FREEBSD else ["signals", "kqueue"]
 
 
-@pytest.fixture(params=GENERATIONS)
-def service(
+@pytest.fixture(params=GENERATIONS, scope="module")
+def installed(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Generator[Service]:
-    """The service, which does not run. Paths of sockets are short."""
+    """The service, for one test after the other. Paths of sockets are short."""
     made = Service(tmp_path_factory.mktemp("s"), request.param)
-    with made.ended():
-        yield made
+    yield made
+    made.end()
 
 
 @pytest.fixture
-def running(service: Service) -> Service:
-    """The service, which is ready."""
-    service.start()
-    return service
+def service(installed: Service) -> Service:
+    """The service, which does not run."""
+    installed.end()
+    installed.set_up()
+    return installed
+
+
+@pytest.fixture
+def running(installed: Service) -> Service:
+    """The service, which is ready: as the test before has left it, if that is whole."""
+    if not installed.is_whole():
+        installed.end()
+    installed.set_up()
+    if not installed.running():
+        installed.start()
+    return installed
 
 
 def submit(service: Service, *command: str, ready: Path | None = None) -> str:

@@ -12,8 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -40,15 +38,8 @@ class Service:
         """generation: of the stand-in for daemon(8)."""
         self.state_dir = directory / "state"
         self.config = directory / "sysadmd.toml"
-        self.config.write_text(_CONFIG)
         self.log = directory / "sysadmd.log"
-        self.settings = {
-            "sysadmd_enable": "YES",
-            "sysadmd_config": str(self.config),
-            "sysadmd_state_dir": str(self.state_dir),
-            "sysadmd_logfile": str(self.log),
-            "sysadmd_bin": str(Path(sys.executable).with_name("sysadmd")),
-        }
+        self.settings: dict[str, str] = {}
         self._environment = {**_ENVIRONMENT}
         if ON_FREEBSD:
             self._command = ["/usr/sbin/service", "sysadmd"]
@@ -81,6 +72,22 @@ class Service:
             env=self._environment,
         )
 
+    def set_up(self) -> None:
+        """Give it the settings and the configuration that tests begin with."""
+        self.config.write_text(_CONFIG)
+        self.settings = {
+            "sysadmd_enable": "YES",
+            "sysadmd_config": str(self.config),
+            "sysadmd_state_dir": str(self.state_dir),
+            "sysadmd_logfile": str(self.log),
+            "sysadmd_bin": str(Path(sys.executable).with_name("sysadmd")),
+        }
+
+    def is_whole(self) -> bool:
+        """Is there one daemon, and what supervises it?"""
+        both = sorted((self.pid("daemon(8)"), self.pid("sysadmd")))
+        return both == self.running() and _text(self.config) == _CONFIG
+
     def start(self) -> None:
         """Have it started, and wait until it is ready."""
         done = self("start")
@@ -96,11 +103,12 @@ class Service:
     def wait_until_ready(self, but: int = 0) -> None:
         """Wait until the daemon, if its pid is another one, listens."""
         endpoint = self.state_dir / "endpoint.json"
-        wait_for(
-            lambda: endpoint.exists() and self.pid("sysadmd") not in (0, but), "the service"
-        )
-        pid = self.pid("sysadmd")
-        wait_for(lambda: f'"pid": {pid},' in _text(endpoint), f"pid {pid} to be ready")
+
+        def ready() -> bool:
+            pid = self.pid("sysadmd")
+            return pid not in (0, but) and f'"pid": {pid},' in _text(endpoint)
+
+        wait_for(ready, f"{endpoint} to name the pid")
 
     def pid(self, who: str) -> int:
         """What the pid file of "daemon(8)" or "sysadmd" says; 0: nothing."""
@@ -136,18 +144,14 @@ class Service:
         """A client of this machine."""
         return Client("", None, self.state_dir / "sysadmd.sock")
 
-    @contextmanager
-    def ended(self) -> Generator[None]:
-        """Around a test: nothing of it is left, whatever the test did."""
-        try:
-            yield
-        finally:
+    def end(self) -> None:
+        """Leave nothing of it running, whatever a test did; its state stays."""
+        if self.running():
             self("onestop")
             for pid in self.running():
                 os.kill(pid, signal.SIGKILL)
-            for file in self._pid_files.values():
-                file.unlink(missing_ok=True)
-            self._rc_conf.unlink(missing_ok=True)
+        for file in (*self._pid_files.values(), self._rc_conf, self.log):
+            file.unlink(missing_ok=True)
 
 
 def _adapted(directory: Path, run: Path) -> Path:
