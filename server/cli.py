@@ -11,6 +11,7 @@ import click
 
 from server import own_log
 from sysadmd import __version__
+from sysadmd.completion import completion
 from sysadmd.errors import SettingsInvalid, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
@@ -206,10 +207,13 @@ def verify(directory: Path | None, config: str | None, state_dir: str | None) ->
         click.echo(checking.check_state(_state_dir_of(config, state_dir)))
 
 
+cli.add_command(completion)
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="sysadmd", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2

@@ -12,6 +12,7 @@ import click
 
 from sysadmd import __version__, clean_start
 from sysadmd.client import GARBLED, NotPermitted, Unreachable, no_sysadmd
+from sysadmd.completion import completion
 from sysadmd.ctl import class_commands
 from sysadmd.ctl.options import Context, common_options, run_work
 from sysadmd.ctl.output import Printer
@@ -203,6 +204,7 @@ def identify(context: Context) -> None:
 
 for _group in class_commands.GROUPS:
     cli.add_command(_group)
+cli.add_command(completion)
 
 
 def main() -> None:
