@@ -1,5 +1,6 @@
 """Configuration: defaults, the sample, and every mistake by its key."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,15 @@ from hypothesis import strategies as st
 
 from sysadmd.errors import SettingsInvalid
 from sysadmd.settings import Address, Settings, build_settings, read_settings
+from tests.kit.settings_keys import leaves
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_the_sample_names_every_key_with_its_default() -> None:
-    assert read_settings(ROOT / "sysadmd.toml.sample") == Settings()
+def test_the_sample_names_every_key_with_its_default_and_nothing_else() -> None:
+    sample = ROOT / "sysadmd.toml.sample"
+    assert set(leaves(tomllib.loads(sample.read_text()))) == set(leaves(Settings()))
+    assert read_settings(sample) == Settings()
 
 
 def test_five_mistakes_yield_five_lines(tmp_path: Path) -> None:
