@@ -1,30 +1,52 @@
-"""What starts differently from a wheel: there the other rooms lie inside the package."""
+"""What a wheel installs, and what starts differently from one."""
 
-import shutil
+import importlib.util
 import subprocess
 import sys
-import tomllib
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 
-from tests.kit import DEADLINE, ROOT
+from tests.kit import DEADLINE, ROOT, needed
 from tests.kit.processes import clean
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """The files where a wheel puts them; the path of the program."""
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    for folder in wheel["targets"]["wheel"]["only-include"]:
-        there = wheel["targets"]["wheel"]["sources"].get(folder, folder)
-        shutil.copytree(ROOT / folder, tmp_path / there, dirs_exist_ok=True)
-    return tmp_path / "sysadmd" / "__main__.py"
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment, and in it a wheel of this tree, without what that depends on."""
+    if importlib.util.find_spec("hatchling") is None:
+        needed("hatchling")
+    wheels, prefix = (tmp_path_factory.mktemp(name) for name in ("wheels", "prefix"))
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=DEADLINE)
+    (wheel,) = wheels.iterdir()
+    venv.create(prefix, with_pip=False)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--python", str(prefix / "bin" / "python")),
+            *("install", "--quiet", "--no-deps", "--no-index", "--no-compile", str(wheel)),
+        ],
+        check=True,
+        timeout=DEADLINE,
+    )
+    return prefix
 
 
-def test_the_keeper_starts_without_site_packages(program: Path, tmp_path: Path) -> None:
+def site_packages(prefix: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(prefix)}))
+
+
+def test_site_packages_get_one_name(prefix: Path) -> None:
+    names = {path.name for path in site_packages(prefix).iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"sysadmd"}
+
+
+def test_the_keeper_starts_without_site_packages(prefix: Path, tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     (state_dir / "keeper").mkdir(parents=True)
+    program = site_packages(prefix) / "sysadmd" / "__main__.py"
     words = ["keeper", str(state_dir), "id", "0", "{}"]
     said = tmp_path / "said"
     try:
