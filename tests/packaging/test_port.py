@@ -1,6 +1,7 @@
 """The port for FreeBSD, as far as make(1) can tell without a ports tree."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -74,3 +75,16 @@ def test_its_list_has_every_sample_that_the_wheel_brings() -> None:
     samples = {path for path in shared.values() if re.fullmatch(r"etc/.*\.sample", path)}
     listed = (PORT / "pkg-plist").read_text()
     assert set(re.findall(r"^@sample (.*)$", listed, re.MULTILINE)) == samples
+
+
+def test_another_prefix_is_told_to_all_who_name_it(tree: Path) -> None:
+    source = tree / "work"
+    for name in ("rc.d", "sysadmd", "packaging"):
+        shutil.copytree(ROOT / name, source / name)
+    (source / "packaging" / "freebsd").rename(tree / "port")
+    replace = "REINPLACE_CMD=sed -i.before"
+    make(tree, "post-patch", f"WRKSRC={source}", "PREFIX=/opt/elsewhere", replace)
+    for file in (*source.rglob("*.py"), *source.glob("rc.d/sysadmd"), *source.rglob("man/*.?")):
+        text = file.read_text()
+        assert "/usr/local/etc" not in text and "/usr/local/bin/sysadmd" not in text, file
+    assert "/opt/elsewhere/etc" in (source / "sysadmd" / "machine.py").read_text()
