@@ -1,9 +1,11 @@
 """What a wheel installs, and what starts differently from one."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -38,9 +40,37 @@ def site_packages(prefix: Path) -> Path:
     return Path(sysconfig.get_path("purelib", "venv", {"base": str(prefix)}))
 
 
+def test_every_file_is_where_the_document_says_and_no_other(prefix: Path) -> None:
+    text = (ROOT / "docs" / "install-freebsd.md").read_text()
+    table = re.search(r"## What is where\n[^|]*((?:\|[^\n]*\n)+)", text)
+    assert table is not None
+    named = {
+        re.sub(r"python3\.\d+", site_packages(prefix).parent.name, path)
+        for row in table[1].splitlines()
+        for path in re.findall(r"`([^`]+/[^`]+)`", row.split("|")[1])
+    }
+    missing = {path for path in named if not (prefix / path).exists()}
+    assert not missing
+    outside = {
+        str(path.relative_to(prefix))
+        for folder in ("etc", "share")
+        for path in (prefix / folder).rglob("*")
+        if path.is_file()
+    }
+    assert outside <= named
+
+
 def test_site_packages_get_one_name(prefix: Path) -> None:
     names = {path.name for path in site_packages(prefix).iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"sysadmd"}
+
+
+def test_only_what_is_run_may_be_run(prefix: Path) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shared = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    for target in shared.values():
+        runs = bool((prefix / target).stat().st_mode & 0o111)
+        assert runs == target.startswith("etc/rc.d/"), target
 
 
 def test_the_keeper_starts_without_site_packages(prefix: Path, tmp_path: Path) -> None:
