@@ -6,6 +6,7 @@ Who calls bounds the time (server/certificate.py): here are files and a program 
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import ssl
 import subprocess
@@ -26,6 +27,26 @@ log = logging.getLogger(__name__)
 DAYS: Final = 397
 # Renewed in its last third; s.
 LAST_PART: Final = DAYS * 86400 / 3
+# All that openssl is to know: what openssl.cnf asks for may come twice, beside what is asked for
+# here, and such a certificate is refused (OpenSSL 1.1.1). No keyUsage: one without keyCertSign
+# can't be verified by itself. Source: config(5), x509v3_config(5).
+_REQUEST: Final = """\
+[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+commonName = sysadmd
+[extensions]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+subjectAltName = {names}
+"""
+# Source: RFC 5280, 4.2.1.9; X.690: an object identifier, 3 bytes, 2.5.29.19.
+_BASIC_CONSTRAINTS: Final = b"\x06\x03\x55\x1d\x13"
+# What may be part of a name in DNS, and means nothing in that configuration.
+_DNS_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +111,13 @@ def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
     fault = why_renew(validity)
     # Where there is no openssl nobody can read it, nor make another.
     is_bad = validity is None and _find_openssl() is not None
+    if fault is None and _is_malformed(certificate):
+        fault = "has an extension twice, which clients refuse"
     if fault is not None or is_bad or not certificate.exists():
-        names = _names()
         _openssl(
             *("req", "-new", "-x509", "-sha256", "-days", str(DAYS), "-key", str(key)),
-            *("-subj", "/CN=sysadmd", "-addext", f"subjectAltName={','.join(names)}"),
-            *("-addext", "basicConstraints=critical,CA:FALSE"),
-            *("-addext", "extendedKeyUsage=serverAuth"),
             out=certificate,
+            config=_REQUEST.format(names=",".join(_names())),
         )
         if fault is not None:
             log.info("%s %s: another was made, of the same key", certificate, fault)
@@ -178,21 +198,25 @@ def _read_validity(certificate: Path) -> Validity | None:
         return None
 
 
+def _is_malformed(certificate: Path) -> bool:
+    """Was it made by OpenSSL 1.1.1, as this program once asked it to?"""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(certificate.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return der.count(_BASIC_CONSTRAINTS) > 1
+
+
 def _names() -> list[str]:
     name = host_name()
     names = ["DNS:localhost", "IP:127.0.0.1", "IP:::1"]
-    if (
-        name
-        and name != "localhost"
-        and name.isascii()
-        and name.isprintable()
-        and not set(name) & set(",\\")
-    ):
+    if name != "localhost" and _DNS_NAME.fullmatch(name):
         names.append(f"DNS:{name}")
     return names
 
 
-def _openssl(*arguments: str, out: Path) -> None:
+def _openssl(*arguments: str, out: Path, config: str = "") -> None:
+    """Have it make this file. config: what it reads instead of the system's openssl.cnf."""
     program = _find_openssl()
     if program is None:
         raise CannotStart(
@@ -200,6 +224,10 @@ def _openssl(*arguments: str, out: Path) -> None:
         )
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         made = Path(scratch) / out.name
+        if config:
+            file = Path(scratch) / "openssl.cnf"
+            file.write_text(config, encoding="ascii")
+            arguments = (*arguments, "-config", str(file))
         done = subprocess.run(
             [program, *arguments, "-out", str(made)],
             stdin=subprocess.DEVNULL,
