@@ -33,6 +33,8 @@ FIRST_ANSWER: Final = 3.0
 TEXT_LENGTH: Final = 300
 # What stands for bytes that are no UTF-8.
 MISSING: Final = "\ufffd"
+# Of a machine that had pools.
+NO_ZFS: Final = "there is no ZFS in the kernel; if there is to be: kldload zfs"
 
 
 class Failed(Exception):
@@ -116,9 +118,12 @@ class PoolCollector:
             self._hints.close()
 
     async def _look(self, settings: ZpoolSettings) -> None:
+        known = self._state.known_pools()
+        if settings.enabled == "auto" and not zpool_query.kernel_has_zfs():
+            await self._without_zfs(settings, known)
+            return
         self._seen = self._seen or settings.enabled is True or self._state.knows("pools")
         self._learn_anew(settings.command)
-        known = self._state.known_pools()
         try:
             listed = await self._list(settings)
         except Absent as error:
@@ -190,12 +195,25 @@ class PoolCollector:
             await self._store(None, {pools.LIST: text})
             return
         self._status.enable(False)
+        self._say_absent(settings, f"there is no {settings.command} on this machine")
+
+    async def _without_zfs(
+        self, settings: ZpoolSettings, known: dict[str, dict[str, Any]]
+    ) -> None:
+        """Where no pool was known none is missed, whether or not zpool was ever asked."""
+        if known:
+            await self._store(None, {pools.LIST: NO_ZFS})
+            return
+        self._status.enable(False)
+        await self._state.no_pools()
+        self._say_absent(settings, "this machine's kernel has no ZFS")
+
+    def _say_absent(self, settings: ZpoolSettings, what: str) -> None:
         if not self._said_absent:
             self._said_absent = True
             log.info(
-                "there is no %s on this machine: pools are not watched; looking for it again"
-                " every %g s",
-                settings.command,
+                "%s: pools are not watched; looking for it again every %g s",
+                what,
                 settings.interval,
             )
 

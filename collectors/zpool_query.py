@@ -13,6 +13,7 @@ import io
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,6 +45,8 @@ GRACE: Final = 2.0
 # is read. Source: execve(2).
 _ELF: Final = b"\x7fELF"
 _HEAD: Final = 256
+# There as long as the kernel has ZFS. Source: zfs(4) of OpenZFS.
+_DEVICE: Final = Path("/dev/zfs")
 # A wrapper may ask for colours. Source: ECMA-48, SGR.
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 # So that messages can be recognised, and tools of ports are found.
@@ -162,6 +165,15 @@ def _run(program: sh.Command, arguments: Sequence[str], lock: int, timeout: floa
         limit = f"{OUTPUT_LIMIT // 1024**2} MiB"
         raise OSError(f"{program} {arguments[0]} printed over {limit}, which can't be read")
     return Output(running.exit_code, stdout.text(), stderr.text())
+
+
+def kernel_has_zfs() -> bool:
+    """Is there anything that could be asked about? False only where to ask would load it.
+
+    That is so on FreeBSD, where any `zpool list` makes zfs.ko part of the kernel. Elsewhere
+    `zpool` is not there without it, or the kernel has no part in it (zfs-fuse).
+    """
+    return not sys.platform.startswith("freebsd") or _DEVICE.exists()
 
 
 def find(command: str) -> sh.Command:

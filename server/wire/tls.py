@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 DAYS: Final = 397
 # Renewed in its last third; s.
 LAST_PART: Final = DAYS * 86400 / 3
-# All that openssl is to know: what openssl.cnf asks for may come twice, beside what is asked for
-# here, and such a certificate is refused (OpenSSL 1.1.1). No keyUsage: one without keyCertSign
-# can't be verified by itself. Source: config(5), x509v3_config(5).
+# All that openssl is to know. With openssl.cnf beside it OpenSSL 1.1.1 makes twice what both
+# ask for, and clients refuse that. No keyUsage: one without keyCertSign can't be verified by
+# itself. Source: config(5), x509v3_config(5).
 _REQUEST: Final = """\
 [req]
 prompt = no

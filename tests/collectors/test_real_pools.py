@@ -156,8 +156,9 @@ def test_a_zpool_in_trouble_is_told_once(tmp_path: Path, script: str, error: str
 
 
 def test_a_machine_without_zpool_is_said_once_and_is_no_trouble(tmp_path: Path) -> None:
-    missing = tmp_path / "zpool"
-    with Daemon(tmp_path / "state", watching(str(missing), enabled='"auto"')) as daemon:
+    missing, before = tmp_path / "zpool", ASKED.format(str(tmp_path))
+    settings = watching(str(missing), enabled='"auto"')
+    with Daemon(tmp_path / "state", settings, before=before) as daemon:
         wait_for(lambda: "pools are not watched" in daemon.log.read_text(), "the log line")
         with daemon.client() as client:
             client.ask("events", "subscribe", {"systems": ["system-state"], "since": "oldest"})
@@ -166,6 +167,48 @@ def test_a_machine_without_zpool_is_said_once_and_is_no_trouble(tmp_path: Path) 
             # It was seen: from now on it counts.
             assert "exit status 1" in next_state(client, lambda args: "error" in args)["error"]
         assert daemon.log.read_text().count("pools are not watched") == 1
+
+
+# As where a kernel has ZFS when this file is there, and zpool would load it.
+ASKED = (
+    "import collectors.zpool_query as q, pathlib; q.kernel_has_zfs = pathlib.Path({!r}).exists"
+)
+
+
+def test_what_the_kernel_does_not_have_is_not_asked_for(tmp_path: Path) -> None:
+    zpool, kernel, asked = tmp_path / "zpool", tmp_path / "kernel", tmp_path / "asked"
+    one_pool(zpool, f"touch {asked}")
+    settings = watching(str(zpool), enabled='"auto"')
+    before = ASKED.format(str(kernel))
+    with (
+        Daemon(tmp_path / "state", settings, before=before) as daemon,
+        daemon.client() as client,
+    ):
+        wait_for(lambda: "kernel has no ZFS" in daemon.log.read_text(), "the log line")
+        client.ask("events", "subscribe", {"systems": ["system-state"], "since": "oldest"})
+        assert not asked.exists()
+        kernel.touch()
+        assert list(next_state(client, lambda args: True)["zpools"]) == ["tank"]
+        kernel.unlink()
+        # By now its pools are missed.
+        gone = next_state(client, lambda args: "error" in args)
+        assert "kldload zfs" in gone["error"]
+        assert list(gone["zpools"]) == ["tank"]
+        kernel.touch()
+        assert "error" not in next_state(client, lambda args: True)
+        assert daemon.log.read_text().count("pools are not watched") == 1
+
+
+def test_a_zpool_that_is_enabled_is_asked_whatever_the_kernel_has(tmp_path: Path) -> None:
+    zpool = tmp_path / "zpool"
+    one_pool(zpool)
+    before = ASKED.format(str(tmp_path / "nothing"))
+    with (
+        Daemon(tmp_path / "state", watching(str(zpool)), before=before) as daemon,
+        daemon.client() as client,
+    ):
+        client.ask("events", "subscribe", "system-state")
+        assert list(client.event()["args"]["zpools"]) == ["tank"]
 
 
 ROW = r"{name}\t1G\t1M\t1023M\t0%\t-\t1.00x\t-\t0%\t{health}\n"
@@ -199,7 +242,9 @@ def test_pools_that_are_first_read_later_have_appeared(tmp_path: Path, late: str
         one_pool(zpool, f"until [ -e {go} ]; do sleep 0.02; done")
     settings = watching(str(zpool), enabled='"auto"', hostname="true")
     settings = settings.replace("timeout = 1", "timeout = 60")
-    impatient = "import collectors.zpool as z; z.FIRST_ANSWER = 0.1"
+    impatient = (
+        f"{ASKED.format(str(tmp_path))}; import collectors.zpool as z; z.FIRST_ANSWER = 0.1"
+    )
     with (
         Daemon(tmp_path / "state", settings, before=impatient) as daemon,
         daemon.client() as client,
