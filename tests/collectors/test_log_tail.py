@@ -7,9 +7,10 @@ import contextlib
 import errno
 import gzip
 import os
+import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,8 @@ from collectors.log_file import CHUNK
 from collectors.log_kept_open import LATE
 from collectors.log_marks import Position
 from collectors.log_tail import ROTATION_GRACE, LogTail
-from tests.kit import needs_root
+from sysadmd import unix_socket
+from tests.kit import needs_linux, needs_root
 from tests.kit.hand_clock import Clock
 from tests.kit.log_reader import Reader, append, rotate
 
@@ -127,21 +129,33 @@ def begun(path: Path, clock: Clock) -> LogTail:
     return tail
 
 
-@pytest.mark.parametrize("what", ["directory", "fifo", "device", "socket", "loop"])
+def zero_device(path: Path) -> None:
+    needs_linux("a device beside /dev")
+    needs_root()
+    # It would never end.
+    os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound, unix_socket.short(path) as short:
+        bound.bind(str(short))
+
+
+PUT: dict[str, Callable[[Path], None]] = {
+    "directory": Path.mkdir,
+    "loop": lambda path: path.symlink_to(path.name),
+    "fifo": os.mkfifo,
+    "device": zero_device,
+    "socket": bound_socket,
+}
+
+
+@pytest.mark.parametrize("what", PUT)
 def test_what_stands_in_its_place_for_a_while_repeats_no_line(log: Path, what: str) -> None:
     clock = Clock()
     tail = begun(log, clock)
     log.unlink()
-    if what == "directory":
-        log.mkdir()
-    elif what == "loop":
-        log.symlink_to(log.name)
-    else:
-        if what == "device":
-            needs_root()
-        kind = {"fifo": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}[what]
-        # The zero device: it would never end.
-        os.mknod(log, 0o600 | kind, os.makedev(1, 5))
+    PUT[what](log)
     for _ in range(5):
         with contextlib.suppress(OSError):
             assert tail.read() is None

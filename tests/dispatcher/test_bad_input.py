@@ -15,7 +15,7 @@ from dispatcher import logs
 from tests.kit import needs_root, wait_for
 from tests.kit.clock import Clocks
 from tests.kit.driver import Driver
-from tests.kit.processes import begun, end, end_pairs, held, members
+from tests.kit.processes import APART, begun, end, end_pairs, held, members
 
 
 def test_a_log_that_is_deleted_under_its_job_harms_nothing(daemon: Driver) -> None:
@@ -154,9 +154,9 @@ def test_a_job_that_closes_its_descriptors_is_waited_for_without_guard_and_keepe
 
 # Sleepers that note their pids: one each that is the job's child, in its group, in a session of
 # its own, in the background without a parent, and behind a shell there.
-TREE = """
+TREE = f"""
 trap '' TERM
-setsid sh -c 'sh -c "$SLEEP"; :' & sh -c "$SLEEP" &
+{APART} sh -c 'sh -c "$SLEEP"; :' & sh -c "$SLEEP" &
 (sh -c 'sh -c "$SLEEP" & sh -c "$SLEEP"; :' &)
 echo up; sh -c "$SLEEP"; sh -c "$SLEEP"
 """

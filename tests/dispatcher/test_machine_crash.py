@@ -16,7 +16,7 @@ from tests.kit import wait_for
 from tests.kit.crash import another_boot, cut_power, lose, machine_crash
 from tests.kit.driver import Driver
 from tests.kit.jobs import Job
-from tests.kit.processes import begun, books, end, end_pairs, holders
+from tests.kit.processes import APART, begun, books, end, end_pairs, holders
 from tests.kit.state_file import state_file
 from tests.kit.torture import torture
 
@@ -283,7 +283,7 @@ def test_a_power_cut_leaves_nobody_and_a_loss_nothing_but_what_was_worked_in(
     daemon: Driver,
 ) -> None:
     """Of the kit itself."""
-    uid = daemon.submit(["sh", "-c", "setsid sleep 1000 & sleep 1000"])
+    uid = daemon.submit(["sh", "-c", f"{APART} sleep 1000 & sleep 1000"])
     work_in(daemon)
     daemon.kill()
     for pid in holders(daemon.state_dir):

@@ -7,12 +7,13 @@ import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
-from tests.kit.needs import needs_root
+from tests.kit.needs import needs_linux, needs_root
 
 
 @contextlib.contextmanager
 def small_disk(where: Path, mebibytes: int, *options: str) -> Generator[Path]:
     """One of that size at `where`, which is made. options: more of them. Source: tmpfs(5)."""
+    needs_linux("umount -l")
     needs_root("mount")
     where.mkdir()
     given = ",".join((f"size={mebibytes}m", *options))

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from dispatcher import logs
 from tests.kit.jobs import Job, job_of
+from tests.kit.needs import needs_linux
 from tests.kit.processes import Program, clean, holders
 from tests.kit.state_file import state_file
 from tests.kit.teardown import checked
@@ -113,6 +114,7 @@ class Driver(Program):
 
         It waits, for as long as it takes, in the middle of the line that does not fit.
         """
+        needs_linux("prlimit(2)")
         (keeper,) = wait_for(lambda: holders(self.state_dir, "keeper"))
         (book,) = wait_for(lambda: list((self.state_dir / "keeper").glob("*.book")))
         limit = book.stat().st_size + more

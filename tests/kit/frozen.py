@@ -11,6 +11,7 @@ import os
 import signal
 from typing import Final
 
+from tests.kit.needs import needs_linux
 from tests.kit.processes import end
 
 # Source: ptrace(2), waitpid(2) of Linux.
@@ -29,6 +30,7 @@ def _ptrace(request: int, pid: int) -> None:
 
 def freeze(pid: int) -> None:
     """From here on it does nothing. Its parent is not told."""
+    needs_linux("PTRACE_SEIZE")
     _ptrace(_SEIZE, pid)
     _ptrace(_INTERRUPT, pid)
     os.waitpid(pid, _WALL)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from tests.kit.needs import needed
+from tests.kit.needs import needed, needs_linux
 
 # Source: mount(2), umount2(2): MNT_DETACH.
 _DETACH = 2
@@ -21,6 +21,7 @@ def hung_file_system(place: Path) -> Generator[Path]:
     FUSE without anybody who serves it: not even its first request is answered. Killed processes
     are let go, as by most file systems that hang.
     """
+    needs_linux("FUSE by mount(2)")
     if os.geteuid() or not Path("/dev/fuse").exists():
         needed("root and /dev/fuse")
     place.mkdir()

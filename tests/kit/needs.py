@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import NoReturn
 
 import pytest
@@ -27,3 +28,15 @@ def needs_root(*programs: str) -> None:
     if os.geteuid() != 0:
         needed("root")
     needs(*programs)
+
+
+def needs_linux(what: str) -> None:
+    """Go on only on Linux, whose own way `what` is; elsewhere there is nothing to be tested."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip(f"{what} is Linux's")
+
+
+def needs_freebsd(what: str) -> None:
+    """Go on only on FreeBSD, whose own way `what` is."""
+    if not sys.platform.startswith("freebsd"):
+        pytest.skip(f"{what} is FreeBSD's")

@@ -11,9 +11,9 @@ import fcntl
 import os
 import re
 import selectors
+import shutil
 import signal
 import sqlite3
-import struct
 import subprocess
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -21,12 +21,15 @@ from typing import Self
 
 import psutil
 
-from dispatcher import keepers
+from dispatcher import keepers, locks
 from tests.kit.state_file import state_file
 from tests.kit.waiting import DEADLINE
 
 # Those that outlive the daemon; the guard first, since it takes over what a keeper leaves.
 ROLES = ("guard", "keeper")
+# Before a command line: starts it in a session of its own, and with another parent. FreeBSD has
+# no setsid(1), but daemon(8), which does both.
+APART = "setsid" if shutil.which("setsid") else "daemon"
 # Of a log, for who reads why its program has ended.
 _LAST_LINES = 30
 
@@ -130,24 +133,15 @@ def end(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 def holders(state_dir: Path, *roles: str) -> list[int]:
     """The pids of the living guards and keepers: each holds a lock on a file of its own."""
-    files = [
-        file for role in roles or ROLES for file in (state_dir / "keeper").glob(f"*.{role}")
+    room = state_dir / "keeper"
+    pids = [
+        pid
+        for role in roles or ROLES
+        for file in room.glob(f"*.{role}")
+        if (pid := locks.holder(room, file.stem, role))
     ]
-    pids = [pid for file in files if (pid := _holder(file))]
     # A daemon that asks who lives has the lock of a dead one for a moment.
     return [pid for pid in pids if keepers.is_of_pair(state_dir, pid)]
-
-
-def _holder(file: Path) -> int:
-    # struct flock of Linux on 64 bits: type, whence, start, length, pid.
-    question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        with file.open("r+b") as open_file:
-            answer = fcntl.fcntl(open_file, fcntl.F_GETLK, question)
-    except OSError:
-        return 0
-    kind, _, _, _, pid = struct.unpack("hhqqi4x", answer)
-    return 0 if kind == fcntl.F_UNLCK else int(pid)
 
 
 def family(pids: Iterable[int]) -> list[psutil.Process]:

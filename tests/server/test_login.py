@@ -17,8 +17,15 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from server.login.logins import REFUSED
-from tests.kit import QUIET, ROOT, Client, Daemon, needs_root
-from tests.kit.accounts import PASSWORD, account, delete, pam_service
+from tests.kit import QUIET, ROOT, Client, Daemon
+from tests.kit.accounts import (
+    PASSWORD,
+    account,
+    delete,
+    group,
+    pam_service,
+    take_password,
+)
 from tests.kit.processes import command_line, family, holders
 
 SERVICE = "sysadmd-tests"
@@ -27,25 +34,23 @@ SERVICE = "sysadmd-tests"
 @pytest.fixture(scope="module")
 def accounts() -> Iterator[dict[str, str]]:
     """Real accounts: full by primary group, limited, neither, expired, without a password."""
-    group = "sysadmd-wheel"
-    options = {
-        "full": ("-g", group),
-        "limited": ("-G", "operator"),
-        "stranger": (),
-        "expired": ("-g", group, "-e", "2020-01-01"),
-        "empty": ("-g", group),
+    wheel = "sysadmd-wheel"
+    options: dict[str, dict[str, Any]] = {
+        "full": {"group": wheel},
+        "limited": {"also": "operator"},
+        "stranger": {},
+        "expired": {"group": wheel, "expired": True},
+        "empty": {"group": wheel},
     }
-    needs_root("groupadd")
     with contextlib.ExitStack() as stack:
         stack.enter_context(pam_service(SERVICE))
-        subprocess.run(["groupadd", "-f", group], check=True)
-        stack.callback(subprocess.run, ["groupdel", group], capture_output=True, check=False)
+        stack.enter_context(group(wheel))
         names = {
-            word: stack.enter_context(account(f"sysadmd-{word}", *more))
+            word: stack.enter_context(account(f"sysadmd-{word}", **more))
             for word, more in options.items()
         }
-        subprocess.run(["passwd", "-d", names["empty"]], check=True, capture_output=True)
-        assert grp.getgrnam(group).gr_gid == pwd.getpwnam(names["full"]).pw_gid
+        take_password(names["empty"])
+        assert grp.getgrnam(wheel).gr_gid == pwd.getpwnam(names["full"]).pw_gid
         yield names
 
 
@@ -83,7 +88,7 @@ def test_an_account_that_is_away_keeps_its_token_for_when_it_is_back(
     tmp_path: Path, accounts: dict[str, str]
 ) -> None:
     with (
-        account("sysadmd-away", "-g", "sysadmd-wheel") as name,
+        account("sysadmd-away", group="sysadmd-wheel") as name,
         Daemon(tmp_path / "state", QUIET + AUTH + "token_lifetime = 60\n") as daemon,
     ):
         with daemon.stranger() as client:
@@ -97,7 +102,7 @@ def test_an_account_that_is_away_keeps_its_token_for_when_it_is_back(
             assert "not known" in closed.value.rcvd.reason
         with daemon.stranger() as client:
             assert code(client.ask_raw("rpc", "auth_token", {"token": token})) == 503
-        with account(name, "-g", "sysadmd-wheel"), daemon.stranger() as client:
+        with account(name, group="sysadmd-wheel"), daemon.stranger() as client:
             assert client.ask("rpc", "auth_token", {"token": token})[0] == token
 
 

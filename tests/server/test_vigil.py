@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,17 @@ from server.login import standing
 from server.login.logins import AWAY, REFUSED
 from server.login.roles import Role
 from sysadmd.settings import AuthSettings
-from tests.kit import QUIET, Client, Daemon, needs_root, wait_for
-from tests.kit.accounts import PASSWORD, account, delete, pam_service
+from tests.kit import QUIET, Client, Daemon, wait_for
+from tests.kit.accounts import (
+    PASSWORD,
+    account,
+    delete,
+    expire,
+    group,
+    leave,
+    lock,
+    pam_service,
+)
 from tests.kit.certificates import make_client_certificates, with_certificate
 
 SERVICE = "sysadmd-vigil"
@@ -26,29 +35,22 @@ AUTH = f'[auth]\npam_service = "{SERVICE}"\nfull = ["root", "@{GROUP}"]\n'
 @pytest.fixture(scope="module")
 def service() -> Iterator[Path]:
     """The file of the service, and its group."""
-    needs_root("groupadd")
-    with pam_service(SERVICE, RULES):
-        subprocess.run(["groupadd", "-f", GROUP], check=True)
+    with pam_service(SERVICE, RULES), group(GROUP):
         yield Path("/etc/pam.d") / SERVICE
-        subprocess.run(["groupdel", GROUP], capture_output=True, check=False)
 
 
 @pytest.fixture
 def name(service: Path) -> Iterator[str]:
     """An account with the role full."""
-    with account("sysadmd-vigil-a", "-G", GROUP) as name:
+    with account("sysadmd-vigil-a", also=GROUP) as name:
         yield name
 
 
-def change(*command: str) -> Callable[[str], object]:
-    return lambda name: subprocess.run([*command, name], check=True, capture_output=True)
-
-
 # How an account ends, and what its connections hear. It may be back by then if it was deleted.
-WAYS = {
-    "expired": (change("usermod", "-e", "1"), REFUSED),
-    "locked": (change("usermod", "-L"), REFUSED),
-    "without its group": (change("usermod", "-G", ""), REFUSED),
+WAYS: dict[str, tuple[Callable[[str], None], str]] = {
+    "expired": (expire, REFUSED),
+    "locked": (lock, REFUSED),
+    "without its group": (partial(leave, group=GROUP), REFUSED),
     "deleted": (delete, AWAY),
 }
 ways = pytest.mark.parametrize("way", WAYS)
@@ -239,7 +241,7 @@ def test_who_logs_out_does_not_fall_back_to_a_certificate_that_is_refused(
         with_certificate(daemon, tmp_path, name) as client,
     ):
         client.ask("rpc", "auth_token", {"token": daemon.token})
-        subprocess.run(["usermod", "-e", "1", name], check=True)
+        expire(name)
         daemon.reload()
         wait_for(lambda: ends(daemon, name), "the end of the account")
         assert client.ask("rpc", "query")
@@ -305,7 +307,7 @@ def test_pam_that_hangs_holds_up_nobody_and_renews_nothing(
 ) -> None:
     auth = AUTH + "pam_calls = 2\npam_wait = 0.5\ntoken_lifetime = 5\n"
     with (
-        account("sysadmd-vigil-b", "-G", GROUP) as other,
+        account("sysadmd-vigil-b", also=GROUP) as other,
         Daemon(tmp_path / "state", QUIET + auth) as daemon,
         daemon.stranger() as client,
         daemon.stranger() as second,
