@@ -1,43 +1,23 @@
 """Whose command is it that has fallen to us? Asked by keeper and guard when a starter is dead.
 
-A command becomes the child of the nearest living reaper above it, where the system has such a
-thing. If its starter had no time to say which it is, it is known by its job's mark
-(dispatcher/dye.py) or by its output's pipe. Standard library only.
+A command becomes the child of the nearest living reaper above it (dispatcher/reaper.py). If its
+starter had no time to say which it is, it is known by its job's mark (dispatcher/dye.py) or by
+its output's pipe. Standard library only.
 """
 # ruff: noqa: PTH116, PTH208 - texts, as the system tells paths
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Container
-from typing import Final
 
 from dispatcher import dye
 from dispatcher.identity import HAS_PROC, TICK, Stat, read_stat
 from dispatcher.relay import log_path, may_have_begun, pipe_path
-from sysadmd.machine import FORCED_PORTABLE
-
-# Source: prctl(2), PR_SET_CHILD_SUBREAPER; procctl(2), PROC_REAP_ACQUIRE.
-_PR_SET_CHILD_SUBREAPER: Final = 36
-_PROC_REAP_ACQUIRE: Final = 2
-_P_PID: Final = 0
 
 
 class Doubt(Exception):
     """It may have begun, and there is no way to tell who it is."""
-
-
-def become_reaper() -> None:
-    """Orphaned descendants become our children, where the system has such a thing."""
-    if FORCED_PORTABLE:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if sys.platform.startswith("freebsd"):
-        libc.procctl(_P_PID, ctypes.c_int64(os.getpid()), _PROC_REAP_ACQUIRE, None)
-    elif sys.platform.startswith("linux"):
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def is_ours(pid: int) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from dispatcher import adoption, book, dye, locks
+from dispatcher import adoption, book, dye, locks, reaper
 from dispatcher.fdstore import FdStore, Kept
 from dispatcher.relays import Relays
 from dispatcher.stopped import Stopped
@@ -78,7 +78,7 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
     os.setsid()
     # Not ignored: a command would inherit that. What becomes one takes them when it begins.
     signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
-    adoption.become_reaper()
+    reaper.become()
     guard_end, keeper_end = socket.socketpair()
     store = FdStore()
     # Shows for as long as we live that we do, before there is anything to guard. A record lock:

@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from dispatcher import adoption, book, guard, relay, starter, words
+from dispatcher import adoption, book, guard, reaper, relay, starter, words
 from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
@@ -64,7 +64,7 @@ def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> 
     os.setsid()
     # Its socket's mode, too; who starts commands has theirs.
     os.umask(0o077)
-    adoption.become_reaper()
+    reaper.become()
     relay.remove_spares()
     keeper = Keeper(setup, guard_end, store)
     os.write(ready, b"!")

@@ -168,19 +168,20 @@ class Killer:
         # A mark that was given out again tells nothing.
         (newest,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
         announced = db.execute(
-            "SELECT n, next_at FROM commands WHERE job = ? AND next_at IS NOT NULL", (uid,)
+            "SELECT n, next_at, pid FROM commands WHERE job = ? AND next_at IS NOT NULL", (uid,)
         ).fetchall()
         since = math.inf if leader is None else leader.earliest
         return Family(
             leader,
-            since=min([since, *(at for _, at in announced)]),
+            since=min([since, *(at for _, at, _ in announced)]),
             mark=dye.mark(uid, self._place) if newest - uid < dye.MARKS else None,
             # A command that an earlier version has begun has its log itself.
             files=[
                 file
-                for n, _ in announced
+                for n, _, _ in announced
                 for file in (logs.path(state_dir, uid, n), logs.pipe(state_dir, uid, n))
             ],
+            pids=[pid for _, _, pid in announced if pid],
             spare=partial(keepers.is_of_pair, state_dir),
         )
 

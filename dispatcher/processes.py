@@ -17,6 +17,7 @@ from typing import Final
 
 import psutil
 
+from dispatcher import reaper
 from dispatcher.dye import dyed
 from dispatcher.identity import COARSE, HAS_PROC, TICK, Identity, Stat, boot_id, read_stat
 from dispatcher.writers import Writers
@@ -118,10 +119,11 @@ class Family:
     """A job's process and all that belongs to the job, followed while it is being killed.
 
     Descendants, the members of its group, and those of its session if it leads that; of those
-    that began since the job did, who carries its mark (dispatcher/dye.py) or can write to its
-    files. Who was once seen stays a member, wherever it moves and whoever becomes its parent.
-    Where there is no mark, or we may not see it, who left group and session, holds no file, and
-    lost its parents before they were seen, can't be told from others.
+    that began since the job did, who carries its mark (dispatcher/dye.py), is remembered by the
+    system as descending from it (dispatcher/reaper.py), or can write to its files. Who was once
+    seen stays a member, wherever it moves and whoever becomes its parent. Where neither mark
+    nor memory is to be had, who left group and session, holds no file, and lost its parents
+    before they were seen, can't be told from others.
     """
 
     def __init__(
@@ -131,19 +133,21 @@ class Family:
         since: float,
         mark: int | None = None,
         files: Collection[Path] = (),
+        pids: Collection[int] = (),
         spare: Callable[[int], bool] = _nobody,
     ) -> None:
         """leader: the process of its present command; None: that has not begun.
 
         since: no process of the job is older, by the boot clock. mark: that no other job's
-        process carries which began since then. files: those that its output goes to. spare:
-        tells pids that are never members, whatever they look like, nor what descends from them;
-        this process is none in any case.
+        process carries which began since then. files: those that its output goes to. pids: of
+        all its commands, ended ones included. spare: tells pids that are never members,
+        whatever they look like, nor what descends from them; this process is none in any case.
         """
         self._leader = leader
         self._number = 0 if leader is None else leader.pid
         self._mark = mark
         self._files = files
+        self._pids = {self._number, *pids} - {0}
         self._spare = spare
         self._members: dict[int, Member] = {}
         # Young processes that were found to be others'; they stay so: what shows a member is
@@ -208,12 +212,19 @@ class Family:
         """Is it ours, though nobody's descendant and in neither group nor session?"""
         if self._mark is not None and dyed(stat.pid) == self._mark:
             return self._is_own(stat) and not self._is_spared(stat.pid)
+        if self._pids and self._is_remembered(stat.pid):
+            return not self._is_spared(stat.pid)
         if self._writers is None:
             self._writers = Writers(self._files)
         if stat.pid in self._writers:
             return not self._is_spared(stat.pid)
         self._strangers[stat.pid] = stat.start
         return False
+
+    def _is_remembered(self, pid: int) -> bool:
+        origin = reaper.origin(pid)
+        # Below another reaper than a starter the number is somebody else's.
+        return origin is not None and origin[1] in self._pids and self._is_spared(origin[0])
 
     def _is_own(self, stat: Stat) -> bool:
         """Who carries our mark may have it from elsewhere: another daemon's job, or one that

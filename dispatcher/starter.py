@@ -12,6 +12,8 @@ book, and acknowledges the end. For each order:
 5. sees its end, tells that, and reaps when the keeper has it in the book;
 6. goes on with 4 for as long as others have that output, and says when they have no more.
 
+What the command has started and left falls to it, and is reaped when it ends.
+
 When the keeper is dead it writes what that did not acknowledge into the book itself, lets go of
 what says that something may still begin, and stays until its command has ended.
 
@@ -34,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from dispatcher import book, dye, relay, words
+from dispatcher import book, dye, reaper, relay, words
 from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
 from dispatcher.job_files import Replaced
@@ -81,6 +83,7 @@ def become(fittings: Fittings) -> NoReturn:
         _close_others({0, 1, 2, *kept})
         fcntl.lockf(fittings.roll, fcntl.LOCK_EX, 1, os.getpid())
         os.setsid()
+        reaper.become()
         # What commands begin with; all of ours has its mode from us.
         os.umask(0o022)
         status = Starter(fittings).run()
@@ -115,6 +118,8 @@ class Starter:
         self._gone: set[int] = set()
         self._refused: OSError | None = None
         self._own_session = True
+        # The command's process until it is reaped; 0: none.
+        self._pid = 0
         # Of the command that has events to tell; which of its sources are polled.
         self._channel: SideChannel | None = None
         self._heard_of: set[int] = set()
@@ -122,6 +127,10 @@ class Starter:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(fittings.line, select.POLLIN)
+        # While nothing else is waited for than what the keeper says.
+        self._quiet = select.poll()
+        self._quiet.register(self._wake, select.POLLIN)
+        self._quiet.register(fittings.line, select.POLLIN)
         try:
             for kind, pair in fittings.limits.items():
                 if resource.getrlimit(kind) != pair:
@@ -171,6 +180,8 @@ class Starter:
             self._hint(b'{"held":1}\n')
         self._finish(book.end(job, return_code(ended), served.size))
         os.waitpid(pid, 0)
+        self._pid = 0
+        self._reap()
         self._serve_others(served)
         # Only now: nobody waits for it.
         served.close()
@@ -244,6 +255,7 @@ class Starter:
             # same.
             code, reason = CANNOT_RUN, f"{argv[0]}: {error}"
         os.fchdir(self._fittings.home)
+        self._pid = pid
         if pid:
             self._tell(
                 b'{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}\n'
@@ -327,7 +339,7 @@ class Starter:
         """Wait for an end, for the keeper's, and for output."""
         for file, _ in self._poll.poll():
             if file == self._wake:
-                os.read(file, 4096)
+                self._reap()
             elif file == self._fittings.line:
                 if not self._hear():
                     self._part()
@@ -335,6 +347,19 @@ class Starter:
                 self._hear_out(file)
             else:
                 self._move(served)
+
+    def _reap(self) -> None:
+        """Those that had fallen to us and have ended; not the command, of which that is told
+        first."""
+        with suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+        with suppress(ChildProcessError):
+            while True:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None or ended.si_pid == self._pid:
+                    # Those behind it come after it.
+                    return
+                os.waitpid(ended.si_pid, 0)
 
     def _hear_out(self, file: int) -> None:
         if self._channel is not None:
@@ -401,6 +426,9 @@ class Starter:
 
     def _hear(self) -> bool:
         """False: the keeper has hung up."""
+        while self._fittings.line not in (ready := dict(self._quiet.poll())):
+            if self._wake in ready:
+                self._reap()
         try:
             data = os.read(self._fittings.line, _PORTION)
         except OSError:

@@ -16,17 +16,31 @@ import pytest
 from dispatcher import dye, keepers
 from dispatcher.identity import Identity, boot_clock
 from dispatcher.processes import Family
-from tests.kit import ROOT, needed, needs, needs_root, wait_for
+from tests.kit import ROOT, needed, needs, needs_linux, needs_root, wait_for
 from tests.kit.driver import Driver
-from tests.kit.processes import books, end, ended, holders, runs
+from tests.kit.processes import APART, books, end, ended, holders, runs
 
 # Helpers that leave group, session and parent; $PIDS gets the pid of each.
-HOLDS = "(setsid sh -c 'echo $$ >>$PIDS; exec sleep 60' &);"
-HOLDS_NOTHING = "(setsid sh -c 'echo $$ >>$PIDS; exec sleep 60' >/dev/null 2>&1 &);"
+HOLDS = f"({APART} sh -c 'echo $$ >>$PIDS; exec sleep 60' &);"
+HOLDS_NOTHING = f"({APART} sh -c 'echo $$ >>$PIDS; exec sleep 60' >/dev/null 2>&1 &);"
+
+
+def needs_fuser() -> None:
+    """Go on only where the portable way can tell who has a pipe."""
+    if sys.platform.startswith("freebsd"):
+        pytest.skip("fuser(1) of FreeBSD tells nobody who has a fifo")
+    needs("fuser")
+
+
+def needs_memory() -> None:
+    """Go on only where it is known of everybody from whom he descends."""
+    if not sys.platform.startswith("freebsd"):
+        needs_marks()
 
 
 def needs_marks() -> None:
     """Go on only if we may see the marks of others; root in a container often may not."""
+    needs_linux("the mark")
     needs_root()
     try:
         Path("/proc/1/timerslack_ns").read_bytes()
@@ -115,30 +129,56 @@ def check_only_one_of_two_jobs_goes(
 def test_a_kill_reaches_who_forked_twice_and_holds_the_log(
     daemon: Driver, some: Helpers, others: Helpers
 ) -> None:
-    needs("fuser")
+    if "SYSADMD_PORTABLE" in daemon.environment:
+        needs_fuser()
     check_only_one_of_two_jobs_goes(daemon, some, others, HOLDS + "sleep 60", 1)
 
 
 def test_a_kill_reaches_who_forked_twice_and_holds_nothing(
     room: Driver, some: Helpers, others: Helpers
 ) -> None:
-    needs_marks()
+    needs_memory()
     check_only_one_of_two_jobs_goes(room, some, others, HOLDS + HOLDS_NOTHING + "sleep 60", 2)
 
 
 def test_a_timeout_reaches_who_forked_twice(room: Driver, some: Helpers) -> None:
-    needs_marks()
+    needs_memory()
     uid = submit(room, "a", some, HOLDS + HOLDS_NOTHING + "sleep 60", timeout=1)
     some.begun(2)
     assert room.finished(uid).result == "timed-out"
     wait_for(lambda: not some.left(), "the end of the helpers")
 
 
+def test_a_kill_reaches_who_was_left_by_a_command_before(room: Driver, some: Helpers) -> None:
+    needs_memory()
+    orders = [["sh", "-c", script] for script in (HOLDS_NOTHING + "exit 0", "sleep 60")]
+    uid = room.submit(*orders, id="a", env={"PIDS": str(some.file)})
+    some.begun(1)
+    wait_for(lambda: f'"began":[{uid},1]' in books(room.state_dir))
+    room.ask({"kill": ["a"]})
+    assert room.finished(uid).result == "killed"
+    wait_for(lambda: not some.left(), "the end of the helper")
+
+
+def test_who_falls_to_a_starter_is_reaped_whatever_it_does(room: Driver, some: Helpers) -> None:
+    ends = HOLDS_NOTHING.replace("exec sleep 60", "while [ ! -e $GO ]; do sleep 0.05; done")
+    env = {"PIDS": str(some.file), "GO": str(room.state_dir / "go")}
+    # Of one that serves its command, and of one that waits for another.
+    for script in (ends + "exec sleep 60", ends):
+        room.submit(["sh", "-c", script], env=env)
+    helpers = some.begun(2)
+    wait_for(lambda: '"end":[2,0]' in books(room.state_dir))
+    Path(env["GO"]).touch()
+    wait_for(
+        lambda: not any(map(psutil.pid_exists, (each.pid for each in helpers))), "the reaping"
+    )
+
+
 def test_helpers_are_asked_first_and_killed_after_the_grace(
     daemon: Driver, some: Helpers
 ) -> None:
     asked = 'trap "echo asked" TERM; echo $$ >>$PIDS; while :; do sleep 0.02; done'
-    script = f"(setsid sh -c '{asked}' &); exec sleep 60"
+    script = f"({APART} sh -c '{asked}' &); exec sleep 60"
     uid = submit(daemon, "a", some, script)
     some.begun(1)
     daemon.ask({"kill": ["a"]})
@@ -152,9 +192,9 @@ def test_helpers_are_asked_first_and_killed_after_the_grace(
 def test_helpers_that_fork_on_when_they_are_asked_are_ended(
     room: Driver, some: Helpers, tmp_path: Path
 ) -> None:
-    needs_marks()
+    needs_memory()
     helper = tmp_path / "helper"
-    again = f"(setsid {helper} &)"
+    again = f"({APART} {helper} &)"
     helper.write_text(
         f"#!/bin/sh\ntrap '{again}; exit' TERM\necho $$ >>$PIDS\n"
         "while :; do sleep 0.02; done >/dev/null 2>&1\n"
@@ -185,7 +225,7 @@ def test_who_follows_a_log_is_no_part_of_its_job(daemon: Driver, some: Helpers) 
             reader.kill()
 
 
-@pytest.mark.parametrize("begin", ["(setsid {} &);", "{} &"], ids=["apart", "in its group"])
+@pytest.mark.parametrize("begin", [f"({APART} {{}} &);", "{} &"], ids=["apart", "in its group"])
 def test_daemon_guard_and_keeper_that_a_job_began_are_spared(
     daemon: Driver, some: Helpers, tmp_path: Path, begin: str
 ) -> None:
