@@ -1,15 +1,20 @@
 """Which processes can write to a file: told by the descriptors they have open.
 
 Readers are nobody's business: whoever follows a log is no part of its job. Slow for processes
-with many descriptors, so ask of few. No signal, no job, no table.
+with many descriptors, so ask of few. Linux tells it in /proc, FreeBSD by a sysctl: its fuser(1)
+knows no fifo, and psutil no path of a file that was just made, but elsewhere these two do. No
+signal, no job, no table.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import stat
+import struct
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +23,16 @@ from typing import Final
 import psutil
 
 from dispatcher.identity import HAS_PROC
-from sysadmd.machine import COMMAND_PATH
+from sysadmd.machine import COMMAND_PATH, FORCED_PORTABLE
 
 _ACCESS: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 # Source: proc_pid_fdinfo(5): octal, access mode and status flags.
 _FLAGS: Final = re.compile(r"^flags:\s*([0-7]+)$", re.MULTILINE)
+# struct kinfo_file: its size, type, descriptor, flags; device and inode, which are here since
+# FreeBSD 12. Source: <sys/user.h>, KERN_PROC_FILEDESC.
+_KINFO: Final = struct.Struct("=iiiiii8x256xQ8xQ")
+_VNODE, _FIFO = 1, 4
+_WRITES: Final = 2
 # How long fuser(1) may take, s.
 _PATIENCE: Final = 5.0
 
@@ -51,7 +61,12 @@ class Writers:
     def __contains__(self, pid: int) -> bool:
         if not self._files:
             return False
-        return self._has_open(pid) if HAS_PROC else self._has_open_portable(pid)
+        if HAS_PROC:
+            return self._has_open(pid)
+        if _mib is not None:
+            known = {(file.device, file.inode) for file in self._files}
+            return not known.isdisjoint(_written_by(pid))
+        return self._has_open_portable(pid)
 
     def _has_open(self, pid: int) -> bool:
         directory = f"/proc/{pid}/fd"
@@ -95,6 +110,42 @@ class Writers:
             if file.path in paths and (file.fd in (1, 2) if mode is None else mode != "r"):
                 return True
         return False
+
+
+def _find_mib() -> ctypes.Array[ctypes.c_int] | None:
+    """Of what FreeBSD's kernel tells of a process's descriptors, the pid to be filled in."""
+    if FORCED_PORTABLE or not sys.platform.startswith("freebsd"):
+        return None
+    mib, size = (ctypes.c_int * 4)(), ctypes.c_size_t(4)
+    failed = ctypes.CDLL(None).sysctlnametomib(b"kern.proc.filedesc", mib, ctypes.byref(size))
+    return None if failed else mib
+
+
+_mib: Final = _find_mib()
+
+
+def _written_by(pid: int) -> set[tuple[int, int]]:
+    """Device and inode of all files and fifos that it can write to; none if we may not know."""
+    assert _mib is not None
+    mib = (ctypes.c_int * 4)(*_mib[:3], pid)
+    sysctl, size = ctypes.CDLL(None).sysctl, ctypes.c_size_t()
+    if sysctl(mib, 4, None, ctypes.byref(size), None, ctypes.c_size_t(0)):
+        return set()
+    # As much as the kernel says, with room for what is opened meanwhile.
+    told = ctypes.create_string_buffer(size.value)
+    if sysctl(mib, 4, told, ctypes.byref(size), None, ctypes.c_size_t(0)):
+        return set()
+    data, at = told.raw[: size.value], 0
+    found: set[tuple[int, int]] = set()
+    while at + _KINFO.size <= len(data):
+        length, kind, file, _, flags, _, device, inode = _KINFO.unpack_from(data, at)
+        # Those below 0 are no descriptors, but the program, its directory and such.
+        if kind in (_VNODE, _FIFO) and file >= 0 and flags & _WRITES:
+            found.add((device, inode))
+        if length <= 0:
+            break
+        at += length
+    return found
 
 
 def _find(file: Path) -> _File | None:
