@@ -11,6 +11,7 @@ import pytest
 
 from collectors import hints as module
 from collectors.hints import Hints
+from tests.kit import DEADLINE
 
 FOLLOWER = """#!/bin/sh
 [ "$*" = "events -f -H" ] || exit 2
@@ -22,7 +23,7 @@ exec sleep 600
 async def hint(hints: Hints, command: str) -> None:
     """Until one has come, with the follower asked for as after each good look."""
     waiting = asyncio.create_task(hints.wait(60))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE):
         while not waiting.done():
             await hints.start(command)
             await asyncio.wait({waiting}, timeout=0.05)
@@ -58,7 +59,7 @@ def test_hints_come_again_when_devd_was_started_again(
                 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as devd:
                     devd.bind(str(path))
                     devd.listen()
-                    devd.settimeout(20)
+                    devd.settimeout(DEADLINE)
                     # Asked for after each good look; the end of the last one is seen meanwhile.
                     accepted = asyncio.create_task(asyncio.to_thread(devd.accept))
                     while not accepted.done():
@@ -69,7 +70,7 @@ def test_hints_come_again_when_devd_was_started_again(
                         connection.send(
                             b"!system=ZFS subsystem=ZFS type=resource.fs.zfs.statechange"
                         )
-                        async with asyncio.timeout(20):
+                        async with asyncio.timeout(DEADLINE):
                             await hints.wait(60)
                 path.unlink()
         finally:
@@ -81,6 +82,7 @@ def test_hints_come_again_when_devd_was_started_again(
 FLOOD = """#!/bin/sh
 exec python3 -c '
 import os
+from tests.kit.waiting import DEADLINE
 text = b"x" * 65536
 while True: os.write({descriptor}, text)'
 """
@@ -130,7 +132,7 @@ def test_a_follower_waits_until_its_hint_is_asked_for(tmp_path: Path) -> None:
             # Nobody asks: what it prints is not taken, whatever there is of it.
             await asyncio.sleep(1)
             assert time.process_time() - before < 0.3
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE):
                 await hints.wait(60)
         finally:
             hints.close()

@@ -16,6 +16,7 @@ from sysadmd.ctl.app import cli
 from sysadmd.ctl.options import Context
 from sysadmd.errors import SysadmdError
 from tests.kit.ctl import Ctl, lines
+from tests.kit.waiting import DEADLINE
 
 Play = Callable[
     [Callable[[str, dict[str, Any]], Any]], tuple[list[str], list[tuple[str, dict[str, Any]]]]
@@ -198,7 +199,7 @@ def test_ctrl_c_leaves_the_job_of_a_class_running(ctl: Ctl, play: Play) -> None:
         assert waiting.stdout is not None
         assert waiting.stdout.readline() == "output\n"
         waiting.send_signal(signal.SIGINT)
-        _, errors = waiting.communicate(timeout=20)
+        _, errors = waiting.communicate(timeout=DEADLINE)
     assert waiting.returncode == 130
     assert f"the job {ID} goes on" in errors
     assert "log --follow" in errors

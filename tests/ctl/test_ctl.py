@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import Daemon, wait_for
+from tests.kit import DEADLINE, Daemon, wait_for
 from tests.kit.ctl import Ctl, lines
 
 
@@ -47,7 +47,7 @@ def test_run_rides_through_a_daemon_that_is_killed_and_started_again(daemon: Dae
         assert run.stdout.readline() == "line 1\n"
         daemon.kill()
         daemon.start()
-        output, errors = run.communicate(timeout=60)
+        output, errors = run.communicate(timeout=DEADLINE)
     assert run.returncode == 3
     assert output == "".join(f"line {n}\n" for n in range(2, 7))
     assert "connected again" in errors
@@ -58,7 +58,7 @@ def test_a_job_that_kills_the_daemon_succeeds_with_its_whole_log(daemon: Daemon)
     with at(daemon).started("run", "--", "sh", "-c", script) as run:
         daemon.wait()
         daemon.start()
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=DEADLINE)
     assert (run.returncode, output) == (0, "before\nafter\n")
 
 
@@ -69,7 +69,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(daemon: Daemon) -> 
         assert run.stdout is not None
         assert run.stdout.readline() == "on\n"
         run.send_signal(signal.SIGINT)
-        _, errors = run.communicate(timeout=20)
+        _, errors = run.communicate(timeout=DEADLINE)
     assert run.returncode == 130
     assert "log --follow" in errors
     assert "kill" in errors
@@ -88,7 +88,7 @@ def test_a_killed_job_gives_137_to_who_waits(daemon: Daemon) -> None:
         assert run.stdout is not None
         run.stdout.readline()
         at(daemon)("kill", "victim")
-        run.communicate(timeout=30)
+        run.communicate(timeout=DEADLINE)
     assert run.returncode == 137
 
 
@@ -102,7 +102,7 @@ def test_tail_loses_and_doubles_nothing_over_a_kill(daemon: Daemon) -> None:
         daemon.start()
         for round in range(3, 6):
             assert at(daemon)("run", "--id", f"job {round}", "--", "true").returncode == 0
-        output, errors = tail.communicate(timeout=60)
+        output, errors = tail.communicate(timeout=DEADLINE)
     assert tail.returncode == 0
     frames = [json.loads(line) for line in output.splitlines()]
     told = [(f["args"]["process_id"], f["args"]["state"]) for f in frames]

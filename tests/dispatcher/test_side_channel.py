@@ -12,6 +12,7 @@ import pytest
 
 from dispatcher import side_channel
 from dispatcher.side_channel import SideChannel, events_path
+from tests.kit.waiting import DEADLINE
 
 JOB = (7, 0)
 
@@ -118,7 +119,7 @@ def test_too_many_are_turned_away_and_nobody_waits(state_dir: Path) -> None:
         tools = [stack.enter_context(connect(opened)) for _ in range(20)]
         opened.drain()
         assert len(opened.sources) == 1 + side_channel.CONNECTIONS
-        tools[-1].settimeout(5)
+        tools[-1].settimeout(DEADLINE)
         assert tools[-1].recv(1) == b""
         tools[0].sendall(b"still here\n")
         opened.drain()

@@ -127,7 +127,7 @@ class Daemon(Program):
     def plain_socket(self, source: str = "127.0.0.1") -> socket.socket:
         """A TCP connection from this address, on which nothing has been said."""
         host, port = self.address.rsplit(":", 1)
-        return socket.create_connection((host, int(port)), 20, source_address=(source, 0))
+        return socket.create_connection((host, int(port)), DEADLINE, source_address=(source, 0))
 
     def stranger(self) -> Client:
         """A connection that is not logged in."""

@@ -22,7 +22,7 @@ from tests.kit.client import Client
 from tests.kit.corpus import records
 from tests.kit.daemon import ROOT
 from tests.kit.needs import needed
-from tests.kit.waiting import wait_for
+from tests.kit.waiting import DEADLINE, wait_for
 
 # There is one zfs-fuse on a machine; who holds the lock has it.
 _LOCK: Final = Path("/tmp/sysadmd-tests-zfs-fuse.lock")
@@ -69,7 +69,7 @@ def zfs_fuse_running() -> Generator[Zpool]:
             process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            stack.callback(process.wait, 20)
+            stack.callback(process.wait, DEADLINE)
             stack.callback(process.terminate)
             wait_for(lambda: zpool.succeeds("list"), "zfs-fuse")
         yield zpool

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit import QUIET, Daemon, needs_root, wait_for
+from tests.kit import DEADLINE, QUIET, Daemon, needs_root, wait_for
 from tests.kit.backups import ended, events_of, output, refused, run, show, submit, works
 from tests.kit.ctl import Ctl
 from tests.kit.disks import small_disk
@@ -138,7 +138,7 @@ def test_cursors_of_before_are_refused(daemon: Daemon, saved: Path, tmp_path: Pa
             with daemon.client() as other:
                 other.ask("events", "subscribe", {**since, "since": fresh})
             # Who followed is told why that is over, and what to do.
-            _, errors = tail.communicate(timeout=60)
+            _, errors = tail.communicate(timeout=DEADLINE)
     assert tail.returncode == 1
     assert "a backup was restored" in errors
     assert "--since oldest" in errors

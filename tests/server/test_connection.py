@@ -28,7 +28,7 @@ from server.wire.limits import (
 )
 from server.wire.parties import Caller, Phase
 from sysadmd.settings import ServerSettings
-from tests.kit import RawClient
+from tests.kit import DEADLINE, RawClient
 
 
 class Echo:
@@ -117,7 +117,7 @@ def open_client(context: ssl.SSLContext, sock: socket.socket) -> RawClient:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110 - it is turns of the loop that are waited for
             await asyncio.sleep(0)
 
@@ -153,7 +153,7 @@ async def is_read_on(directory: Path) -> None:
 
 
 def test_reading_goes_on_whoever_wrote_the_last_of_what_waited(tmp_path: Path) -> None:
-    asyncio.run(asyncio.wait_for(is_read_on(tmp_path), 20))
+    asyncio.run(asyncio.wait_for(is_read_on(tmp_path), DEADLINE))
 
 
 async def steps(directory: Path) -> list[int]:
@@ -175,7 +175,7 @@ async def steps(directory: Path) -> list[int]:
 
 def test_a_slow_client_is_seen_to_take_a_long_portion(tmp_path: Path) -> None:
     """OpenSSL says that bytes were taken only when all of them were that it was given."""
-    seen = asyncio.run(asyncio.wait_for(steps(tmp_path), 20))
+    seen = asyncio.run(asyncio.wait_for(steps(tmp_path), DEADLINE))
     assert max(more - less for more, less in itertools.pairwise(seen)) <= SEND_SIZE
 
 
@@ -196,7 +196,7 @@ async def most_in_a_turn(directory: Path) -> int:
 
 
 def test_many_requests_in_one_piece_leave_others_their_turns(tmp_path: Path) -> None:
-    assert asyncio.run(asyncio.wait_for(most_in_a_turn(tmp_path), 20)) < 10
+    assert asyncio.run(asyncio.wait_for(most_in_a_turn(tmp_path), DEADLINE)) < 10
 
 
 async def ends(directory: Path) -> bytes:
@@ -212,7 +212,7 @@ async def ends(directory: Path) -> bytes:
 
 
 def test_who_goes_on_talking_behind_our_goodbye_is_parsed_no_more(tmp_path: Path) -> None:
-    said = asyncio.run(asyncio.wait_for(ends(tmp_path), 20))
+    said = asyncio.run(asyncio.wait_for(ends(tmp_path), DEADLINE))
     assert (4401).to_bytes(2, "big") + b"enough" in said
 
 
@@ -264,7 +264,7 @@ async def ticks(directory: Path) -> bytes:
 
 
 def test_a_stall_of_our_own_is_not_the_silence_of_a_peer(tmp_path: Path) -> None:
-    said = asyncio.run(asyncio.wait_for(ticks(tmp_path), 20))
+    said = asyncio.run(asyncio.wait_for(ticks(tmp_path), DEADLINE))
     # One ping, then the goodbye.
     ping = Frame(Opcode.PING, b"").serialize(mask=False)
     assert said.startswith(ping)
@@ -314,6 +314,6 @@ async def what_a_defect_ends(directory: Path, at: str) -> bytes:
 def test_a_defect_ends_the_connection_that_met_it_and_says_so(
     tmp_path: Path, at: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = asyncio.run(asyncio.wait_for(what_a_defect_ends(tmp_path, at), 20))
+    said = asyncio.run(asyncio.wait_for(what_a_defect_ends(tmp_path, at), DEADLINE))
     assert (1011).to_bytes(2, "big") + b"the server met a defect" in said
     assert f"RecursionError: {at}" in caplog.text

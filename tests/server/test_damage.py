@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.kit import QUIET, Daemon, wait_for
+from tests.kit import DEADLINE, QUIET, Daemon, wait_for
 
 PAGE = 4096
 # Small ones are damaged as well as those that are too large to be checked at the start.
@@ -161,7 +161,7 @@ def test_whatever_is_damaged_nobody_sees_a_traceback(
         if daemon.is_ready(process.stdout.readline()):
             use(daemon)
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
     said = daemon.log.read_text()

@@ -42,6 +42,7 @@ from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.waiting import DEADLINE
 
 LOGIN = Login("root", Role.FULL, None, None, None)
 NOW = Now(1.5, 1.0, "boot")
@@ -242,7 +243,7 @@ class World:
         for client in self.clients:
             client.takes, client.crowded = True, False
             client.write()
-        await asyncio.wait_for(asyncio.gather(*self.tasks), 20)
+        await asyncio.wait_for(asyncio.gather(*self.tasks), DEADLINE)
         while not all(self._is_done(client) for client in self.clients):
             await self.store.read(lambda db: None)
             await asyncio.sleep(0)
@@ -467,4 +468,4 @@ def test_each_hears_each_event_once_and_in_order(
         patch.setattr(pages, "PAGE_SIZE", 8 * 1024)
         patch.setattr(snapshot, "FRAME_LIMIT", FRAME)
         directory = tmp_path_factory.mktemp("world")
-        asyncio.run(asyncio.wait_for(play(directory, random.Random(seed), steps), 20))
+        asyncio.run(asyncio.wait_for(play(directory, random.Random(seed), steps), DEADLINE))

@@ -25,7 +25,7 @@ from server.wire.listener import BEYOND, client_group
 from sysadmd.client import Target
 from sysadmd.client import connect as connect_client
 from sysadmd.settings import ServerSettings
-from tests.kit import QUIET, Daemon, RawClient, wait_for
+from tests.kit import DEADLINE, QUIET, Daemon, RawClient, wait_for
 from tests.kit.certificates import make_client_certificates, with_certificate
 from tests.kit.figures import resident
 from tests.kit.raw_client import is_over
@@ -513,7 +513,7 @@ def test_a_configured_certificate_is_reloaded_without_dropping_anybody(
             daemon.reload()
             assert name() == ((("commonName", "second"),),)
             socket.send('{"namespace":"rpc","name":"identify","id":"still"}')
-            assert "still" in str(socket.recv(timeout=10))
+            assert "still" in str(socket.recv(timeout=DEADLINE))
 
 
 def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit import Client, Daemon
+from tests.kit import DEADLINE, Client, Daemon
 
 SYSTEMS = ["dispatcher", "life-preserver", "system-state"]
 
@@ -130,7 +130,7 @@ def test_a_job_of_many_commands_stays_within_the_frame_limit(daemon: Daemon) -> 
         commands = [f"true {number:04d}{'x' * 50}" for number in range(1000)]
         client.ask("rpc", "dispatcher", {"action": "run", "job": commands})
         while True:
-            text = client.socket.recv(timeout=60)
+            text = client.socket.recv(timeout=DEADLINE)
             assert len(text) <= 512 * 1024
             if '"state":"finished","process_id":"job","process_details"' in str(text):
                 break

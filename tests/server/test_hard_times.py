@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import QUIET, Client, Daemon, wait_for
+from tests.kit import DEADLINE, QUIET, Client, Daemon, wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.processes import members
 
@@ -141,7 +141,7 @@ def test_a_signal_in_the_first_moments_is_not_the_systems_to_handle(tmp_path: Pa
             # The last that it takes care of.
             process.send_signal(signal.SIGHUP)
             process.send_signal(number)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=DEADLINE)
         finally:
             process.kill()
         assert process.returncode == 0, errors.decode()

@@ -15,6 +15,7 @@ from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import open_store
+from tests.kit.waiting import DEADLINE
 
 FORMS = [
     Form(dialect, extended, systems)
@@ -86,7 +87,7 @@ def test_a_defect_in_waking_subscribers_ends_the_watch_of_the_store(tmp_path: Pa
             hub.channel(FORMS[0], hub.head, "").subscribers[wake] = None
             await store.write(appends(1))
             with pytest.raises(KeyError, match="a defect"):
-                await asyncio.wait_for(store.watch(), 20)
+                await asyncio.wait_for(store.watch(), DEADLINE)
         finally:
             store.close()
 
@@ -112,7 +113,7 @@ def test_a_defect_in_a_later_slice_ends_the_watch_of_the_store(
             hub.channel(FORMS[0], hub.head, "").subscribers[lambda: None] = None
             await store.write(appends(5))
             with pytest.raises(KeyError, match="a defect"):
-                await asyncio.wait_for(store.watch(), 20)
+                await asyncio.wait_for(store.watch(), DEADLINE)
         finally:
             store.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from server.wire.limits import OUTPUT_HIGH
 from server.wire.protocol import FRAME_LIMIT
-from tests.kit import QUIET, Client, Daemon, RawClient, wait_for
+from tests.kit import DEADLINE, QUIET, Client, Daemon, RawClient, wait_for
 from tests.kit.figures import resident
 from tests.kit.state_file import state_file
 
@@ -181,7 +181,7 @@ def test_a_client_that_reads_gets_what_its_share_held_back(daemon: Daemon, reade
         for _ in range(3):
             client.send("rpc", "dispatcher", {"action": "list"})
     for client in clients:
-        client.socket.settimeout(60)
+        client.socket.settimeout(DEADLINE)
         for _ in range(3):
             assert b"big 7" in client.frame()
     for client in clients:

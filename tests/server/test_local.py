@@ -16,14 +16,14 @@ import pytest
 from server.wire.listener import LOCAL_CLIENTS
 from sysadmd.client import Target, Unreachable, connect
 from sysadmd.machine import LOCAL_SOCKET
-from tests.kit import QUIET, Daemon, RawClient, needs_root, wait_for
+from tests.kit import DEADLINE, QUIET, Daemon, RawClient, needs_root, wait_for
 from tests.kit.daemon import sysadmd
 from tests.kit.raw_client import is_over
 
 
 def plain(daemon: Daemon) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(20)
+    sock.settimeout(DEADLINE)
     sock.connect(str(daemon.state_dir / LOCAL_SOCKET))
     return sock
 
@@ -93,7 +93,7 @@ def test_another_account_that_reaches_it_is_sent_away(daemon: Daemon) -> None:
             parent.chmod(parent.stat().st_mode | 0o011)
     program = (
         "import os, socket, sys; os.setgid(65534); os.setuid(65534);"
-        "s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1])\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
         "try:\n"
         " s.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
         " print(s.recv(100))\n"

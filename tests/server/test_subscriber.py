@@ -15,6 +15,7 @@ from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import START
 from sysadmd.store import Store, open_store
+from tests.kit.waiting import DEADLINE
 
 FORM = Form(DIALECTS["documented"], True, frozenset({2}))
 
@@ -77,7 +78,7 @@ def test_who_is_being_sent_away_is_given_no_more_of_the_journal(tmp_path: Path) 
         finally:
             store.close()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
 
 
 def test_what_is_committed_while_the_last_page_is_read_comes_once_and_live(
@@ -113,4 +114,4 @@ def test_what_is_committed_while_the_last_page_is_read_comes_once_and_live(
         finally:
             store.close()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))

@@ -109,7 +109,7 @@ def test_a_daemon_works_whatever_it_was_left(what: str, state_dir: Path) -> None
             mode = file.stat().st_mode
             if not stat.S_ISSOCK(mode):
                 assert not mode & 0o077, file
-        assert daemon.stop(20) == 0
+        assert daemon.stop() == 0
 
 
 def test_no_clock_of_who_started_it_runs_in_a_daemon(state_dir: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_client_can_be_ended_whatever_it_was_left(
         assert tail.stdout is not None
         assert "pending" in tail.stdout.readline()
         tail.send_signal(number)
-        _, errors = tail.communicate(timeout=20)
+        _, errors = tail.communicate(timeout=DEADLINE)
     assert tail.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert "Traceback" not in errors
 
@@ -234,7 +234,7 @@ def test_what_nohup_and_the_shell_let_a_client_ignore_stays_ignored(
         assert client.stdout.readline() == "on\n"
         client.send_signal(number)
         go.touch()
-        rest, errors = client.communicate(timeout=20)
+        rest, errors = client.communicate(timeout=DEADLINE)
     assert (client.returncode, rest, errors) == (4, "off\n", "")
 
 
@@ -252,6 +252,6 @@ def test_a_client_without_standard_streams_tells_the_jobs_status(
     what = f"[os.close(each) for each in ({closed},)]"
     run = ("run", "--", "sh", "-c", "echo out; exit 3")
     with ctl(what, "--state-dir", str(daemon.state_dir), *run) as client:
-        output, errors = client.communicate(timeout=20)
+        output, errors = client.communicate(timeout=DEADLINE)
     assert client.returncode == 3, errors
     assert output == ("" if "1" in closed else "out\n")

@@ -16,7 +16,7 @@ from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import MemoryBehind, Store, open_store
 from sysadmd.whereabouts import Whereabouts
-from tests.kit import wait_for
+from tests.kit import DEADLINE, wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.needs import needed
 
@@ -181,7 +181,7 @@ def test_a_defect_of_writing_or_telling_is_raised_and_leaves_nobody_waiting(
 
     async def body(breaks: Callable[[Store], Awaitable[None]], name: str) -> None:
         async with opened(tmp_path / name) as (store, _):
-            await asyncio.wait_for(breaks(store), 20)
+            await asyncio.wait_for(breaks(store), DEADLINE)
             assert store.trouble is not None
             assert "planted" in store.trouble
 
@@ -215,7 +215,7 @@ def test_what_follows_a_change_comes_in_order_before_who_waits_goes_on(tmp_path:
             follows = [("followed", x) for x in range(3)]
             assert done == [*follows, ("told", 3), ("waited", 0), ("waited", 1)]
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
 
 
 def test_what_fails_after_a_commit_ends_the_watch_and_is_no_refusal(
@@ -263,7 +263,7 @@ def test_what_fails_after_a_commit_ends_the_watch_and_is_no_refusal(
 
     async def body(breaks: Callable[[Store], Awaitable[None]], name: str) -> None:
         async with opened(tmp_path / name) as (store, _):
-            await asyncio.wait_for(breaks(store), 20)
+            await asyncio.wait_for(breaks(store), DEADLINE)
 
     for breaks in (returned, followed, left, settled):
         asyncio.run(body(breaks, breaks.__name__))
@@ -284,7 +284,7 @@ def test_an_iterator_that_has_ended_fails_as_any_other_defect_does(tmp_path: Pat
             with pytest.raises(RuntimeError, match="StopIteration"):
                 await store.watch()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
 
 
 def test_a_foreign_damaged_or_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_disk_that_does_not_answer_is_told_until_it_does(
             await hanging
             assert store.health is None
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
 
 
 MoveBack = Callable[[], object]
@@ -430,7 +430,7 @@ def test_nothing_is_kept_in_a_file_that_is_not_at_its_path(
             await asyncio.to_thread(wait_for, lambda: store.health is not None, "a look")
             assert len(told) == 2
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
 
 
 def test_a_file_that_comes_and_goes_is_missing_when_it_is(tmp_path: Path) -> None:
