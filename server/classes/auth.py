@@ -95,7 +95,8 @@ class Auth:
     async def _check(self, session: Session, name: str, password: str) -> Role | None:
         """The account's role if this is its password; the outcome counts. Raises: Busy."""
         settings, group = self._settings(), session.connection.group
-        role = await self._accounts.check(name, password)
+        host = session.address if session.connection.local is None else None
+        role = await self._accounts.check(name, password, host)
         if role is not None:
             self._guesses.succeeded(group, name)
         elif self._guesses.failed(group, name, self._clock(), settings):

@@ -47,12 +47,15 @@ class Accounts:
         # Of them, those that did not answer in time, which has been said: nobody else waits.
         self._hanging: set[tuple[str, AuthSettings]] = set()
 
-    async def check(self, name: str, password: str) -> Role | None:
-        """The account's role if this is its password; None: refused. Raises: Busy."""
+    async def check(self, name: str, password: str, host: str | None) -> Role | None:
+        """The account's role if this is its password; None: refused. Raises: Busy.
+
+        host: the address of who gives it; None: he is on this machine.
+        """
         begun, settings = time.monotonic(), self._settings()
 
         def ask() -> Role | None:
-            if not authenticate(name, password, settings.pam_service):
+            if not authenticate(name, password, settings.pam_service, host):
                 return None
             with suppress(UnknownAccount):
                 return role_of(name, settings)

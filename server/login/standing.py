@@ -6,13 +6,15 @@ anybody in. All of this may hang: `accounts` calls it in threads.
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import logging
 import os
 import pwd
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pam
 
@@ -25,6 +27,12 @@ log = logging.getLogger(__name__)
 # pam_authenticate(3); the same number in Linux-PAM and OpenPAM.
 DISALLOW_NULL_AUTHTOK: Final = 1
 PAM_SUCCESS: Final = 0
+# pam_set_item(3); the same numbers, too.
+PAM_TTY: Final = 3
+PAM_RHOST: Final = 4
+# What stands for a terminal, as "ssh" does for sshd. pam_login_access needs a host or this, and
+# holds what has no dot for local: so do rules about LOCAL.
+TERMINAL: Final = "sysadmd"
 # Longer than any account's name or sane password; PAM modules copy them around.
 TEXT_LENGTH: Final = 512
 # Results which say that PAM can't tell; all others but success refuse.
@@ -82,19 +90,22 @@ def standing(name: str, settings: AuthSettings) -> Role | None:
     return role
 
 
-def authenticate(name: str, password: str, service: str) -> bool:
-    """Is this the account's password, and does the account phase let it in?"""
+def authenticate(name: str, password: str, service: str, host: str | None) -> bool:
+    """Is this the account's password, and do both phases let it in from there?
+
+    host: the address of who gives it; None: he is on this machine.
+    """
     if not name or not password or len(name) > TEXT_LENGTH or len(password) > TEXT_LENGTH:
         return False
     try:
         checker = pam.PamAuthenticator()
         inner = checker.pam_authenticate
 
-        def authenticate(handle: object, flags: int) -> int:
+        def authenticate(handle: object) -> int:
             # An account without a password is nobody's; the library has no argument for it.
-            return int(inner(handle, flags | DISALLOW_NULL_AUTHTOK))
+            return int(inner(handle, DISALLOW_NULL_AUTHTOK))
 
-        checker.pam_authenticate = authenticate
+        checker.pam_authenticate = _with_items(checker, host, authenticate)
         return bool(checker.authenticate(name, password, service, resetcreds=False))
     except (ValueError, UnicodeError):
         return False
@@ -104,15 +115,15 @@ def authenticate(name: str, password: str, service: str) -> bool:
 
 
 def _lets_in(name: str, service: str) -> bool:
-    """PAM's account phase alone: is it expired, closed now, ...? Raises: UnknownAccount."""
+    """PAM's account phase alone: is it expired, closed now, ...? Raises: UnknownAccount.
 
-    def known(handle: object, flags: int) -> int:
-        # Who it is was shown by a token or a certificate: PAM is asked for the rest.
-        return PAM_SUCCESS
-
+    Asked without a host. PAM does not say why it refuses, and what follows ends all that the
+    account has: so where somebody comes from must not be a reason.
+    """
     try:
         checker = pam.PamAuthenticator()
-        checker.pam_authenticate = known
+        # Who it is was shown by a token or a certificate: PAM is asked for the rest.
+        checker.pam_authenticate = _with_items(checker, None, lambda _: PAM_SUCCESS)
         if checker.authenticate(name, "", service, resetcreds=False):
             return True
     except (ValueError, UnicodeError, OSError) as error:
@@ -123,6 +134,25 @@ def _lets_in(name: str, service: str) -> bool:
             f" {service!r}, or try again later"
         )
     return False
+
+
+def _with_items(
+    checker: Any, host: str | None, ask: Callable[[object], int]
+) -> Callable[[object, int], int]:
+    """What the library calls for the password: before that PAM is told where it comes from.
+
+    The library has no argument for that either, and this is the first that has its handle.
+    """
+    items = {PAM_TTY: TERMINAL} | ({} if host is None else {PAM_RHOST: host})
+
+    def authenticate(handle: object, _: int) -> int:
+        for item, value in items.items():
+            result = int(checker.pam_set_item(handle, item, ctypes.c_char_p(value.encode())))
+            if result != PAM_SUCCESS:
+                return result
+        return ask(handle)
+
+    return authenticate
 
 
 def _is_locked(name: str, password: str) -> bool:
