@@ -20,10 +20,9 @@ from websockets.http11 import Response
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
-from server.login.accounts import Busy
 from server.login.logins import Logins
 from server.login.roles import Login, Role
-from server.login.standing import UnknownAccount
+from server.login.standing import Busy, UnknownAccount
 from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate

@@ -106,4 +106,4 @@ def session_maker(
             spawn=spawn,
         )
 
-    return welcome, Vigil(store, logins, sessions.accounts)
+    return welcome, Vigil(store, logins, accounts, sessions.accounts)

@@ -12,12 +12,19 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from server.login.roles import Role
-from server.login.standing import UnknownAccount, authenticate, role_of, standing
+from server.login.standing import (
+    Busy,
+    UnknownAccount,
+    authenticate,
+    role_of,
+    say_missing_groups,
+    standing,
+)
 from sysadmd.apart import apart
-from sysadmd.errors import SysadmdError
 from sysadmd.settings import AuthSettings
 
 log = logging.getLogger(__name__)
@@ -26,12 +33,6 @@ log = logging.getLogger(__name__)
 # own delay after a wrong password is 2 s, give or take half: less must not be told apart.
 REFUSED_AFTER: Final = 3.0
 LATE: Final = "the login could not be checked in time; try again later"
-
-
-class Busy(SysadmdError):
-    """All PAM calls that may run at once are under way, and none ended in time."""
-
-    code = "busy"
 
 
 class Accounts:
@@ -46,6 +47,10 @@ class Accounts:
         self._asked: dict[tuple[str, AuthSettings], asyncio.Future[Role | None]] = {}
         # Of them, those that did not answer in time, which has been said: nobody else waits.
         self._hanging: set[tuple[str, AuthSettings]] = set()
+
+    def look_at_groups(self) -> None:
+        """Have the log say which groups of the settings are not there; nobody waits for it."""
+        apart(partial(say_missing_groups, self._settings()), "groups")
 
     async def check(self, name: str, password: str, host: str | None) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy.

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from server.login import audit, tokens
-from server.login.accounts import Accounts, Busy
+from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.roles import NO_ROLE, Login, Role
-from server.login.standing import UnknownAccount
+from server.login.standing import Busy, UnknownAccount
 from sysadmd.errors import SysadmdError
 from sysadmd.journal import Note, Transaction
 from sysadmd.store import Store
@@ -98,7 +98,8 @@ class Logins:
             if not await self._is_right(login, address):
                 return None
         except Busy:
-            # Who makes PAM hang locks nobody out: it is valid until it runs out.
+            # Who makes PAM hang, or closes logins for a time, locks nobody out who is in: it is
+            # valid until it runs out.
             pass
         else:
             if tokens.renewal_due(login):

@@ -50,6 +50,19 @@ CAN_NOT_TELL: Final = (
 # What `pw lock` puts before the hash; pw(8).
 LOCKED_PREFIX: Final = "*LOCKED*"
 SHADOW: Final = Path("/etc/shadow")
+# Shells, wherever they are, of accounts that nobody is to log in to. Source: nologin(8) of both
+# systems, false(1); an empty one stands for /bin/sh, passwd(5).
+NO_SHELLS: Final = frozenset(("nologin", "false"))
+# While one of these is there, only root logs in. Source: nologin(5) of FreeBSD; pam_nologin(8)
+# of Linux, which has both.
+NOLOGIN: Final = (Path("/var/run/nologin"), Path("/etc/nologin"))
+
+
+class Busy(SysadmdError):
+    """It can't be told just now whether an account may log in: who is in stays until the token
+    runs out, and nothing is renewed."""
+
+    code = "busy"
 
 
 class UnknownAccount(SysadmdError):
@@ -71,7 +84,7 @@ def role_of(name: str, settings: AuthSettings) -> Role | None:
         raise UnknownAccount(
             f"there is no account {name!r}, or its directory is away; try again later"
         ) from error
-    if _is_locked(name, entry.pw_passwd):
+    if _is_locked(name, entry.pw_passwd) or Path(entry.pw_shell).name in NO_SHELLS:
         return None
     for role, members in ((Role.FULL, settings.full), (Role.LIMITED, settings.limited)):
         if any(_is_member(name, groups, member) for member in members):
@@ -82,12 +95,30 @@ def role_of(name: str, settings: AuthSettings) -> Role | None:
 def standing(name: str, settings: AuthSettings) -> Role | None:
     """The role that an account has now, if PAM's account phase lets it in, too.
 
-    Raises: UnknownAccount.
+    Raises: UnknownAccount, Busy.
     """
     role = role_of(name, settings)
     if role is None or not _lets_in(name, settings.pam_service):
         return None
     return role
+
+
+def say_missing_groups(settings: AuthSettings) -> None:
+    """Log which groups of the settings this machine does not have: nobody gets in by them."""
+    for key, members in (("full", settings.full), ("limited", settings.limited)):
+        for group in [member[1:] for member in members if member.startswith("@")]:
+            if _number(group) is not None:
+                continue
+            # Debian's administrators; FreeBSD's, and those of most others, are in wheel.
+            other = "@sudo" if group == "wheel" and _number("sudo") is not None else None
+            hint = f'; the administrators of this one are in sudo: add "{other}" there'
+            log.info(
+                "auth.%s names @%s, a group that this machine does not have: nobody gets in by"
+                " it%s",
+                key,
+                group,
+                hint if other and other not in members else "",
+            )
 
 
 def authenticate(name: str, password: str, service: str, host: str | None) -> bool:
@@ -115,11 +146,15 @@ def authenticate(name: str, password: str, service: str, host: str | None) -> bo
 
 
 def _lets_in(name: str, service: str) -> bool:
-    """PAM's account phase alone: is it expired, closed now, ...? Raises: UnknownAccount.
+    """PAM's account phase alone: is it expired, closed now, ...?
+
+    Raises: UnknownAccount; Busy if it may be refused as all are, for as long as that is so.
 
     Asked without a host. PAM does not say why it refuses, and what follows ends all that the
     account has: so where somebody comes from must not be a reason.
     """
+    # Before and behind the question: what PAM has seen may be gone by then.
+    closed = _closed()
     try:
         checker = pam.PamAuthenticator()
         # Who it is was shown by a token or a certificate: PAM is asked for the rest.
@@ -133,7 +168,15 @@ def _lets_in(name: str, service: str) -> bool:
             f"PAM can't tell whether {name!r} may log in: {checker.reason}; see its service"
             f" {service!r}, or try again later"
         )
+    closed = closed or _closed()
+    if closed is not None:
+        raise Busy(f"logins are closed as long as there is {closed}; try again later")
     return False
+
+
+def _closed() -> Path | None:
+    """The file that keeps everybody out now, if one does."""
+    return next((file for file in NOLOGIN if file.exists()), None)
 
 
 def _with_items(
@@ -181,7 +224,12 @@ def _shadow(name: str) -> str | None:
 def _is_member(name: str, groups: set[int], member: str) -> bool:
     if not member.startswith("@"):
         return name == member
+    return _number(member[1:]) in groups
+
+
+def _number(group: str) -> int | None:
+    """Its gid; None: there is no such group."""
     try:
-        return grp.getgrnam(member[1:]).gr_gid in groups
+        return grp.getgrnam(group).gr_gid
     except KeyError:
-        return False
+        return None

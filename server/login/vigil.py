@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from server.login import tokens
+from server.login.accounts import Accounts
 from server.login.logins import Logins
 from sysadmd.errors import SysadmdError
 from sysadmd.store import Store
@@ -26,10 +27,17 @@ OURS: Final = "local"
 class Vigil:
     """A round is one question for each account, however often it is in."""
 
-    def __init__(self, store: Store, logins: Logins, connected: Callable[[], set[str]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        logins: Logins,
+        accounts: Accounts,
+        connected: Callable[[], set[str]],
+    ) -> None:
         """connected: the accounts that are logged in."""
         self._store = store
         self._logins = logins
+        self._accounts = accounts
         self._connected = connected
         self._now = asyncio.Event()
 
@@ -39,10 +47,13 @@ class Vigil:
 
     async def run(self) -> None:
         """A round at each interval; until cancelled."""
+        self._accounts.look_at_groups()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
                     await self._now.wait()
+            if self._now.is_set():
+                self._accounts.look_at_groups()
             self._now.clear()
             await self._round()
 

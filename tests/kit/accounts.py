@@ -62,6 +62,11 @@ def lock(name: str) -> None:
     _run(*(("pw", "lock", name) if _PW else ("usermod", "-L", name)))
 
 
+def take_shell(name: str, shell: str) -> None:
+    """Give it another shell."""
+    _run(*(("pw", "usermod", name) if _PW else ("usermod", name)), "-s", shell)
+
+
 def leave(name: str, group: str) -> None:
     """Let it be in no group but its primary one. group: the other that it is in."""
     _run(*(("pw", "groupmod", group, "-d", name) if _PW else ("usermod", "-G", "", name)))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kit import QUIET, Client, Daemon
+from server.login import standing
+from server.login.roles import Role
+from sysadmd.settings import AuthSettings
+from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.accounts import PASSWORD, account, pam_service
 
 SERVICE = "sysadmd-pam"
@@ -82,3 +86,87 @@ def test_a_rule_about_addresses_refuses_passwords_and_ends_nothing(
             token = local.ask("rpc", "auth", args)[0]
         second.ask("rpc", "auth_token", {"token": token})
         assert client.ask("rpc", "query")
+
+
+def test_while_logins_are_closed_who_is_in_stays_and_nobody_comes(
+    tmp_path: Path, name: str, rules: Callable[[str], object]
+) -> None:
+    closed = tmp_path / "nologin"
+    rules(f"{RULES}account required pam_nologin.so file={closed}\n")
+    before = (
+        "import pathlib, server.login.standing as it;"
+        f"it.NOLOGIN = (pathlib.Path({str(closed)!r}),)"
+    )
+    with (
+        Daemon(tmp_path / "state", CONFIG, before=before) as daemon,
+        daemon.stranger() as client,
+        daemon.stranger() as second,
+    ):
+        token = client.ask("rpc", "auth", {"username": name, "password": PASSWORD})[0]
+        closed.write_text("The machine goes down.\n")
+        assert log_in(second, name) == 401
+        daemon.reload()
+        # PAM is asked, says no, and that ends nothing.
+        second.ask("rpc", "auth_token", {"token": token})
+        assert client.ask("rpc", "query")
+        closed.unlink()
+        assert log_in(second, name) == 200
+        assert not any("access ended" in line for line in client.trail())
+
+
+def test_an_account_without_a_login_shell_has_no_role(name: str) -> None:
+    settings = AuthSettings(full=(name,))
+    for shell, role in (
+        ("/usr/sbin/nologin", None),
+        ("/sbin/nologin", None),
+        ("/usr/bin/false", None),
+        ("/bin/false", None),
+        ("", Role.FULL),
+        ("/bin/sh", Role.FULL),
+    ):
+        take_shell(name, shell)
+        assert standing.role_of(name, settings) == role, shell
+
+
+def test_a_right_password_opens_no_account_without_a_login_shell(
+    tmp_path: Path, rules: Callable[[str], object]
+) -> None:
+    with (
+        account(NAME + "b", "-s", "/usr/sbin/nologin") as name,
+        Daemon(tmp_path / "state", CONFIG.replace(NAME, NAME + "b")) as daemon,
+        daemon.stranger() as client,
+    ):
+        assert log_in(client, name) == 401
+        take_shell(name, "/bin/sh")
+        assert log_in(client, name) == 200
+
+
+def test_groups_that_are_not_there_are_named_at_the_start_and_at_a_reload(
+    tmp_path: Path,
+) -> None:
+    auth = '[auth]\nfull = ["root", "@no-such-a", "@root"]\nlimited = ["@no-such-b"]\n'
+    with Daemon(tmp_path / "state", QUIET + auth) as daemon:
+
+        def named(group: str) -> int:
+            said = f"names @{group}, a group that this machine does not have"
+            return daemon.log.read_text().count(said)
+
+        wait_for(lambda: named("no-such-a") == 1 and named("no-such-b") == 1, "the start's")
+        daemon.reload()
+        wait_for(lambda: named("no-such-a") == 2 and named("no-such-b") == 2, "the reload's")
+        assert not named("root")
+
+
+def test_where_administrators_are_in_sudo_that_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on Debian, whatever this machine has.
+    there = {"sudo": 27, "operator": 37}
+    monkeypatch.setattr(standing, "_number", there.get)
+    caplog.set_level("INFO")
+    standing.say_missing_groups(AuthSettings())
+    standing.say_missing_groups(AuthSettings(full=("root", "@wheel", "@sudo")))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert 'add "@sudo"' in first
+    assert "auth.full names @wheel" in second
+    assert "add" not in second

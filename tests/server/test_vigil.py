@@ -23,6 +23,7 @@ from tests.kit.accounts import (
     leave,
     lock,
     pam_service,
+    take_shell,
 )
 from tests.kit.certificates import make_client_certificates, with_certificate
 
@@ -50,6 +51,7 @@ def name(service: Path) -> Iterator[str]:
 WAYS: dict[str, tuple[Callable[[str], None], str]] = {
     "expired": (expire, REFUSED),
     "locked": (lock, REFUSED),
+    "without a shell": (partial(take_shell, shell="/usr/sbin/nologin"), REFUSED),
     "without its group": (partial(leave, group=GROUP), REFUSED),
     "deleted": (delete, AWAY),
 }
