@@ -35,6 +35,7 @@ from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.local import LOCAL
+from server.wire.system_log import SystemLog
 from sysadmd.machine import host_name
 from sysadmd.settings import AuthSettings, ServerSettings, Settings
 
@@ -65,6 +66,13 @@ def session_maker(
         return [*filter(None, ours), *dispatcher.troubles, *collectors.troubles()]
 
     store = sources.store
+    system_log = SystemLog()
+
+    def say(lines: list[str]) -> None:
+        if auth().syslog:
+            system_log.say(lines)
+
+    store.say = say
     places = Places(lambda: server().max_clients)
     sessions = Sessions(store, places)
     trail, accounts = Audit(store), Accounts(auth)

@@ -139,11 +139,13 @@ def said(place: str, time: int, wall: int | None, system: int, format: int = FOR
 class Transaction:
     """One change under way: the connection, and the events that become true when it commits.
 
-    wiped: it has taken a secret out of the tables, which is to be nowhere in the files either.
+    said: lines for the system's log, told then, too. wiped: it has taken a secret out of the
+    tables, which is to be nowhere in the files either.
     """
 
     db: Connection
     events: list[Event] = field(default_factory=list[Event])
+    said: list[str] = field(default_factory=list[str])
     wiped: bool = False
 
 

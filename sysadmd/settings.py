@@ -130,7 +130,8 @@ class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     full, limited: accounts, or groups as `@wheel`. token_lifetime, client_token_lifetime: s
     from the last use. failures: within failure_window s they block an address for block_time s.
-    pam_calls: at once, 1 to 64; pam_wait: s that a login waits for its turn, and then for PAM.
+    syslog: logins and the trail are told to the system's log, too. pam_calls: at once, 1 to 64;
+    pam_wait: s that a login waits for its turn, and then for PAM.
     """
 
     pam_service: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "sysadmd"
@@ -142,6 +143,7 @@ class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     failures: Count = 5
     failure_window: Duration = Duration(600)
     block_time: Duration = Duration(3600)
+    syslog: bool = True
     pam_calls: Annotated[int, Meta(ge=1, le=64)] = 8
     pam_wait: Seconds = 10.0
 

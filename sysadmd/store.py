@@ -80,6 +80,8 @@ class Store:
         # Committed events in order, called on the event loop before the tasks that waited for
         # the commit go on; set by the composition.
         self.publish: Callable[[list[Event]], None] = lambda events: None
+        # The same for what the system's log is told of them.
+        self.say: Callable[[list[str]], None] = lambda lines: None
         # The files are at their paths again: called on the event loop, as for `publish`.
         self.returned: Callable[[], None] = lambda: None
         contents = (path, path.with_name(path.name + "-wal"))
@@ -326,6 +328,7 @@ class Store:
         """One transaction for the whole group, then one call into the event loop."""
         results: list[tuple[_Change, Any, BaseException | None]] = []
         events: list[Event] = []
+        said: list[str] = []
         trouble: str | None = None
         wiped = False
         db = self._writer
@@ -338,6 +341,7 @@ class Store:
                 try:
                     results.append((change, change.run(transaction), None))
                     events += transaction.events
+                    said += transaction.said
                     wiped |= transaction.wiped
                 except BaseException as error:
                     if not db.in_transaction:
@@ -359,14 +363,15 @@ class Store:
             # That it has lost its files is told as long as it has.
             trouble = str(failure) if self._lost is None else None
             results = [(change, None, failure) for change in group]
-            events = []
+            events, said = [], []
         self._remember()
-        self._loop.call_soon_threadsafe(self._tell, results, events, trouble)
+        self._loop.call_soon_threadsafe(self._tell, results, events, said, trouble)
 
     def _tell(
         self,
         results: list[tuple[_Change, Any, BaseException | None]],
         events: list[Event],
+        said: list[str],
         trouble: str | None,
     ) -> None:
         try:
@@ -377,6 +382,8 @@ class Store:
                 self._settle(change, result, error)
             if events:
                 self.publish(events)
+            if said:
+                self.say(said)
         except Exception as error:  # noqa: BLE001 - handed to `watch`
             self._break(error, [change for change, _, _ in results])
 

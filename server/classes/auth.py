@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from server.login import audit, tokens
+from server.login import audit, auth_lines, tokens
 from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.guesses import Guesses
@@ -97,6 +97,8 @@ class Auth:
         settings, group = self._settings(), session.connection.group
         host = session.address if session.connection.local is None else None
         role = await self._accounts.check(name, password, host)
+        where = session.address, session.connection.port
+        failed = auth_lines.failed(name, *where)
         if role is not None:
             self._guesses.succeeded(group, name)
         elif self._guesses.failed(group, name, self._clock(), settings):
@@ -105,9 +107,10 @@ class Auth:
                 session.address,
                 settings.block_time,
             )
-            await self._trail.note(name, session.address, "blocked after failed logins")
+            said = failed, auth_lines.blocked(*where)
+            await self._trail.note(name, session.address, "blocked after failed logins", *said)
         else:
-            await self._trail.note(name, session.address, "login refused")
+            await self._trail.note(name, session.address, "login refused", failed)
         return role
 
     async def _accept(
@@ -118,7 +121,9 @@ class Auth:
         seconds = settings.token_lifetime if label is None else settings.client_token_lifetime
 
         def change(change: Transaction) -> Login:
-            audit.write(change, name, session.address, f"logged in by password as {role.word}")
+            said = auth_lines.accepted(name, session.address, session.connection.port)
+            action = f"logged in by password as {role.word}"
+            audit.write(change, name, session.address, action, said)
             return tokens.add(
                 change,
                 secret,

@@ -1,6 +1,7 @@
 """The audit trail: who came from where, who ran, killed, paused or changed what. No wire.
 
 Kept in the state file beside the journal; read by `sysadmctl audit` and rpc/logs `hostinfo`.
+Each entry is also told to the system's log, once it is on disk.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
+from server.login import auth_lines
 from sysadmd.errors import SysadmdError
 from sysadmd.journal import Note, Transaction
 from sysadmd.store import Store
@@ -68,9 +70,9 @@ class Audit:
         # When a login was last written down, by account, address and action.
         self._logins: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
-    async def note(self, account: str, address: str, action: str) -> None:
-        """Write an entry down; returns when it is on disk."""
-        await self._store.write(lambda change: write(change, account, address, action))
+    async def note(self, account: str, address: str, action: str, *said: str) -> None:
+        """Write an entry down; returns when it is on disk. said: as in `write`."""
+        await self._store.write(lambda change: write(change, account, address, action, *said))
 
     async def login(self, account: str, address: str, action: str) -> None:
         """A login without a password. Programs connect often: the same is told once an hour."""
@@ -89,13 +91,17 @@ class Audit:
             log.error("a login of %s from %s was not written down: %s", account, address, error)
 
 
-def write(change: Transaction, account: str, address: str, action: str) -> None:
-    """Add an entry to the trail, together with what it is about."""
+def write(change: Transaction, account: str, address: str, action: str, *said: str) -> None:
+    """Add an entry to the trail, together with what it is about.
+
+    said: what the system's log is told instead of it.
+    """
     wall = round(time.time() * 1000)
     last = change.db.execute("SELECT time FROM audit ORDER BY id DESC LIMIT 1").fetchone()
     now = max(wall, last[0]) if last else wall
     # A job's id may hold what does not print.
     row = (printable(account), address, printable(action)[:TEXT_LENGTH])
+    change.said += said or (auth_lines.entry(*row),)
     change.db.execute(
         "INSERT INTO audit (time, wall, account, address, action) VALUES (?, ?, ?, ?, ?)",
         (now, None if wall == now else wall, *row),

@@ -83,7 +83,7 @@ class Connection:
         welcome: Callable[[Connection], Peer],
     ) -> None:
         """clock: what `tick` is told, and all that the peer's time is measured by."""
-        self.address = caller.address
+        self.address, self.port = caller.address, caller.port
         self.group = caller.group
         self.local = caller.local
         self.clock = clock

@@ -167,13 +167,13 @@ class Listeners:
             if sock.family == socket.AF_UNIX:
                 self._greet_local(sock)
             else:
-                self._greet(sock, str(where[0]))
+                self._greet(sock, str(where[0]), int(where[1]))
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._sockets:
             self._loop.add_reader(listener, self._accept, listener)
 
-    def _greet(self, sock: socket.socket, address: str) -> None:
+    def _greet(self, sock: socket.socket, address: str, port: int) -> None:
         group, settings = client_group(address), self._settings()
         if self._by_address[group] >= settings.unauthenticated_per_address:
             log.debug(
@@ -199,7 +199,7 @@ class Listeners:
         except OSError:
             sock.close()
             return
-        connection = self._connection(secure, Caller(address, group))
+        connection = self._connection(secure, Caller(address, group, port=port))
         self.connections[connection] = None
         self.unknown(connection)
         connection.begin()

@@ -28,11 +28,13 @@ class Caller:
     """Who has connected, as far as a socket tells.
 
     group: what limits by address count by. local: the account of a program of this machine.
+    port: there; None: it has none.
     """
 
     address: str
     group: str
     local: str | None = None
+    port: int | None = None
 
 
 class Peer(Protocol):
