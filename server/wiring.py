@@ -34,6 +34,7 @@ from server.session import RequestClass, Session
 from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
+from server.wire.listener import client_group
 from server.wire.local import LOCAL
 from server.wire.system_log import SystemLog
 from sysadmd.machine import host_name
@@ -75,19 +76,19 @@ def session_maker(
     store.say = say
     places = Places(lambda: server().max_clients)
     sessions = Sessions(store, places)
-    trail, accounts = Audit(store), Accounts(auth)
+    trail, accounts, guesses = Audit(store), Accounts(auth), Guesses()
     logins = Logins(store, accounts, trail, sessions.end_account)
     tools = Tools(lambda: settings().classes, trail, state_dir)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(host_name),
-        "rpc/auth": Auth(store, trail, accounts, Guesses(), auth),
+        "rpc/auth": Auth(store, trail, accounts, guesses, auth),
         "rpc/auth_token": AuthToken(logins, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
         "rpc/query": Query(lambda: tools.here(CLASSES)),
         "rpc/dispatcher": DispatcherClass(dispatcher, state_dir),
         "rpc/logs": Logs(store, sources.hub, sources.pages.renderer),
-        "rpc/clients": Clients(sessions),
+        "rpc/clients": Clients(store, sessions, guesses, client_group),
         "rpc/tokens": Tokens(store, sessions),
         "events/subscribe": Subscribe(sources, Snapshots(store)),
         "events/unsubscribe": Unsubscribe(store),

@@ -41,6 +41,6 @@ class Query:
         if role >= Role.LIMITED:
             classes.update(dict.fromkeys(await self._job_classes(), level))
         if full:
-            classes["rpc/clients"] = "read"
+            classes["rpc/clients"] = "read/write"
             classes["rpc/tokens"] = "read/write"
         return Reply(classes)

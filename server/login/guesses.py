@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
 from typing import Final
 
 from sysadmd.settings import AuthSettings
@@ -21,6 +22,9 @@ class Guesses:
         self._blocked: OrderedDict[str, float] = OrderedDict()
         # Passwords that are being checked.
         self._checking: Counter[str] = Counter()
+        # Since the start, for metrics.
+        self.failures = 0
+        self.blocks = 0
 
     def __len__(self) -> int:
         """Addresses that something is remembered of."""
@@ -55,11 +59,13 @@ class Guesses:
 
     def failed(self, address: str, name: str, now: float, settings: AuthSettings) -> bool:
         """Count a failure; True: it blocks the address."""
+        self.failures += 1
         failures = self._failures.setdefault(address, deque())
         self._failures.move_to_end(address)
         failures.append((now, hash(name)))
         blocked = self._recent(address, now, settings) >= settings.failures
         if blocked:
+            self.blocks += 1
             del self._failures[address]
             self._blocked[address] = now + settings.block_time
             self._blocked.move_to_end(address)
@@ -67,6 +73,17 @@ class Guesses:
             if len(table) > ADDRESSES:
                 table.popitem(last=False)
         return blocked
+
+    def blocked(self, now: float) -> Iterator[tuple[str, float]]:
+        """Who is blocked, and for how many seconds more."""
+        for address, end in self._blocked.items():
+            if end > now:
+                yield address, end - now
+
+    def unblock(self, address: str) -> None:
+        """Take passwords from there again, as if there had been none before."""
+        self._blocked.pop(address, None)
+        self._failures.pop(address, None)
 
     def succeeded(self, address: str, name: str) -> None:
         """A right password forgives the failures of its account: not those of another one."""

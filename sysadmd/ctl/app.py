@@ -160,13 +160,34 @@ def state(context: Context) -> None:
 
 
 @cli.command()
+@click.option("--since", default="12h", show_default=True, help="A time, or how long ago: 7d.")
+@click.option("--count", type=click.IntRange(min=1), help="The last so many alone.")
 @common_options
 @click.pass_obj
-def audit(context: Context) -> None:
-    """Show who did what in the last twelve hours."""
-    from sysadmd.ctl.state import show_audit
+def audit(context: Context, since: str, count: int | None) -> None:
+    """Show who did what."""
+    from sysadmd.ctl.who import beginning, show_audit
 
-    run_work(show_audit(context.target(), context.printer))
+    try:
+        begin = beginning(since)
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from error
+    run_work(show_audit(context.target(), context.printer, begin, count))
+
+
+@cli.command()
+@click.argument("address", required=False)
+@common_options
+@click.pass_obj
+def unblock(context: Context, address: str | None) -> None:
+    """Take passwords from an address again; without one, list those that are blocked."""
+    from sysadmd.ctl.who import show_blocks, unblock_address
+
+    target, printer = context.target(), context.printer
+    if address is None:
+        run_work(show_blocks(target, printer))
+    else:
+        run_work(unblock_address(target, printer, address))
 
 
 @cli.command()

@@ -1,11 +1,11 @@
-"""`sysadmctl state` and `audit`: the machine as it is, and who did what."""
+"""`sysadmctl state`: the machine as it is."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Any
 
-from sysadmd.client import Target, connect, events
+from sysadmd.client import Target, events
 from sysadmd.ctl.output import Printer, colour
 
 
@@ -35,19 +35,3 @@ async def show_state(target: Target, printer: Printer) -> int:
     else:
         printer.line("no pools")
     return 0
-
-
-async def show_audit(target: Target, printer: Printer) -> int:
-    """Who logged in from where, ran, killed, paused or changed what."""
-    async with connect(target) as client:
-        args: dict[str, Any] = {"action": "read_logs", "logs": ["hostinfo"]}
-        while True:
-            page = await client.request("rpc", "logs", args)
-            for time, text in page.get("hostinfo", {}).items():
-                if printer.as_json:
-                    printer.value({"time": time, "entry": text})
-                else:
-                    printer.line(f"{time} {text}")
-            if "next" not in page:
-                return 0
-            args["after"] = page["next"]
