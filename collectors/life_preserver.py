@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from collectors import lp_lines
+from collectors import lp_lines, system_state
 from collectors.directory_watch import DirectoryWatch
 from collectors.log_chunks import Chunk
 from collectors.log_file import CHUNK, LogFile
@@ -63,6 +63,9 @@ SEND_HEAD: Final = 64
 # A send log that was not written for so long before its replication began is that of the one
 # before; s.
 STALE: Final = 10.0
+
+# The reading of when what went well or ill was last read of, for metrics.
+OUTCOMES: Final = "life preserver outcomes"
 
 _encode: Final = msgspec.json.Encoder().encode
 T = TypeVar("T")
@@ -208,6 +211,7 @@ class LifePreserverCollector:
         row = _encode(Stored(place, replication.file, replication.dataset))
         known = _encode(files) if files is not None and files != self._kept else None
         bodies = [_body(message) for message in messages]
+        outcomes = {(m.kind, m.outcome) for m in messages if m.outcome is not None}
 
         def change(change: Transaction) -> None:
             change.db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (name, row))
@@ -215,7 +219,10 @@ class LifePreserverCollector:
                 change.db.execute(
                     "INSERT OR REPLACE INTO log_files VALUES (?, ?)", (name, known)
                 )
-            journal.append_many(change, "life-preserver", bodies, time.time())
+            now = time.time()
+            journal.append_many(change, "life-preserver", bodies, now)
+            if outcomes:
+                _keep_outcomes(change, outcomes, now)
 
         await self._store.write(change)
         self._kept = files
@@ -332,6 +339,24 @@ class Replication:
         end = data.rfind(b"\n") + 1
         self._offset = start + end
         return data[:end].decode("utf-8", "replace").splitlines()
+
+
+def last_outcomes(store: Store) -> Iterator[tuple[str, str, float]]:
+    """`snapshot` or `replication`, `success` or `failure`, and when the last one was read of,
+    s since 1970."""
+    known: dict[str, dict[str, float]] = system_state.read(store.reader, OUTCOMES) or {}
+    for kind, times in known.items():
+        for outcome, at in times.items():
+            yield kind, outcome, at
+
+
+def _keep_outcomes(
+    change: Transaction, outcomes: Iterable[tuple[str, str]], now: float
+) -> None:
+    known: dict[str, dict[str, float]] = system_state.read(change.db, OUTCOMES) or {}
+    for kind, outcome in outcomes:
+        known.setdefault(kind, {})[outcome] = now
+    system_state.write(change.db, OUTCOMES, known)
 
 
 def _read(tail: LogTail) -> Portion | None:

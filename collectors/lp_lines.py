@@ -44,6 +44,11 @@ RULES: Final[tuple[tuple[str, Kind, int], ...]] = (
 )
 
 
+# Of any wording of a failure, and what tells of the opposite.
+FAILED: Final = 7
+_SUCCESSES: Final = ("Creating snapshot on ", "Finished replication task on ")
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """An event's worth of a line. follow: a replication has begun that writes to this file."""
@@ -54,6 +59,13 @@ class Message:
     follow: str | None = None
     dataset: str | None = None
     ends_replication: bool = False
+
+    @property
+    def outcome(self) -> Literal["success", "failure"] | None:
+        """How what it is about went, if it says so."""
+        if self.priority >= FAILED:
+            return "failure"
+        return "success" if self.text.startswith(_SUCCESSES) else None
 
 
 # The wordings behind a date, wherever they stand in a line.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from collectors import system_state
+from collectors import figures, life_preserver
 from collectors.hostname import HostnameCollector
 from collectors.life_preserver import IDLE, LifePreserverCollector
 from collectors.status import Status
@@ -107,7 +108,17 @@ class Collectors:
     def pool_figures(self) -> dict[str, dict[str, float]]:
         """The last pools in numbers: bytes, ratios, and health as ZFS exporters number it."""
         reading = self._state.known_pools()
-        return {name: system_state.figures(pool) for name, pool in reading.items()}
+        return {name: figures.figures(pool) for name, pool in reading.items()}
+
+    def vdev_errors(self) -> Iterator[tuple[str, str, str, float]]:
+        """Pool, device, kind and number of errors, as last read, of devices that have any."""
+        for name, pool in self._state.known_pools().items():
+            for error in figures.vdev_errors(pool):
+                yield name, *error
+
+    def last_outcomes(self) -> Iterator[tuple[str, str, float]]:
+        """`snapshot` or `replication`, `success` or `failure`, and when that was last read."""
+        return life_preserver.last_outcomes(self._store)
 
     async def _tell(self, name: str, text: str) -> None:
         try:

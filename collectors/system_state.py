@@ -22,7 +22,6 @@ from sysadmd import journal
 from sysadmd.events import format_priority
 from sysadmd.journal import Transaction
 from sysadmd.machine import host_name
-from sysadmd.sizes import parse_size
 from sysadmd.store import Store
 
 SCHEMA: Final = (
@@ -59,9 +58,6 @@ RENAMED: Final = 3
 # from the end of the alphabet; `pools_left_out` says how many.
 ARGS_LIMIT: Final = 400 * 1024
 
-# Health by number, as ZFS exporters have it.
-HEALTH: Final = ("ONLINE", "DEGRADED", "FAULTED", "OFFLINE", "UNAVAIL", "REMOVED", "SUSPENDED")
-
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -84,25 +80,6 @@ def read(db: Connection, name: str) -> Any:
 def write(db: Connection, name: str, value: object) -> None:
     """Store a reading."""
     db.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (name, _encode(value)))
-
-
-def figures(pool: Mapping[str, Any]) -> dict[str, float]:
-    """A pool's columns in numbers, by the names that ZFS exporters use."""
-    found: dict[str, float] = {}
-    if pool["health"] in HEALTH:
-        found["health"] = HEALTH.index(pool["health"])
-    for name, column in (("size", "size"), ("allocated", "alloc"), ("free", "free")):
-        value = parse_size(pool[column])
-        if value is not None:
-            found[f"{name}_bytes"] = value
-    for name, column, unit, scale in (
-        ("fragmentation_ratio", "frag", "%", 100),
-        ("deduplication_ratio", "dedup", "x", 1),
-    ):
-        digits = pool[column].removesuffix(unit)
-        if digits.replace(".", "", 1).isdecimal():
-            found[name] = float(digits) / scale
-    return found
 
 
 class SystemState:

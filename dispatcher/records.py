@@ -307,6 +307,17 @@ def results(db: Connection) -> dict[str, int]:
     return dict(db.execute("SELECT result, jobs FROM results WHERE jobs > 0"))
 
 
+def ended_after(db: Connection, seq: int, most: int) -> list[tuple[str | None, str, int]]:
+    """Queue, result and last seq of jobs that finished after this seq, in order, and no more
+    than so many."""
+    rows = db.execute(
+        "SELECT queue, result, last_seq FROM jobs WHERE state = 2 AND last_seq > ?"
+        " ORDER BY last_seq LIMIT ?",
+        (seq, most),
+    )
+    return rows.fetchall()
+
+
 def queue_marks(db: Connection) -> dict[str | None, tuple[bool, bool]]:
     """For every queue that was ever used or paused: is it paused, was it used."""
     rows = db.execute("SELECT name, paused, used FROM queues")

@@ -67,6 +67,12 @@ class Certificate:
         self.context = context
         self.look()
 
+    @property
+    def ends(self) -> int | None:
+        """When it ends, s since 1970; None: nobody can tell."""
+        validity = self.pair.validity
+        return None if validity is None else validity.ends
+
     async def run(self) -> None:
         """Look at it until cancelled."""
         looks = 0

@@ -214,6 +214,7 @@ class Daemon:
             admin_token,
             group.create_task,
             clock,
+            lambda: certificate.ends,
         )
         listeners = Listeners(
             sockets, here, lambda: certificate.context, self._server, welcome, clock.now

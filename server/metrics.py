@@ -1,15 +1,17 @@
 """/metrics: the daemon's figures as OpenMetrics. Collected when asked for; no socket.
 
-Pool figures have the names that ZFS exporters use, so that their dashboards fit.
+What is watched is in `machine_metrics`. docs/monitoring.md lists all of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import accumulate
-from typing import cast
+from typing import Final, cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -29,7 +31,9 @@ from dispatcher.runner import Dispatcher
 from server.delivery.hub import Hub
 from server.dialects.values import queue_name
 from server.login import tokens
+from server.login.guesses import Guesses
 from server.loop_clock import BOUNDS, LoopClock
+from server.machine_metrics import of_machine
 from server.sessions import Sessions
 from server.wire.http import respond
 from server.wire.local import LOCAL
@@ -42,6 +46,15 @@ from sysadmd.store import Store
 _generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_latest)  # pyright: ignore[reportUnknownMemberType]
 
 
+# Ends of jobs that are counted when the figures are asked for, the rest the next time: the loop
+# has others to serve. A machine that ends as many between two scrapes is not known.
+ENDS_AT_ONCE: Final = 2000
+
+
+# How jobs end.
+RESULTS: Final = ("succeeded", "failed", "killed", "timed-out", "lost")
+
+
 class Metrics(Collector):
     """Answers GET /metrics: for a token, or from loopback."""
 
@@ -52,16 +65,27 @@ class Metrics(Collector):
         sessions: Sessions,
         dispatcher: Dispatcher,
         collectors: Collectors,
+        guesses: Guesses,
         clock: LoopClock,
+        health: Callable[[], list[str]],
+        certificate_ends: Callable[[], int | None],
         admin_token: str,
     ) -> None:
+        """health: what is wrong. certificate_ends: s since 1970; None: nobody can tell."""
         self._store = store
         self._hub = hub
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._collectors = collectors
+        self._guesses = guesses
+        self._health = health
         self._clock = clock
+        self._certificate_ends = certificate_ends
+        self._now = asyncio.get_running_loop().time
         self._admin_token = admin_token
+        # Jobs that have ended since the start, by queue and result, and up to which seq.
+        self._ends = Counter[tuple[str, str]]()
+        self._counted = journal.head(store.reader).seq
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -95,10 +119,14 @@ class Metrics(Collector):
         build = GaugeMetricFamily("sysadmd_build", "The running version.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
+        yield GaugeMetricFamily(
+            "sysadmd_healthy", "1: /healthz answers ok.", int(not self._health())
+        )
         yield from self._loop()
         yield from self._jobs()
         yield from self._journal()
-        yield from self._machine()
+        yield from self._logins()
+        yield from of_machine(self._collectors)
 
     def _loop(self) -> Iterator[Metric]:
         bounds = (*map(str, BOUNDS), "+Inf")
@@ -115,19 +143,35 @@ class Metrics(Collector):
         )
 
     def _jobs(self) -> Iterator[Metric]:
+        queues = self._dispatcher.queues()
         finished = GaugeMetricFamily(
             "sysadmd_jobs_finished", "Finished jobs that are kept.", labels=["result"]
         )
         for result, count in records.results(self._store.reader).items():
             finished.add_metric([result], count)
         yield finished
+        # With zeros: what begins with a 1 has not increased, for who reads it.
+        ended = Counter({(queue_name(q.name), result): 0 for q in queues for result in RESULTS})
+        ends = CounterMetricFamily(
+            "sysadmd_job_ends",
+            "Jobs that have ended since the daemon's start.",
+            labels=["queue", "result"],
+        )
+        rows = records.ended_after(self._store.reader, self._counted, ENDS_AT_ONCE)
+        for of, result, seq in rows:
+            self._ends[queue_name(of), result] += 1
+            self._counted = seq
+        ended.update(self._ends)
+        for labels, count in ended.items():
+            ends.add_metric(labels, count)
+        yield ends
         waiting = GaugeMetricFamily(
             "sysadmd_queue_jobs", "Jobs in a queue.", labels=["queue", "state"]
         )
         paused = GaugeMetricFamily(
             "sysadmd_queue_paused", "1: the queue is paused.", labels=["queue"]
         )
-        for queue in self._dispatcher.queues():
+        for queue in queues:
             name = queue_name(queue.name)
             waiting.add_metric([name, "pending"], queue.waiting)
             waiting.add_metric([name, "running"], queue.running)
@@ -166,33 +210,23 @@ class Metrics(Collector):
             ledger.add_metric([account], count)
         yield ledger
 
-    def _machine(self) -> Iterator[Metric]:
-        age = GaugeMetricFamily(
-            "sysadmd_collector_age_seconds", "Since the last good look.", labels=["collector"]
+    def _logins(self) -> Iterator[Metric]:
+        guesses = self._guesses
+        yield CounterMetricFamily(
+            "sysadmd_login_failures", "Passwords that were refused.", guesses.failures
         )
-        failures = CounterMetricFamily(
-            "sysadmd_collector_failures", "Looks that failed.", labels=["collector"]
+        yield CounterMetricFamily(
+            "sysadmd_login_blocks", "Addresses blocked after that.", guesses.blocks
         )
-        for status in self._collectors.status():
-            if status.age is not None:
-                age.add_metric([status.name], status.age)
-            failures.add_metric([status.name], status.failures)
-        yield age
-        yield failures
-        figures = {
-            name: GaugeMetricFamily(f"zfs_pool_{name}", text, labels=["pool"])
-            for name, text in (
-                ("size_bytes", "Size of the pool."),
-                ("allocated_bytes", "Space in use."),
-                ("free_bytes", "Space free."),
-                ("fragmentation_ratio", "Fragmentation of the free space."),
-                ("deduplication_ratio", "Deduplication."),
-                ("health", "0 ONLINE, 1 DEGRADED, 2 FAULTED, 3 OFFLINE, 4 UNAVAIL, 5 REMOVED,"
-                 " 6 SUSPENDED"),
-            )
-        }  # fmt: skip
-        for pool, values in self._collectors.pool_figures().items():
-            for name, value in values.items():
-                if name in figures:
-                    figures[name].add_metric([pool], value)
-        yield from figures.values()
+        yield GaugeMetricFamily(
+            "sysadmd_blocked_addresses",
+            "Addresses from which no password is taken now.",
+            sum(1 for _ in guesses.blocked(self._now())),
+        )
+        ends = GaugeMetricFamily(
+            "sysadmd_certificate_expiry_seconds",
+            "When the certificate that clients are shown ends, s since 1970.",
+        )
+        if (at := self._certificate_ends()) is not None:
+            ends.add_metric([], at)
+        yield ends

@@ -50,10 +50,11 @@ def session_maker(
     admin_token: str,
     spawn: Callable[[Coroutine[Any, Any, None]], object],
     clock: LoopClock,
+    certificate_ends: Callable[[], int | None],
 ) -> tuple[Callable[[Connection], Session], Vigil]:
     """What makes a connection's session, and what ends those that are no longer right.
 
-    settings: those in force at the time of the call.
+    settings, certificate_ends: as of the time of the call.
     """
 
     def server() -> ServerSettings:
@@ -98,7 +99,18 @@ def session_maker(
         lambda: server().origins,
         lambda address: address != LOCAL and places.are_taken,
         health,
-        Metrics(store, sources.hub, sessions, dispatcher, collectors, clock, admin_token),
+        Metrics(
+            store,
+            sources.hub,
+            sessions,
+            dispatcher,
+            collectors,
+            guesses,
+            clock,
+            health,
+            certificate_ends,
+            admin_token,
+        ),
     )
     turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
 
