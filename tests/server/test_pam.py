@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from server.login import standing
 from server.login.roles import Role
 from sysadmd.settings import AuthSettings
 from tests.kit import QUIET, Client, Daemon, wait_for
-from tests.kit.accounts import PASSWORD, account, pam_service
+from tests.kit.accounts import PASSWORD, account, pam_service, take_shell
 
 SERVICE = "sysadmd-pam"
 RULES = "auth required pam_unix.so\naccount required pam_unix.so\n"
