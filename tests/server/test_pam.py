@@ -131,10 +131,11 @@ def test_a_right_password_opens_no_account_without_a_login_shell(
     tmp_path: Path, rules: Callable[[str], object]
 ) -> None:
     with (
-        account(NAME + "b", "-s", "/usr/sbin/nologin") as name,
+        account(NAME + "b") as name,
         Daemon(tmp_path / "state", CONFIG.replace(NAME, NAME + "b")) as daemon,
         daemon.stranger() as client,
     ):
+        take_shell(name, "/usr/sbin/nologin")
         assert log_in(client, name) == 401
         take_shell(name, "/bin/sh")
         assert log_in(client, name) == 200
