@@ -221,7 +221,6 @@ def main() -> int:
         return 130
     except OSError as error:
         # Nobody reads our output, or there is no room for it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         click.echo(f"sysadmd: {error}", err=True)
         return 1
     except SettingsInvalid as error:

@@ -1,20 +1,22 @@
 """Put right what a process inherits, once, before it does anything. Starts nothing.
 
 Who starts us may ignore or block signals, have descriptors open or closed, clocks running, any
-umask; an exec keeps it all. Limits and niceness are meant for us and stay. Standard library
-only.
+umask; an exec keeps it all. Limits and niceness are meant for us and stay. Nobody may read what
+we print: that changes no exit status. Standard library only.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from sysadmd.machine import FORCED_PORTABLE
 
@@ -88,8 +90,38 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             mode = "r" if number == 0 else "w"
-            stream = os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace")
+            stream = os.fdopen(
+                number, mode, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
             setattr(sys, name, stream)
+    encoding, errors = sys.stderr.encoding, sys.stderr.errors
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Unfailing(2, "w", closefd=False)),
+        *(encoding, errors),
+        line_buffering=True,
+    )
+    atexit.register(_drop_what_nobody_takes)
+
+
+class _Unfailing(io.FileIO):
+    """Errors are told where somebody reads them; else the exit status alone says it, and not
+    that telling has failed."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            written = super().write(data)
+        except OSError:
+            written = None
+        return len(data) if written is None else written
+
+
+def _drop_what_nobody_takes() -> None:
+    """Who has printed knows by now if that failed. Python tries once more at its end, and would
+    make the exit status 120. Source: Py_FinalizeEx of CPython."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _close_others() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
 from typing import Final
 
@@ -253,7 +252,6 @@ def _main(arguments: list[str]) -> int:
         return _fail(_STATUSES.get(type(error), 1), error)
     except OSError as error:
         # Nobody reads our output, or there is no room for it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1 if isinstance(error, BrokenPipeError) else _fail(1, error)
     except GARBLED as error:
         # Replies are used as the protocol has them; those of a stranger may lack anything.
