@@ -21,7 +21,7 @@ from typing import Final
 from server.backup import placing
 from server.login import tokens
 from sysadmd.errors import CannotStart
-from sysadmd.machine import reason, write_private
+from sysadmd.machine import make_parents, reason, write_private
 
 # How long a child of a daemon that was killed may hold the directory on its way to exec; s.
 CHILD: Final = 1.0
@@ -59,7 +59,8 @@ class StateDir:
     def _open(self) -> int:
         """Its descriptor; made if needed, ours, and nobody else's to enter."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_parents(self.path)
+            self.path.mkdir(mode=0o700, exist_ok=True)
         except FileExistsError as error:
             raise CannotStart(
                 f"the state directory {self.path} is none: a file, or a link to nothing; move"

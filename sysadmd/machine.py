@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,21 @@ def reason(error: OSError) -> str:
     """Why a file can't be used, and what to do about it."""
     which = f" ({os.fsdecode(error.filename)})" if error.filename else ""
     return f"{error.strerror or error}{which}; {_HELP.get(error.errno or 0, _SEE)}"
+
+
+def make_parents(path: Path) -> None:
+    """Make the directories above that are missing, for everybody to pass: they are not only
+    ours, whatever our umask. Raises: OSError."""
+    missing: list[Path] = []
+    for parent in path.parents:
+        if parent.exists():
+            break
+        missing.append(parent)
+    for parent in reversed(missing):
+        # Somebody else may have been faster.
+        with suppress(FileExistsError):
+            parent.mkdir()
+            parent.chmod(0o755)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -101,6 +101,14 @@ def test_what_is_no_directory_of_ours_is_said(tmp_path: Path) -> None:
     assert "Not a directory" in done.stderr
 
 
+def test_directories_above_that_were_missing_are_for_everybody_to_pass(tmp_path: Path) -> None:
+    state = tmp_path / "var" / "db" / "sysadmd"
+    done = sysadmd("token", "add", "x", "--role", "read", "--state-dir", str(state))
+    assert done.returncode == 0, done.stderr
+    modes = [path.stat().st_mode & 0o777 for path in (state, *state.parents[:2])]
+    assert modes == [0o700, 0o755, 0o755]
+
+
 def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     needs_root("chown")
     state = tmp_path / "state"
