@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -34,9 +35,24 @@ def main() -> None:
         )
     else:
         clean_start.as_tool()
+    _need_sqlite()
     from server.cli import main as cli_main
 
     sys.exit(cli_main())
+
+
+def _need_sqlite() -> None:
+    """On FreeBSD it is a package of its own, which pip can't bring."""
+    try:
+        importlib.import_module("sqlite3")
+    except ImportError as error:
+        version = f"{sys.version_info.major}{sys.version_info.minor}"
+        print(
+            "sysadmd: Python's sqlite3 module is missing: on FreeBSD install the package"
+            f" py{version}-sqlite3 ({error})",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 class _Later:

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.kit import DEADLINE, QUIET, Daemon, wait_for
+from tests.kit import DEADLINE, QUIET, ROOT, Daemon, wait_for
 from tests.kit.daemon import MAIN
 from tests.kit.processes import clean, ended, held
 
@@ -21,6 +21,7 @@ CTL: Final = (sys.executable, "-c", "from sysadmd.ctl import main; main()")
 # Python's own buffers: with this set there is nothing left in them.
 ENVIRONMENT: Final = {key: os.environ[key] for key in os.environ if key != "PYTHONUNBUFFERED"}
 # What takes no text: a pipe without a reader, a full disk, and nothing at all.
+NULL: Final = ("null", "null")
 DEAF: Final = ("pipe", "full", "closed")
 
 
@@ -66,6 +67,20 @@ def test_who_reads_nothing_changes_no_exit_status(out: str, errors: str) -> None
     assert run((*SYSADMD, "check-config", "--config", "/nowhere"), out, errors) == 2
     assert run((*CTL, "--version"), out, errors) == told
     assert run((*CTL, "--state-dir", "/nowhere", "state"), out, errors) == 69
+
+
+def test_a_python_without_sqlite_is_told_which_package_it_lacks() -> None:
+    blocked = "import sys; sys.modules['_sqlite3'] = None; "
+    path = f"sys.path.insert(0, {str(ROOT)!r}); "
+    door = "from sysadmd.__main__ import main; main()"
+    argv = [sys.executable, "-c", blocked + path + door, "serve"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 1
+    package = f"py{sys.version_info.major}{sys.version_info.minor}-sqlite3"
+    assert f"on FreeBSD install the package {package} (" in done.stderr
+    assert "Traceback" not in done.stderr
+    # The client needs none.
+    assert run((*CTL[:2], blocked + CTL[2], "--state-dir", "/nowhere", "jobs"), *NULL) == 69
 
 
 @pytest.fixture
