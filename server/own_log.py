@@ -29,17 +29,37 @@ HELD: Final = 512 * 1024
 LAST_WORDS: Final = 1.0
 
 
+# Source: syslog(3), of which sd-daemon(3) has the numbers in front of lines.
+_PRIORITIES: Final = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+
+
 class _Lines(logging.Formatter):
     """`2026-11-24T18:00:02.123Z warning collectors.zpool: text`, always one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         text = record.getMessage()
         if record.exc_info:
             text += " | " + self.formatException(record.exc_info)
         text = printable(text.replace("\n", " | "))
-        stamp = f"{moment}.{int(record.msecs):03d}Z"
-        return f"{stamp} {record.levelname.lower()} {record.name}: {text}"
+        return f"{self.begin(record)}{record.levelname.lower()} {record.name}: {text}"
+
+    def begin(self, record: logging.LogRecord) -> str:
+        """What comes before the level."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        return f"{moment}.{int(record.msecs):03d}Z "
+
+
+class _JournalLines(_Lines):
+    """`<4>warning collectors.zpool: text`: the journal of systemd has its own times."""
+
+    def begin(self, record: logging.LogRecord) -> str:
+        return f"<{_PRIORITIES.get(record.levelno, 6)}>"
 
 
 class _Json(logging.Formatter):
@@ -159,10 +179,17 @@ def _warning(text: str, value: object) -> logging.LogRecord:
     return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (value,), None)
 
 
+def _is_journal(file: int) -> bool:
+    """Does who reads this file know priorities? Source: systemd.exec(5), JOURNAL_STREAM."""
+    found = os.fstat(file)
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def set_up(level: str, form: str) -> None:
     """Log to stderr. A log that can't be written is dropped: it must not stop the daemon."""
     handler = Unhurried(2)
-    handler.setFormatter(_Json() if form == "json" else _Lines())
+    lines = _JournalLines() if _is_journal(2) else _Lines()
+    handler.setFormatter(_Json() if form == "json" else lines)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     sys.stderr = io.TextIOWrapper(

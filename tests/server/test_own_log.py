@@ -38,9 +38,9 @@ def logger_to(file: int) -> logging.Logger:
 
 
 def program(
-    text: str, *, stderr: int = subprocess.PIPE, stdout: int | None = None
+    text: str, *, stderr: int = subprocess.PIPE, stdout: int | None = None, **more: str
 ) -> subprocess.Popen[str]:
-    """A program that has set up its log."""
+    """A program that has set up its log. more: environment."""
     start = """
 import logging, sys
 from server import own_log
@@ -48,7 +48,8 @@ own_log.set_up("info", "text")
 log = logging.getLogger("test")
 """
     argv = [sys.executable, "-c", start + text]
-    return subprocess.Popen(argv, text=True, cwd=ROOT, stdout=stdout, stderr=stderr)
+    env = {**os.environ, **more}
+    return subprocess.Popen(argv, text=True, cwd=ROOT, stdout=stdout, stderr=stderr, env=env)
 
 
 @pytest.mark.parametrize("blocking", [True, False])
@@ -185,3 +186,23 @@ print("here", flush=True)
         assert held.stderr is not None
         assert held.stdout.readline() == "here\n"
         assert any(MISSING.search(line) for line in held.stderr)
+
+
+@pytest.mark.parametrize("off", [0, 1])
+def test_the_journal_gets_priorities_and_no_times(off: int, pipe: tuple[int, int]) -> None:
+    found = os.fstat(pipe[1])
+    named = f"{found.st_dev}:{found.st_ino + off}"
+    text = "log.info('a'); log.warning('b\\nc'); log.error('d'); log.critical('e')"
+    with program(text, stderr=pipe[1], JOURNAL_STREAM=named) as done:
+        assert done.wait(DEADLINE) == 0
+    lines = os.read(pipe[0], 4096).decode().splitlines()
+    if off:
+        # That is a stream of who has started us.
+        assert [line[:2] for line in lines] == ["20"] * 4
+        return
+    assert lines == [
+        "<6>info test: a",
+        "<4>warning test: b | c",
+        "<3>error test: d",
+        "<2>critical test: e",
+    ]
