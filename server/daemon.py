@@ -24,7 +24,7 @@ from collectors.supervisor import Collectors
 from collectors.system_state import SystemState
 from dispatcher import records
 from dispatcher.runner import Dispatcher
-from server import job_troubles, own_log
+from server import job_troubles, own_log, supervision
 from server.certificate import NO_CERTIFICATE, Certificate, load
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
@@ -35,6 +35,7 @@ from server.job_classes.all import reporters
 from server.login import audit, tokens
 from server.loop_clock import LoopClock
 from server.retention import Pruner
+from server.service_manager import ServiceManager
 from server.signals import Signals
 from server.statedir import StateDir
 from server.wire import listener, local, tls
@@ -81,6 +82,7 @@ class Options:
 def run(options: Options, settings: Settings) -> int:
     """Run the daemon until it is told to stop; returns the exit status."""
     os.umask(0o077)
+    manager = ServiceManager()
     sys.setswitchinterval(TURN)
     signals = Signals()
     path = Path(options.state_dir or settings.state_dir or default_state_dir()).absolute()
@@ -89,7 +91,7 @@ def run(options: Options, settings: Settings) -> int:
     with state.in_words():
         os.chdir(path)
     limits = _raise_file_limit(settings.server.max_clients)
-    daemon = Daemon(options, settings, state, limits, signals)
+    daemon = Daemon(options, settings, state, limits, signals, manager)
     try:
         with _runner() as runner:
             runner.run(daemon.main())
@@ -158,12 +160,16 @@ class Daemon:
         state: StateDir,
         limits: dict[int, tuple[int, int]],
         signals: Signals,
+        manager: ServiceManager,
     ) -> None:
         self.options = options
         self.settings = settings
         self.state = state
         self.limits = limits
         self._signals = signals
+        self._manager = manager
+        # What running jobs do when we end, as far as it is known by then.
+        self._jobs_then = ""
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
         # What can't be changed while running is what it was then.
@@ -244,10 +250,11 @@ class Daemon:
             listeners.tick(),
             certificate.run(),
             self._reload_when_told(certificate, url, put_in_force),
+            self._foresee(),
         ]
         running = [group.create_task(part) for part in parts]
         await self._write_endpoint(url, certificate.pair)
-        _say_ready(url)
+        self._say_ready(url)
         await self._until_told(listeners, dispatcher)
         for task in running:
             task.cancel()
@@ -256,13 +263,31 @@ class Daemon:
         """As a reload has left them."""
         return self.settings.server
 
+    def _say_ready(self, url: str) -> None:
+        log.info("ready on %s", url)
+        # Who started us may not read our output, or have closed it; that stops nobody.
+        apart(lambda: os.write(1, f"sysadmd ready on {url}\n".encode()), "ready line")
+        self._manager.ready(_serving(url))
+
     async def _until_told(self, listeners: Listeners, dispatcher: Dispatcher) -> None:
         """Return when it is to end, and everybody has been told so."""
         await self._stop.wait()
-        log.info("stopping: told to; running jobs go on and are adopted at the next start")
+        log.info("stopping: told to%s", self._jobs_then)
+        self._manager.stopping(f"stopping{self._jobs_then}")
         listeners.stop_accepting()
         dispatcher.stopping = True
         await listeners.close(1001, "the daemon stops", GOODBYE)
+
+    async def _foresee(self) -> None:
+        """Say if jobs will not outlive us. The start does not wait for who knows that."""
+        doom = await supervision.find()
+        if doom is None:
+            self._jobs_then = "; running jobs go on and are adopted at the next start"
+            return
+        self._jobs_then = f"; running jobs end, too: {doom.reason}"
+        log.warning(
+            "running jobs will not outlive this daemon: %s; %s", doom.reason, doom.remedy
+        )
 
     def _obey_signals(self) -> None:
         self._signals.act(
@@ -306,23 +331,37 @@ class Daemon:
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
-            settings = await self._reread()
-            if settings is None:
-                continue
-            async with certificate.lock:
-                try:
-                    pair, context = await load(settings.server, self.state.tls)
-                    if pair != certificate.pair:
-                        # Local clients know us by the certificate that is named there.
-                        await self._write_endpoint(url, pair)
-                except NO_CERTIFICATE as error:
-                    log.error("reload refused, the old configuration stays: %s", error)
-                    continue
-                self.settings = settings
-                certificate.show(pair, context)
-            own_log.set_level(self.options.log_level or settings.log_level)
-            await put_in_force(settings)
-            log.info("configuration reloaded")
+            self._manager.reloading()
+            if await self._reload(certificate, url, put_in_force):
+                self._manager.ready(_serving(url))
+            else:
+                self._manager.ready(f"{_serving(url)}; the last reload has changed nothing")
+
+    async def _reload(
+        self,
+        certificate: Certificate,
+        url: str,
+        put_in_force: Callable[[Settings], Awaitable[None]],
+    ) -> bool:
+        """Is there anything new? If not the log says why."""
+        settings = await self._reread()
+        if settings is None:
+            return False
+        async with certificate.lock:
+            try:
+                pair, context = await load(settings.server, self.state.tls)
+                if pair != certificate.pair:
+                    # Local clients know us by the certificate that is named there.
+                    await self._write_endpoint(url, pair)
+            except NO_CERTIFICATE as error:
+                log.error("reload refused, the old configuration stays: %s", error)
+                return False
+            self.settings = settings
+            certificate.show(pair, context)
+        own_log.set_level(self.options.log_level or settings.log_level)
+        await put_in_force(settings)
+        log.info("configuration reloaded")
+        return True
 
     async def _reread(self) -> Settings | None:
         """The new settings, or None if there are none to be had: the old ones stay."""
@@ -354,7 +393,5 @@ class Daemon:
         return settings
 
 
-def _say_ready(url: str) -> None:
-    log.info("ready on %s", url)
-    # Who started us may not read our output, or have closed it; that stops nobody.
-    apart(lambda: os.write(1, f"sysadmd ready on {url}\n".encode()), "ready line")
+def _serving(url: str) -> str:
+    return f"serving on {url}"
