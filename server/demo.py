@@ -40,6 +40,8 @@ CONFIG: Final = """\
 [collectors.life_preserver]
 enabled = true
 log = "{log}"
+[auth]
+syslog = false
 """
 OLD_LINE: Final = "was here before the daemon and is not told"
 
