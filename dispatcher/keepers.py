@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sysadmd
-from dispatcher import book, words
+from dispatcher import book, locks, words
 from dispatcher.fate import Pair
 from dispatcher.processes import command_line
 from dispatcher.trouble import LOG_SIZE
@@ -170,6 +170,16 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
 def ids(room: Path) -> list[str]:
     """The pairs of which there is anything in the room."""
     return sorted({file.name.split(".")[0] for file in room.iterdir()})
+
+
+def living(room: Path) -> set[int]:
+    """The pids of guards, keepers and starters; 0: one of which it can't be told."""
+    found: set[int] = set()
+    for id in ids(room) if room.is_dir() else ():
+        if locks.lives(room, id, "guard") or locks.tells(room, id):
+            pids = [locks.holder(room, id, role) for role in ("guard", "keeper")]
+            found |= {pid for pid in (*pids, *locks.starters(room, id)) if pid} or {0}
+    return found
 
 
 def is_of_pair(state_dir: Path, pid: int) -> bool:

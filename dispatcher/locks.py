@@ -39,7 +39,12 @@ def lives(room: Path, id: str, role: str) -> bool:
 def holder(room: Path, id: str, role: str) -> int | None:
     """The pid of the living `guard` or `keeper` of this pair; None: there is none, or it
     can't be told."""
-    pids = _holders(room / f"{id}.{role}")
+    return owner(room / f"{id}.{role}")
+
+
+def owner(path: Path) -> int | None:
+    """The pid of who has the record lock on this file; None: nobody, or it can't be told."""
+    pids = _holders(path)
     return pids[0] if pids else None
 
 

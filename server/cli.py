@@ -115,6 +115,17 @@ def demo(keep: bool) -> None:
     sys.exit(run_demo(keep))
 
 
+@cli.command()
+@click.option("--jobs", is_flag=True, help="Kill all jobs first, and wait for their end.")
+@_config
+@_state_dir
+def stop(jobs: bool, config: str | None, state_dir: str | None) -> None:
+    """End the running daemon, and wait until it is gone. Jobs go on, but with --jobs."""
+    from server import stop_cli
+
+    stop_cli.stop(_state_dir_of(config, state_dir), click.echo, with_jobs=jobs)
+
+
 @cli.group()
 def token() -> None:
     """Manage named tokens, in the running daemon or in its state directory."""

@@ -54,11 +54,13 @@ def unit_of(cgroups: str) -> Unit | None:
     stops to stop us. Source: cgroups(7).
     """
     paths = dict(line.split(":", 2)[1:] for line in cgroups.splitlines() if line.count(":") > 1)
-    path = paths.get("name=systemd") or paths.get("", "")
-    units = [part for part in path.split("/") if _UNIT.fullmatch(part)]
-    if not units or units[-1].endswith(".scope"):
-        return None
-    return Unit(units[-1], of_user=any(unit.startswith("user@") for unit in units[:-1]))
+    # Where both layouts are mounted, one of them has systemd's names.
+    for path in (paths.get("name=systemd", ""), paths.get("", "")):
+        units = [part for part in path.split("/") if _UNIT.fullmatch(part)]
+        if units and units[-1].endswith(".service"):
+            of_user = any(unit.startswith("user@") for unit in units[:-1])
+            return Unit(units[-1], of_user=of_user)
+    return None
 
 
 def doom_of(pid: int, unit: Unit | None, shown: str) -> Doom | None:

@@ -91,6 +91,12 @@ class CannotStart(SysadmdError):
     code = "cannot-start"
 
 
+class CannotStop(SysadmdError):
+    """The daemon, or a job of it, does not end; the text says why and what to do."""
+
+    code = "cannot-stop"
+
+
 class BackupUnusable(SysadmdError):
     """What was to be restored or checked is no backup, or not what was saved."""
 

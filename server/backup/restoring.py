@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from dispatcher import foreign, keepers, locks, logs
+from dispatcher import foreign, keepers, logs
 from dispatcher.identity import boot_clock
 from dispatcher.processes import boot_mark
 from dispatcher.transitions import Now
@@ -85,7 +85,7 @@ def _check_place(state_dir: Path) -> None:
     """Raises: CannotStart, OSError."""
     room = state_dir / "keeper"
     until = time.monotonic() + GOING
-    while living := _living(room):
+    while living := keepers.living(room):
         if time.monotonic() > until:
             raise CannotStart(
                 f"jobs of {state_dir} may still run: who looks after them lives (processes"
@@ -102,16 +102,6 @@ def _check_place(state_dir: Path) -> None:
                         f"{state_dir / old} is on a file system of its own, from which it can't"
                         " be moved; unmount it, or restore into another --state-dir"
                     )
-
-
-def _living(room: Path) -> set[int]:
-    """The pids of guards, keepers and starters; 0: one of which it can't be told."""
-    found: set[int] = set()
-    for id in keepers.ids(room) if room.is_dir() else ():
-        if locks.lives(room, id, "guard") or locks.tells(room, id):
-            pids = [locks.holder(room, id, role) for role in ("guard", "keeper")]
-            found |= {pid for pid in (*pids, *locks.starters(room, id)) if pid} or {0}
-    return found
 
 
 def _uids(state_dir: Path) -> list[int]:

@@ -19,6 +19,7 @@ SERVICE = Unit("sysadmd.service", of_user=False)
         ("0::/system.slice/sysadmd.service/inner\n", SERVICE),
         # Of the hybrid and the old layout systemd has a hierarchy of its own.
         ("2:pids:/x.service\n1:name=systemd:/system.slice/sysadmd.service\n0::/\n", SERVICE),
+        ("2:pids:/\n1:name=systemd:/\n0::/system.slice/sysadmd.service\n", SERVICE),
         (
             "0::/user.slice/user-7.slice/user@7.service/app.slice/sysadmd.service\n",
             Unit("sysadmd.service", of_user=True),
