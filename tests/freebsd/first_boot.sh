@@ -4,6 +4,7 @@ set -eu
 # As pip does it; the guest has none.
 site=$(python3.11 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 python3.11 -m zipfile -e sysadmd-*.whl "$site"
+python3.11 -m compileall -q "$site/sysadmd"
 cp -R "$site"/sysadmd-*.data/data/ /usr/local/
 chmod 755 /usr/local/etc/rc.d/sysadmd
 for program in sysadmd.__main__:sysadmd sysadmd.ctl:sysadmctl; do

@@ -128,7 +128,7 @@ class Service:
 
     def running(self) -> list[int]:
         """The pids of all daemons on this state directory, and of what supervises them."""
-        mark = str(self.state_dir)
+        mark, supervisor = str(self.state_dir), self.pid("daemon(8)")
         found: list[int] = []
         for process in psutil.process_iter():
             try:
@@ -136,7 +136,8 @@ class Service:
             except psutil.Error:
                 continue
             # daemon(8) shows a title in place of its arguments.
-            if ("serve" in words and mark in words) or process.pid == self.pid("daemon(8)"):
+            # FreeBSD's kernel is pid 0.
+            if ("serve" in words and mark in words) or 0 != process.pid == supervisor:
                 found.append(process.pid)
         return sorted(found)
 
