@@ -60,13 +60,18 @@ ln -s /proc/self/fd dev/fd
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs sys/fs/cgroup
 mount -t cgroup2 cgroup2 sys/fs/cgroup
+# Where these are no part of the overlay they are not to be written; but what the test has.
 for path in {visible}; do
     mkdir -p ./$path
-    mount --rbind $path ./$path
+    mount --bind -o ro $path ./$path
 done
+mkdir -p ./{shared}
+mount --bind {shared} ./{shared}
 : > {shared}/console
 : > dev/console
 mount --bind {shared}/console dev/console
+# Nothing that a machine does when it boots: it would empty /tmp.
+rm -rf usr/lib/systemd/system/*.wants
 rm -rf etc/systemd/system var/log/journal var/db etc/sysadmd
 mkdir -p etc/systemd/system etc/sysadmd
 cp {shared}/units/* etc/systemd/system/
@@ -91,7 +96,7 @@ def under_systemd(directory: Path, units: Mapping[str, str], script: str) -> str
     text = _UNIT.format(deadline=int(DEADLINE), script=file)
     for name, unit in {**units, "test.service": text}.items():
         (directory / "units" / name).write_text(unit)
-    visible = {str(directory), str(ROOT), sys.prefix, sys.base_prefix}
+    visible = {str(ROOT), sys.prefix, sys.base_prefix}
     room = _ROOM.format(
         room=directory / "room",
         shared=directory,
