@@ -20,9 +20,9 @@ SYSADMD: Final = (sys.executable, MAIN)
 CTL: Final = (sys.executable, "-c", "from sysadmd.ctl import main; main()")
 # Python's own buffers: with this set there is nothing left in them.
 ENVIRONMENT: Final = {key: os.environ[key] for key in os.environ if key != "PYTHONUNBUFFERED"}
-# What takes no text: a pipe without a reader, a full disk, and nothing at all.
 NULL: Final = ("null", "null")
-DEAF: Final = ("pipe", "full", "closed")
+# What takes no text: a pipe without a reader, nothing at all, a full disk where there is one.
+DEAF: Final = ("pipe", "closed", *(("full",) if Path("/dev/full").exists() else ()))
 
 
 def run(argv: tuple[str, ...], out: str, errors: str) -> int:
