@@ -98,7 +98,10 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
 def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> int:
     """Until there is nothing left to tell."""
     # Nobody else falls to us before: as long as it lives, all below it fall to the keeper.
-    if return_code(_end_of(keeper)) == 0:
+    code = return_code(_end_of(keeper))
+    # On FreeBSD what a reaper leaves falls to the next one only when that one is reaped.
+    os.waitpid(keeper, 0)
+    if code == 0:
         # It went by itself and owed nothing.
         return 0
     newest = book.generations(Path("keeper"), setup.id)
@@ -110,7 +113,6 @@ def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> in
         line.recv(1)
     left = _look_for_begun(setup.id, writer)
     writer.write({"dead": True})
-    os.waitpid(keeper, 0)
     return _reap(setup.id, writer, left, pipes)
 
 

@@ -402,7 +402,7 @@ class Keeper:
         self._tell(book.encode({"hanging": jobs}))
 
     def _reap(self) -> None:
-        """See to those that have ended; what there is to say of one is said before it is
+        """See to those that have ended; what there is to say of a command is said before it is
         reaped: until then the guard could do it. Starters that were stopped go on."""
         self._stopped.go_on(self._starters)
         while True:
@@ -419,13 +419,17 @@ class Keeper:
             if command is not None:
                 code, size = guard.return_code(ended), self._relays.size(command.job)
                 self._write(book.end(command.job, code, size))
-            os.waitpid(ended.si_pid, 0)
+            # A starter is reaped by now.
+            with suppress(ChildProcessError):
+                os.waitpid(ended.si_pid, 0)
 
     def _bury_starters(self) -> None:
         for pid, gone in list(self._starters.items()):
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 continue
+            # On FreeBSD what a reaper leaves falls to us only now.
+            os.waitpid(pid, 0)
             if gone.line.fileno() >= 0:
                 self._take_down(gone)
             if gone in self._idle:
