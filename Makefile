@@ -3,6 +3,7 @@
 #   make run          the daemon in the foreground; the same
 #   make test         the tests (TESTS=tests/ctl: some of them); pytest and what it needs, no Rust
 #   make test-long    the tests that take minutes; the same
+#   make test-portable   those that rest on a way of this system's, with the way of any; the same
 #   make check        format, lint, types; ruff, mypy, pyright, which Rust builds where no wheel is
 #   make clean        removes what the others made
 # Needs Python >= 3.11 with venv and sqlite3, and openssl.
@@ -27,6 +28,9 @@ test: .venv/test
 
 test-long: .venv/test
 	$(BIN)/python -m pytest -q -m long $(SIDE_BY_SIDE) $(TESTS)
+
+test-portable: .venv/test
+	SYSADMD_PORTABLE=1 $(BIN)/python -m pytest -q -m portable $(SIDE_BY_SIDE) $(TESTS)
 
 check: .venv/check
 	$(BIN)/ruff format --check .
@@ -93,4 +97,4 @@ LOOK = import sys; from importlib.util import find_spec; version = sys.version_i
 	print(" and ".join(lacks))
 
 .NOTPARALLEL:
-.PHONY: all demo run test test-long check clean
+.PHONY: all demo run test test-long test-portable check clean

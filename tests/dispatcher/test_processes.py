@@ -16,7 +16,7 @@ import pytest
 from dispatcher import dye, keepers
 from dispatcher.identity import Identity, boot_clock
 from dispatcher.processes import Family
-from tests.kit import ROOT, needed, needs, needs_linux, needs_root, wait_for
+from tests.kit import ROOT, needed, needs, needs_fast, needs_linux, needs_root, wait_for
 from tests.kit.driver import Driver
 from tests.kit.processes import APART, books, end, ended, holders, runs
 
@@ -25,15 +25,17 @@ HOLDS = f"({APART} sh -c 'echo $$ >>$PIDS; exec sleep 60' &);"
 HOLDS_NOTHING = f"({APART} sh -c 'echo $$ >>$PIDS; exec sleep 60' >/dev/null 2>&1 &);"
 
 
-def needs_fuser() -> None:
-    """Go on only where the portable way can tell who has a pipe."""
-    if sys.platform.startswith("freebsd"):
-        pytest.skip("fuser(1) of FreeBSD tells nobody who has a fifo")
-    needs("fuser")
+def needs_writers(daemon: Driver) -> None:
+    """Go on only if this daemon can tell who has a pipe; the portable way is fuser(1)."""
+    if "SYSADMD_PORTABLE" in daemon.environment:
+        if sys.platform.startswith("freebsd"):
+            pytest.skip("fuser(1) of FreeBSD tells nobody who has a fifo")
+        needs("fuser")
 
 
 def needs_memory() -> None:
     """Go on only where it is known of everybody from whom he descends."""
+    needs_fast("to know who forked twice and holds nothing")
     if not sys.platform.startswith("freebsd"):
         needs_marks()
 
@@ -41,6 +43,7 @@ def needs_memory() -> None:
 def needs_marks() -> None:
     """Go on only if we may see the marks of others; root in a container often may not."""
     needs_linux("the mark")
+    needs_fast("the mark")
     needs_root()
     try:
         Path("/proc/1/timerslack_ns").read_bytes()
@@ -129,8 +132,7 @@ def check_only_one_of_two_jobs_goes(
 def test_a_kill_reaches_who_forked_twice_and_holds_the_log(
     daemon: Driver, some: Helpers, others: Helpers
 ) -> None:
-    if "SYSADMD_PORTABLE" in daemon.environment:
-        needs_fuser()
+    needs_writers(daemon)
     check_only_one_of_two_jobs_goes(daemon, some, others, HOLDS + "sleep 60", 1)
 
 
@@ -177,6 +179,7 @@ def test_who_falls_to_a_starter_is_reaped_whatever_it_does(room: Driver, some: H
 def test_helpers_are_asked_first_and_killed_after_the_grace(
     daemon: Driver, some: Helpers
 ) -> None:
+    needs_writers(daemon)
     asked = 'trap "echo asked" TERM; echo $$ >>$PIDS; while :; do sleep 0.02; done'
     script = f"({APART} sh -c '{asked}' &); exec sleep 60"
     uid = submit(daemon, "a", some, script)
@@ -210,6 +213,7 @@ def test_helpers_that_fork_on_when_they_are_asked_are_ended(
 
 
 def test_who_follows_a_log_is_no_part_of_its_job(daemon: Driver, some: Helpers) -> None:
+    needs_writers(daemon)
     uid = submit(daemon, "a", some, "echo begun;" + HOLDS + "sleep 60")
     wait_for(lambda: daemon.output(uid) == b"begun\n")
     log = daemon.state_dir / "jobs" / str(uid) / "0.log"

@@ -12,14 +12,14 @@ import psutil
 import pytest
 
 from tests.kit import wait_for
-from tests.kit.driver import Driver
+from tests.kit.driver import WAYS, Driver
 from tests.kit.frozen import end_frozen, freeze, thaw, was_killed
 from tests.kit.processes import books, end, ended, holders, starters
 
 WAITS = "while [ ! -e go ]; do sleep 0.05; done; exit 3"
 
 
-@pytest.fixture(params=["fast", "portable"])
+@pytest.fixture(params=WAYS)
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     """One that soon has had patience enough."""
     portable = request.param == "portable"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import ROOT, wait_for
+from tests.kit import ROOT, needs_fast, wait_for
 from tests.kit.driver import PROGRAM, Driver
 from tests.kit.frozen import end_frozen, freeze, thaw
 from tests.kit.processes import books, end, end_pairs, holders, starters
@@ -172,6 +172,7 @@ def test_starters_without_guard_and_keeper_tell_the_ends_of_their_commands(
 
 
 def test_the_keeper_tells_the_end_of_what_a_killed_starter_leaves(room: Driver) -> None:
+    needs_fast("a reaper")
     uid = start_slow(room)
     (starter,) = starters(room.state_dir)
     wait_for(lambda: '"began"' in books(room.state_dir))

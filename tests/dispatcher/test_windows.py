@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kit import needs, wait_for
+from tests.kit import needs, needs_fast, wait_for
 from tests.kit.driver import Driver
 from tests.kit.frozen import end_frozen, freeze, thaw
 from tests.kit.hung import hung_file_system
@@ -197,6 +197,7 @@ def test_the_keeper_killed_before_it_writes_that_a_command_has_begun(
 def test_killed_when_its_command_has_begun_a_starter_leaves_it_to_the_keeper(
     room: Driver, with_daemon: bool
 ) -> None:
+    needs_fast("a reaper")
     uid, process = held_when_it_has_begun(room, WAITS)
     if with_daemon:
         room.kill()
@@ -213,6 +214,7 @@ def test_killed_when_its_command_has_begun_a_starter_leaves_it_to_the_keeper(
 def test_killed_with_the_keeper_before_it_wrote_that_a_command_has_begun(
     room: Driver, with_daemon: bool, script: str
 ) -> None:
+    needs_fast("a reaper")
     uid, process = held_when_it_has_begun(room, script)
     # The keeper, which would continue it, is held.
     end(process, signal.SIGSTOP)

@@ -2,7 +2,7 @@
 
 from tests.kit.client import Client
 from tests.kit.daemon import QUIET, ROOT, Daemon
-from tests.kit.needs import needed, needs, needs_freebsd, needs_linux, needs_root
+from tests.kit.needs import needed, needs, needs_fast, needs_freebsd, needs_linux, needs_root
 from tests.kit.raw_client import RawClient
 from tests.kit.waiting import DEADLINE, wait_for
 
@@ -15,6 +15,7 @@ __all__ = [
     "RawClient",
     "needed",
     "needs",
+    "needs_fast",
     "needs_freebsd",
     "needs_linux",
     "needs_root",

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from dispatcher import logs
+from sysadmd.machine import FORCED_PORTABLE
 from tests.kit.jobs import Job, job_of
 from tests.kit.needs import needs_linux
 from tests.kit.processes import Program, clean, holders
@@ -20,6 +21,9 @@ from tests.kit.teardown import checked
 from tests.kit.waiting import DEADLINE, wait_for
 
 PROGRAM = Path(__file__).with_name("driver_program.py")
+# Of dealing with processes: the better ones of this system, and those of any. A run of all
+# tests with SYSADMD_PORTABLE=1 has the latter alone.
+WAYS = ["portable"] if FORCED_PORTABLE else ["fast", "portable"]
 
 
 class Driver(Program):
@@ -35,10 +39,10 @@ class Driver(Program):
         version: str = "",
         **settings: Any,
     ) -> None:
-        """door: the socket where it is asked; version: not its own but this."""
-        kept = {name: value for name, value in os.environ.items() if name != "SYSADMD_PORTABLE"}
+        """portable: whatever the whole run is, see WAYS. door: the socket where it is asked;
+        version: not its own but this."""
         forced = {"SYSADMD_PORTABLE": "1"} if portable else {}
-        super().__init__(state_dir / "driver.log", {**kept, **forced})
+        super().__init__(state_dir / "driver.log", {**os.environ, **forced})
         self.state_dir = state_dir
         self.door = door or state_dir / "door"
         self.program = program

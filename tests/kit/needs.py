@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import pytest
 
+from sysadmd.machine import FORCED_PORTABLE
+
 
 def needed(what: str) -> NoReturn:
     """Skip the test, naming what is missing; fail where CI is set: all is to be there."""
@@ -28,6 +30,12 @@ def needs_root(*programs: str) -> None:
     if os.geteuid() != 0:
         needed("root")
     needs(*programs)
+
+
+def needs_fast(what: str) -> None:
+    """Go on only where the portable ways are not forced (SYSADMD_PORTABLE): `what` is none."""
+    if FORCED_PORTABLE:
+        pytest.skip(f"{what} is no portable way")
 
 
 def needs_linux(what: str) -> None:
