@@ -4,6 +4,7 @@
 #   make test         the tests (TESTS=tests/ctl: some of them); pytest and what it needs, no Rust
 #   make test-long    the tests that take minutes; the same
 #   make test-portable   those that rest on a way of this system's, with the way of any; the same
+#   make test-freebsd    what only FreeBSD can show, in a guest under qemu, if there is one; the same
 #   make check        format, lint, types; ruff, mypy, pyright, which Rust builds where no wheel is
 #   make clean        removes what the others made
 # Needs Python >= 3.11 with venv and sqlite3, and openssl.
@@ -31,6 +32,9 @@ test-long: .venv/test
 
 test-portable: .venv/test
 	SYSADMD_PORTABLE=1 $(BIN)/python -m pytest -q -m portable $(SIDE_BY_SIDE) $(TESTS)
+
+test-freebsd: .venv/test
+	$(BIN)/python -m tests.freebsd
 
 check: .venv/check
 	$(BIN)/ruff format --check .
@@ -97,4 +101,4 @@ LOOK = import sys; from importlib.util import find_spec; version = sys.version_i
 	print(" and ".join(lacks))
 
 .NOTPARALLEL:
-.PHONY: all demo run test test-long test-portable check clean
+.PHONY: all demo run test test-long test-portable test-freebsd check clean

@@ -1,8 +1,9 @@
 """`make test-freebsd`: what only a real FreeBSD can show, in a guest under qemu.
 
 The guest is booted twice from one disk. First the wheel is installed as on a machine of one's
-own, the tests marked `freebsd` run, and the service is left behind with a job; the guest is
-powered off. Then it must have come up by itself, and know what became of the job.
+own, the tests of the service and those that fast.txt lists run, and the service is left behind
+with a job; the guest is powered off. Then it must have come up by itself, and know what became
+of the job.
 """
 
 from __future__ import annotations

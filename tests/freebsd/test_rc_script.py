@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.kit.daemon import ROOT
 from tests.kit.needs import needs
 from tests.kit.service import ON_FREEBSD, SCRIPT, Service
 from tests.kit.waiting import wait_for
 
-pytestmark = pytest.mark.freebsd
 GENERATIONS = ["its own"] if ON_FREEBSD else ["signals", "kqueue"]
 
 
@@ -255,11 +255,24 @@ def test_paths_may_have_blanks(service: Service) -> None:
     service.start()
 
 
+def rotate(service: Service) -> Path:
+    """Have the log rotated as the sample for newsyslog(8) says; returns the old one."""
+    old = service.log.with_name(f"{service.log.name}.0")
+    if ON_FREEBSD:
+        sample = (ROOT / "packaging" / "newsyslog" / "sysadmd.conf.sample").read_text()
+        assert "/var/log/sysadmd.log" in sample
+        config = service.log.with_name("newsyslog.conf")
+        config.write_text(sample.replace("/var/log/sysadmd.log", str(service.log)))
+        subprocess.run(["newsyslog", "-F", "-f", config], check=True)
+    else:
+        service.log.rename(old)
+        os.kill(service.pid("daemon(8)"), signal.SIGHUP)
+    wait_for(service.log.exists, "the new log")
+    return old
+
+
 def test_the_log_is_opened_anew_when_it_was_rotated(running: Service) -> None:
-    old = running.log.with_suffix(".0")
-    running.log.rename(old)
-    os.kill(running.pid("daemon(8)"), signal.SIGHUP)
-    wait_for(running.log.exists, "the new log")
+    old = rotate(running)
     said(running, "reload", 0)
     wait_for(lambda: "configuration reloaded" in running.log.read_text(), "what is logged next")
     assert "configuration reloaded" not in old.read_text()
