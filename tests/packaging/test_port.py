@@ -77,14 +77,20 @@ def test_its_list_has_every_sample_that_the_wheel_brings() -> None:
     assert set(re.findall(r"^@sample (.*)$", listed, re.MULTILINE)) == samples
 
 
+def test_its_service_script_is_the_one_of_the_source() -> None:
+    text = (PORT / "files" / "sysadmd.in").read_text()
+    assert "%%PREFIX%%/bin/sysadmd" in text
+    assert text.replace("%%PREFIX%%", "/usr/local") == (ROOT / "rc.d/sysadmd").read_text()
+
+
 def test_another_prefix_is_told_to_all_who_name_it(tree: Path) -> None:
     source = tree / "work"
-    for name in ("rc.d", "sysadmd", "packaging"):
+    for name in ("sysadmd", "packaging"):
         shutil.copytree(ROOT / name, source / name)
     (source / "packaging" / "freebsd").rename(tree / "port")
     replace = "REINPLACE_CMD=sed -i.before"
     make(tree, "post-patch", f"WRKSRC={source}", "PREFIX=/opt/elsewhere", replace)
-    for file in (*source.rglob("*.py"), *source.glob("rc.d/sysadmd"), *source.rglob("man/*.?")):
+    for file in (*source.rglob("*.py"), *source.rglob("man/*.?")):
         text = file.read_text()
         assert "/usr/local/etc" not in text and "/usr/local/bin/sysadmd" not in text, file
     assert "/opt/elsewhere/etc" in (source / "sysadmd" / "machine.py").read_text()
