@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from dispatcher import keepers
 from tests.kit.daemon import ROOT
-from tests.kit.needs import needs
+from tests.kit.needs import needs, needs_freebsd
 from tests.kit.service import ON_FREEBSD, SCRIPT, Service
 from tests.kit.waiting import wait_for
 
@@ -214,6 +215,18 @@ def test_a_restart_without_its_supervisor_leaves_one(running: Service) -> None:
     said(running, "restart", 0)
     running.wait_until_ready(but=child)
     assert len(running.running()) == 2
+
+
+def test_stopping_the_daemon_with_its_jobs_stops_the_service(
+    running: Service, tmp_path: Path
+) -> None:
+    """It would be started again if its supervisor were not told."""
+    needs_freebsd()
+    long_job(running, tmp_path)
+    program, state = running.settings["sysadmd_bin"], str(running.state_dir)
+    subprocess.run([program, "stop", "--jobs", "--state-dir", state], check=True)
+    assert not running.running()
+    assert not keepers.living(running.state_dir / "keeper")
 
 
 def test_pid_files_of_the_dead_are_nothing(service: Service) -> None:
