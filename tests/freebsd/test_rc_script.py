@@ -221,7 +221,7 @@ def test_stopping_the_daemon_with_its_jobs_stops_the_service(
     running: Service, tmp_path: Path
 ) -> None:
     """It would be started again if its supervisor were not told."""
-    needs_freebsd()
+    needs_freebsd("daemon(8), known by its name,")
     long_job(running, tmp_path)
     program, state = running.settings["sysadmd_bin"], str(running.state_dir)
     subprocess.run([program, "stop", "--jobs", "--state-dir", state], check=True)
