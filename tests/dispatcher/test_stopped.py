@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kit import wait_for
+from tests.kit import needs_linux, wait_for
 from tests.kit.driver import WAYS, Driver
 from tests.kit.frozen import end_frozen, freeze, thaw, was_killed
 from tests.kit.processes import books, end, ended, holders, starters
@@ -121,6 +121,9 @@ def test_a_job_that_stops_its_starter_may_be_killed(daemon: Driver) -> None:
 
 
 def test_a_job_that_stops_itself_stays_so(daemon: Driver) -> None:
+    # Elsewhere it is in its starter's session. When that one ends, the system has it go on, and
+    # hang up. Source: POSIX, _exit(), orphaned process groups.
+    needs_linux("a job's own session")
     uid = begin(daemon, "kill -STOP $$; exit 3")
     # Its starter is gone, so it is the keeper's, or nobody's.
     for pid in starters(daemon.state_dir, busy=True):
