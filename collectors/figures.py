@@ -36,12 +36,19 @@ def figures(pool: Mapping[str, Any]) -> dict[str, float]:
 
 
 def vdev_errors(pool: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """Device, `read`, `write` or `checksum`, and how many: of devices that are not well."""
+    """Device, `read`, `write` or `checksum`, and how many: of devices that are not well.
+
+    A spare that is in use stands in two places: the larger number is told, once.
+    """
+    found: dict[tuple[str, str], float] = {}
     for vdev in pool.get("vdevs", ()):
         for kind, column in (("read", "read"), ("write", "write"), ("checksum", "cksum")):
             count = parse_size(vdev[column])
             if count is not None:
-                yield vdev["name"], kind, count
+                key = vdev["name"], kind
+                found[key] = max(count, found.get(key, 0))
+    for (name, kind), count in found.items():
+        yield name, kind, count
 
 
 def _last_scrub(scan: Mapping[str, Any] | None) -> float | None:

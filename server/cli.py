@@ -123,7 +123,9 @@ def stop(jobs: bool, config: str | None, state_dir: str | None) -> None:
     """End the running daemon, and wait until it is gone. Jobs go on, but with --jobs."""
     from server import stop_cli
 
-    stop_cli.stop(_state_dir_of(config, state_dir), click.echo, with_jobs=jobs)
+    grace = load(find_config(config)).dispatcher.kill_grace
+    path = _state_dir_of(config, state_dir)
+    stop_cli.stop(path, click.echo, with_jobs=jobs, kill_grace=grace)
 
 
 @cli.group()

@@ -283,6 +283,7 @@ class Daemon:
         doom = await supervision.find()
         if doom is None:
             self._jobs_then = "; running jobs go on and are adopted at the next start"
+            log.debug("nothing is known that would end running jobs with this daemon")
             return
         self._jobs_then = f"; running jobs end, too: {doom.reason}"
         log.warning(

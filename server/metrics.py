@@ -49,9 +49,7 @@ _generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_lat
 # Ends of jobs that are counted when the figures are asked for, the rest the next time: the loop
 # has others to serve. A machine that ends as many between two scrapes is not known.
 ENDS_AT_ONCE: Final = 2000
-
-
-# How jobs end.
+# Of those that have no end yet a zero is shown.
 RESULTS: Final = ("succeeded", "failed", "killed", "timed-out", "lost")
 
 
@@ -83,9 +81,11 @@ class Metrics(Collector):
         self._certificate_ends = certificate_ends
         self._now = asyncio.get_running_loop().time
         self._admin_token = admin_token
-        # Jobs that have ended since the start, by queue and result, and up to which seq.
+        # Jobs whose end was booked since the start, by queue and result, and up to which seq;
+        # those, too, that had ended while there was no daemon.
         self._ends = Counter[tuple[str, str]]()
         self._counted = journal.head(store.reader).seq
+        self._asked = False
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -150,14 +150,17 @@ class Metrics(Collector):
         for result, count in records.results(self._store.reader).items():
             finished.add_metric([result], count)
         yield finished
-        # With zeros: what begins with a 1 has not increased, for who reads it.
+        # With zeros, and at first nothing else: what begins with a 1 has not increased, for who
+        # reads it.
         ended = Counter({(queue_name(q.name), result): 0 for q in queues for result in RESULTS})
         ends = CounterMetricFamily(
             "sysadmd_job_ends",
             "Jobs that have ended since the daemon's start.",
             labels=["queue", "result"],
         )
-        rows = records.ended_after(self._store.reader, self._counted, ENDS_AT_ONCE)
+        most = ENDS_AT_ONCE if self._asked else 0
+        self._asked = True
+        rows = records.ended_after(self._store.reader, self._counted, most)
         for of, result, seq in rows:
             self._ends[queue_name(of), result] += 1
             self._counted = seq

@@ -86,16 +86,20 @@ def doom_of(pid: int, unit: Unit | None, shown: str) -> Doom | None:
 
 async def find() -> Doom | None:
     """As `doom_of` this process. Asks systemd, if we are in a service of it."""
-    return await apart(_find, "service manager")
+    # Where there is no thread for it, it can't be known.
+    with suppress(RuntimeError):
+        return await apart(_find, "service manager")
+    return None
 
 
 def _find() -> Doom | None:
     unit = _own_unit()
     shown = ""
     if unit is not None:
-        # By definition (pam_systemd(8)); systemctl finds a user's manager by it.
-        room = f"XDG_RUNTIME_DIR=/run/user/{os.geteuid()}"
-        argv = ["env", room, *unit.systemctl, "show", "-p", "KillMode", "--", unit.name]
+        argv = [*unit.systemctl, "show", "-p", "KillMode", "--", unit.name]
+        if unit.of_user:
+            # By definition (pam_systemd(8)); systemctl finds a user's manager by it.
+            argv = ["env", f"XDG_RUNTIME_DIR=/run/user/{os.geteuid()}", *argv]
         # Without an answer it can't be known.
         with suppress(ToolFailed):
             shown = ask(argv, TIMEOUT).output

@@ -50,7 +50,9 @@ class Accounts:
 
     def look_at_groups(self) -> None:
         """Have the log say which groups of the settings are not there; nobody waits for it."""
-        apart(partial(say_missing_groups, self._settings()), "groups")
+        # Where there is no thread for it, it is not said.
+        with suppress(RuntimeError):
+            apart(partial(say_missing_groups, self._settings()), "groups")
 
     async def check(self, name: str, password: str, host: str | None) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy.

@@ -1,6 +1,6 @@
 """What the system's log is told of logins and of the trail, as lines. Pure.
 
-Failed and accepted passwords are told as sshd tells them, which filters know. What somebody
+Failed and accepted passwords are told in sshd's words. What somebody
 else has chosen can be taken for no other line, nor for an address: names have neither blanks
 nor anything else that is not plain, and the address is what such a line ends with.
 """

@@ -110,8 +110,9 @@ def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
     validity = _read_validity(certificate)
     fault = why_renew(validity)
     # Where there is no openssl nobody can read it, nor make another.
-    is_bad = validity is None and _find_openssl() is not None
-    if fault is None and _is_malformed(certificate):
+    can_make = _find_openssl() is not None
+    is_bad = validity is None and can_make
+    if fault is None and can_make and _is_malformed(certificate):
         fault = "has an extension twice, which clients refuse"
     if fault is not None or is_bad or not certificate.exists():
         _openssl(

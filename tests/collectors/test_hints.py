@@ -82,7 +82,6 @@ def test_hints_come_again_when_devd_was_started_again(
 FLOOD = """#!/bin/sh
 exec python3 -c '
 import os
-from tests.kit.waiting import DEADLINE
 text = b"x" * 65536
 while True: os.write({descriptor}, text)'
 """

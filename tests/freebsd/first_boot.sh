@@ -16,7 +16,7 @@ done
 mkdir /tree
 tar xf tree.tar -C /tree
 cd /tree
-export SYSADMD_TEST_SLOWNESS=10
+export SYSADMD_TEST_SLOWNESS=10 SYSADMD_TEST_SERVICE=1
 # One that fails has the rest tested all the same.
 status=0
 python3.11 -m pytest -p no:cacheprovider -v -rs --color=no --durations=10 -n2 --dist loadfile \

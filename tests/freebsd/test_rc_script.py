@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dispatcher import keepers
@@ -116,6 +117,13 @@ def test_it_is_started_once_and_stopped_as_a_whole(service: Service) -> None:
     said(service, "faststop", 0)
 
 
+def test_a_start_that_looks_for_none_ends_none(running: Service) -> None:
+    """At boot rc(8) says faststart, which does not ask whether it runs."""
+    before = running.running()
+    assert "Stopping" not in running("faststart").stdout
+    assert running.running() == before
+
+
 def test_a_job_survives_a_restart(running: Service, tmp_path: Path) -> None:
     job, go_on = long_job(running, tmp_path)
     before = running.pid("sysadmd")
@@ -139,14 +147,10 @@ def test_a_job_holds_up_no_stop(running: Service, tmp_path: Path) -> None:
     assert end_of(running, job)["result"] == "failed"
 
 
-def test_a_job_finds_the_tools_of_ports(running: Service) -> None:
-    job = submit(running, "/bin/sh", "-c", "echo $PATH $LANG")
-    end_of(running, job)
-    with running.client() as client:
-        args = {"action": "log", "job_id": job, "command": 0}
-        text = client.ask("rpc", "dispatcher", args)["text"]
-    assert "/usr/local/sbin:/usr/local/bin" in text
-    assert text.endswith("C.UTF-8\n")
+def test_the_daemon_finds_the_programs_of_ports(running: Service) -> None:
+    environment = psutil.Process(running.pid("sysadmd")).environ()
+    assert environment["PATH"].endswith(":/usr/local/sbin:/usr/local/bin")
+    assert environment["LANG"] == "C.UTF-8"
 
 
 def test_a_reload_is_the_daemons(running: Service) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collectors.figures import figures, vdev_errors
-from tests.kit import ROOT, Daemon, wait_for
+from tests.kit import QUIET, ROOT, Daemon, wait_for
 from tests.kit.daemon import following
 from tests.kit.pools import StandIn, watching
 
@@ -91,6 +91,28 @@ def test_ends_of_jobs_are_counted_by_queue_and_result(daemon: Daemon) -> None:
         assert ends("no_queue", "succeeded") == 0
 
 
+def test_what_ended_without_a_daemon_increases_its_figure_from_0(tmp_path: Path) -> None:
+    """What begins with a 1 has not increased, for who reads it."""
+    key = 'sysadmd_job_ends_total{queue="no_queue",result="failed"}'
+    go_on = tmp_path / "go on"
+    text = f"while [ ! -e '{go_on}' ]; do sleep 0.1; done; exit 1"
+    with Daemon(tmp_path / "state", QUIET) as daemon:
+        with daemon.client() as client:
+            job = {"id": "waits", "commands": [["sh", "-c", text]]}
+            client.ask("rpc", "dispatcher", {"action": "submit", "job": job})
+        log = daemon.state_dir / "jobs"
+        wait_for(lambda: list(log.glob("*/0.log")), "the job")
+        daemon.kill()
+        go_on.touch()
+        daemon.start()
+        with daemon.client() as client:
+            show = {"action": "show", "job_id": "waits"}
+            wait_for(
+                lambda: client.ask("rpc", "dispatcher", show)["job"]["state"] == "finished"
+            )
+        assert [read(daemon)[key], read(daemon)[key]] == [0, 1]
+
+
 def test_the_last_snapshot_and_replication_are_known_over_a_restart(tmp_path: Path) -> None:
     log = tmp_path / "lp" / "lpreserver.log"
     log.parent.mkdir()
@@ -163,6 +185,13 @@ def test_a_pool_is_shown_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         }
         assert list(vdev_errors(pool)) == [
             ("da0", "read", 0),
+            ("da0", "write", 3),
+            ("da0", "checksum", 1536),
+        ]
+        # A spare in use stands among the spares, too.
+        spare = {**vdev, "read": "2", "write": "0"}
+        assert list(vdev_errors({"vdevs": [vdev, spare]})) == [
+            ("da0", "read", 2),
             ("da0", "write", 3),
             ("da0", "checksum", 1536),
         ]

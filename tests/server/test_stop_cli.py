@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server import stop_cli
+from sysadmd.errors import CannotStop
 from tests.kit import QUIET, Daemon, wait_for
 from tests.kit.daemon import sysadmd
 from tests.kit.processes import clean, ended, held, holders
@@ -109,3 +111,12 @@ def test_without_a_state_directory_none_runs(tmp_path: Path, options: tuple[str,
     assert done.returncode == 1
     assert "no daemon runs with the state directory" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_one_that_was_started_meanwhile_is_told_and_left_alone(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "state", CONFIG) as daemon:
+        first = psutil.Process(daemon.pid)
+        daemon.kill()
+        daemon.start()
+        with pytest.raises(CannotStop, match=f"another daemon \\(pid {daemon.pid}\\)"):
+            stop_cli.end(daemon.state_dir, first)

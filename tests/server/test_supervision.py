@@ -77,6 +77,10 @@ def test_a_daemon_that_takes_its_jobs_with_it_says_so_at_once_and_at_the_end(
     assert "go on" not in text
 
 
-def test_one_whose_jobs_go_on_says_so_at_the_end(daemon: Daemon) -> None:
-    daemon.stop()
+def test_one_whose_jobs_go_on_says_so_at_the_end(tmp_path: Path) -> None:
+    outside = "from server import supervision; supervision._own_unit = lambda: None"
+    before = f"import sysadmd.__main__; {outside}"
+    with Daemon(tmp_path / "state", QUIET, before=before) as daemon:
+        wait_for(lambda: "nothing is known that would end" in daemon.log.read_text())
+        daemon.stop()
     assert "stopping: told to; running jobs go on and are adopted" in daemon.log.read_text()
