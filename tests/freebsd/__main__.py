@@ -2,8 +2,8 @@
 
 The guest is booted twice from one disk. First the wheel is installed as on a machine of one's
 own, the tests of the service and those that fast.txt lists run, and the service is left behind
-with a job; the guest is powered off. Then it must have come up by itself, and know what became
-of the job.
+with two jobs; the guest is powered off. Then it must have come up by itself, and know what
+became of them.
 """
 
 from __future__ import annotations

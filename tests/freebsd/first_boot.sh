@@ -26,9 +26,10 @@ python3.11 -m pytest -p no:cacheprovider -v -rs --color=no --durations=10 -n2 --
 sysrc sysadmd_enable=YES
 service sysadmd start
 tries=0
-until sysadmctl run --no-wait --id over-power-off -- /bin/sleep 86400; do
+until sysadmctl run --no-wait --id heeds-term -- /bin/sleep 86400; do
 	tries=$((tries + 1))
 	[ $tries -lt 20 ]
 	sleep 2
 done
+sysadmctl run --no-wait --id goes-on -- /bin/sh -c 'trap "" TERM; while :; do sleep 1; done'
 exit $status
