@@ -36,6 +36,7 @@ from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.listener import client_group
 from server.wire.local import LOCAL
+from server.wire.origins import Origins
 from server.wire.system_log import SystemLog
 from sysadmd.machine import host_name
 from sysadmd.settings import AuthSettings, ServerSettings, Settings
@@ -96,7 +97,7 @@ def session_maker(
         **{one.name: JobRequests(one, dispatcher, tools) for one in CLASSES},
     }
     gate = Gate(
-        lambda: server().origins,
+        Origins(lambda: server().origins).refused,
         lambda address: address != LOCAL and places.are_taken,
         health,
         Metrics(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
 from websockets.datastructures import Headers
@@ -29,13 +29,14 @@ class Gate:
 
     def __init__(
         self,
-        origins: Callable[[], tuple[str, ...]],
+        refused_origin: Callable[[str, Sequence[str]], str | None],
         crowded: Callable[[str], bool],
         health: Callable[[], list[str]],
         metrics: Callable[[str, Request], Response],
     ) -> None:
-        """crowded: is there no place for this address? health: what is wrong, a line each."""
-        self._origins = origins
+        """refused_origin: of those of a request from this address. crowded: is there no place
+        for it? health: what is wrong, a line each."""
+        self._refused_origin = refused_origin
         self._crowded = crowded
         self._health = health
         self._metrics = metrics
@@ -64,9 +65,7 @@ class Gate:
             return self._metrics(address, request)
         if path != "/":
             return respond(404, "There is /, a WebSocket, and /healthz and /metrics.\n")
-        # A web page in an admin's browser must not ride on what the browser knows.
-        origins = request.headers.get_all("Origin")
-        if any(origin not in self._origins() for origin in origins):
+        if self._refused_origin(address, request.headers.get_all("Origin")) is not None:
             return respond(403, "This origin is not in server.origins of the configuration.\n")
         if self._crowded(address):
             return respond(503, "The daemon has server.max_clients clients; try again later.\n")

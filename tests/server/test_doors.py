@@ -349,6 +349,12 @@ def test_a_page_of_another_origin_is_refused(tmp_path: Path) -> None:
             ("https://evil.example.org", 403),
             ("null", 403),
             ("https://console.example.org", 101),
+            ("https://console.example.org:444", 403),
+            ("sysadm-client", 101),
+            ("sysadm-server", 101),
+            ("localhost:8080", 403),
+            ("moz-extension://2f3a", 403),
+            ("two words", 403),
         ):
             try:
                 with connect(
@@ -360,6 +366,9 @@ def test_a_page_of_another_origin_is_refused(tmp_path: Path) -> None:
                     assert status == 101
             except InvalidStatus as refused:
                 assert refused.response.status_code == status
+        log = daemon.log.read_text()
+    assert log.count("'https://evil.example.org'") == 1
+    assert "add it to server.origins" in log
 
 
 def test_many_requests_in_flight_are_all_answered(daemon: Daemon) -> None:
