@@ -32,7 +32,7 @@ from server.delivery.job_events import JobEvents
 from server.delivery.pages import Pages
 from server.delivery.tail import Sources
 from server.job_classes.all import reporters
-from server.login import audit, tokens
+from server.login import audit, keys, tokens
 from server.loop_clock import LoopClock
 from server.retention import Pruner
 from server.service_manager import ServiceManager
@@ -54,6 +54,7 @@ SCHEMAS: Final = {
     "collectors": system_state.SCHEMA,
     "dispatcher": records.SCHEMA,
     "tokens": tokens.SCHEMA,
+    "keys": keys.SCHEMA,
     "audit": audit.SCHEMA,
 }
 # How long clients have to take the goodbye; s.

@@ -20,6 +20,8 @@ from websockets.http11 import Response
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
+from server.login.attempts import Where
+from server.login.challenge import Challenge
 from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import Busy, UnknownAccount
@@ -81,11 +83,14 @@ class Session:
     ) -> None:
         self.connection = connection
         self.address = connection.address
+        self.where = Where(connection.address, connection.port, connection.group)
         self.subscriber = subscriber
         self.number = sessions.enter(self)
         self.login: Login | None = None
         self.dialect = DIALECTS[settings().dialect]
         self.since = time.time()
+        # What it is to sign to log in by a key, if it has asked for that.
+        self.challenge: Challenge | None = None
         # Taken by requests whose long replies are gathered over several turns of the loop: what
         # waits for a client stays bounded, however many it sends at once.
         self.gathering = asyncio.Lock()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from server.delivery.tail import Ledger
-from server.login import tokens
 from server.login.places import Places
 from server.login.roles import Login, Role
 from server.wire.share import SHARE, Share
-from sysadmd.journal import Note, no_note
+from sysadmd.journal import Note
 from sysadmd.store import Store
 
 if TYPE_CHECKING:
@@ -108,21 +107,21 @@ class Sessions:
         """Who has logged in by this token."""
         return [session for session, login in self.logins() if login.token == number]
 
-    async def end_token(
-        self, asker: Session, number: int, why: str, note: Note = no_note
+    async def end_logins(
+        self, asker: Session, of: Callable[[Login], bool], why: str, change: Note
     ) -> None:
-        """Revoke a token, and close the connections that logged in by it.
+        """Close the connections that logged in by what `change` revokes.
 
-        asker: hears of it before its own ends. note: committed together with that.
-        Raises: StoreFull.
+        asker: hears of it before its own ends. Raises: StoreFull.
         """
         # First of all: no request of these begins any more.
-        for session in self.by_token(number):
-            if session is not asker:
+        for session, login in self.logins():
+            if session is not asker and of(login):
                 session.end_login(why)
         try:
-            await self._store.write(lambda change: tokens.revoke(change, number, note))
+            await self._store.write(change)
         finally:
-            # And of those that have come meanwhile: by then it is no token any more.
-            for session in self.by_token(number):
-                self._store.soundly(session.end_login, why)
+            # And of those that have come meanwhile: by then it lets nobody in any more.
+            for session, login in self.logins():
+                if of(login):
+                    self._store.soundly(session.end_login, why)

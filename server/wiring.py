@@ -15,6 +15,8 @@ from server.classes.dispatcher import DispatcherClass
 from server.classes.events import Subscribe, Unsubscribe
 from server.classes.identify import Identify, Query
 from server.classes.jobs import JobRequests, Tools
+from server.classes.key_login import AuthSsl
+from server.classes.keys import KeyRegistry
 from server.classes.logs import Logs
 from server.classes.tokens import Tokens
 from server.delivery.round_robin import RoundRobin
@@ -23,6 +25,7 @@ from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
 from server.job_classes.all import CLASSES
 from server.login.accounts import Accounts
+from server.login.attempts import Attempts
 from server.login.audit import Audit
 from server.login.guesses import Guesses
 from server.login.logins import Logins
@@ -80,17 +83,20 @@ def session_maker(
     sessions = Sessions(store, places)
     trail, accounts, guesses = Audit(store), Accounts(auth), Guesses()
     logins = Logins(store, accounts, trail, sessions.end_account)
+    attempts = Attempts(store, trail, guesses, auth)
     tools = Tools(lambda: settings().classes, trail, state_dir)
     # Every namespace/name that is answered, in lower case.
     classes: dict[str, RequestClass] = {
         "rpc/identify": Identify(host_name),
-        "rpc/auth": Auth(store, trail, accounts, guesses, auth),
+        "rpc/auth": Auth(attempts, accounts, auth),
+        "rpc/auth_ssl": AuthSsl(store, attempts, logins, auth),
         "rpc/auth_token": AuthToken(logins, trail, admin_token),
         "rpc/auth_clear": AuthClear(),
         "rpc/query": Query(lambda: tools.here(CLASSES)),
         "rpc/dispatcher": DispatcherClass(dispatcher, state_dir),
         "rpc/logs": Logs(store, sources.hub, sources.pages.renderer),
         "rpc/clients": Clients(store, sessions, guesses, client_group),
+        "rpc/settings": KeyRegistry(store, sessions, logins),
         "rpc/tokens": Tokens(store, sessions),
         "events/subscribe": Subscribe(sources, Snapshots(store)),
         "events/unsubscribe": Unsubscribe(store),

@@ -130,8 +130,9 @@ class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     full, limited: accounts, or groups as `@wheel`. token_lifetime, client_token_lifetime: s
     from the last use. failures: within failure_window s they block an address for block_time s.
-    syslog: logins and the trail are told to the system's log, too. pam_calls: at once, 1 to 64;
-    pam_wait: s that a login waits for its turn, and then for PAM.
+    legacy_key_login: also by the original client's RSA form, which signs what the other side
+    sends and nothing else. syslog: logins and the trail are told to the system's log, too.
+    pam_calls: at once, 1 to 64; pam_wait: s that a login waits for its turn, and then for PAM.
     """
 
     pam_service: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "sysadmd"
@@ -143,6 +144,7 @@ class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     failures: Count = 5
     failure_window: Duration = Duration(600)
     block_time: Duration = Duration(3600)
+    legacy_key_login: bool = False
     syslog: bool = True
     pam_calls: Annotated[int, Meta(ge=1, le=64)] = 8
     pam_wait: Seconds = 10.0

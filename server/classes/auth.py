@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from server.login import audit, auth_lines, tokens
+from server.login import auth_lines, tokens
 from server.login.accounts import Accounts
+from server.login.attempts import Attempts
 from server.login.audit import Audit
-from server.login.guesses import Guesses
 from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import TEXT_LENGTH
 from server.session import Session
 from server.wire.protocol import Reply, Request
-from sysadmd.journal import Transaction
 from sysadmd.settings import AuthSettings
-from sysadmd.store import Store
-
-log = logging.getLogger(__name__)
-
 
 # Characters of what is taken for a token; ours have 43.
 SECRET_LENGTH: Final = 256
@@ -38,22 +31,14 @@ def token_reply(secret: str, login: Login) -> Reply:
 
 
 class Auth:
-    """Exchanges a password for a token. Only failed passwords count against an address."""
+    """Exchanges a password for a token."""
 
     def __init__(
-        self,
-        store: Store,
-        trail: Audit,
-        accounts: Accounts,
-        guesses: Guesses,
-        settings: Callable[[], AuthSettings],
+        self, attempts: Attempts, accounts: Accounts, settings: Callable[[], AuthSettings]
     ) -> None:
-        self._store = store
-        self._trail = trail
+        self._attempts = attempts
         self._accounts = accounts
-        self._guesses = guesses
         self._settings = settings
-        self._clock = asyncio.get_running_loop().time
 
     def role(self, request: Request) -> Role | None:
         return None
@@ -66,76 +51,26 @@ class Auth:
         if lifetime not in ("session", "client"):
             raise request.refuse(400, 'args.lifetime must be "session" or "client"')
         label = _name(request, args, "name") if lifetime == "client" else None
-        settings = self._settings()
-        if not settings.password_login:
+        if not self._settings().password_login:
             raise request.refuse(
                 401,
-                "passwords are not accepted here (auth.password_login); log in with a token",
+                "passwords are not accepted here (auth.password_login); log in with a token or"
+                " a key",
             )
-        group = session.connection.group
-        wait = self._guesses.blocked_for(group, self._clock())
-        if wait:
-            raise request.refuse(
-                429, f"too many failed logins from this address; try again in {wait:.0f} s"
-            )
-        if not self._guesses.begin(group, self._clock(), settings):
-            raise request.refuse(
-                429, "too many logins from this address are being checked; try again later"
-            )
-        try:
-            role = await self._check(session, name, password)
-        finally:
-            self._guesses.end(group)
-        if role is None:
-            raise request.refuse(
-                401, "user or password is wrong, or the account may not log in"
-            )
-        return await self._accept(session, name, role, label)
-
-    async def _check(self, session: Session, name: str, password: str) -> Role | None:
-        """The account's role if this is its password; the outcome counts. Raises: Busy."""
-        settings, group = self._settings(), session.connection.group
-        host = session.address if session.connection.local is None else None
-        role = await self._accounts.check(name, password, host)
-        where = session.address, session.connection.port
-        failed = auth_lines.failed(name, *where)
-        if role is not None:
-            self._guesses.succeeded(group, name)
-        elif self._guesses.failed(group, name, self._clock(), settings):
-            log.warning(
-                "%s: too many failed logins; passwords are refused for %d s",
-                session.address,
-                settings.block_time,
-            )
-            said = failed, auth_lines.blocked(*where)
-            await self._trail.note(name, session.address, "blocked after failed logins", *said)
-        else:
-            await self._trail.note(name, session.address, "login refused", failed)
-        return role
-
-    async def _accept(
-        self, session: Session, name: str, role: Role, label: str | None
-    ) -> Reply:
-        secret = tokens.make_secret()
-        settings = self._settings()
-        seconds = settings.token_lifetime if label is None else settings.client_token_lifetime
-
-        def change(change: Transaction) -> Login:
-            said = auth_lines.accepted(name, session.address, session.connection.port)
-            action = f"logged in by password as {role.word}"
-            audit.write(change, name, session.address, action, said)
-            return tokens.add(
-                change,
-                secret,
-                account=name,
-                role=role,
-                name=label,
-                seconds=seconds,
-                renewed=True,
-            )
-
+        where = session.where
+        with self._attempts.attempt(where):
+            # PAM is told no address of who is on this machine.
+            host = session.address if session.connection.local is None else None
+            role = await self._accounts.check(name, password, host)
+            if role is None:
+                await self._attempts.failed(where, name, auth_lines.PASSWORD)
+                raise request.refuse(
+                    401, "user or password is wrong, or the account may not log in"
+                )
+            self._attempts.succeeded(where, name)
         # Nothing between the commit and the login: a token that is revoked at once is found.
-        login: Login = await self._store.write(change)
+        how = auth_lines.PASSWORD
+        secret, login = await self._attempts.accept(where, name, role, how, label=label)
         session.log_in(login)
         return token_reply(secret, login)
 

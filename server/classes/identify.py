@@ -37,7 +37,11 @@ class Query:
         role = session.require(request, Role.READ).role
         full = role >= Role.FULL
         level = "read/write" if full else "read"
-        classes = {"rpc/dispatcher": level, "rpc/logs": "read"}
+        classes = {
+            "rpc/dispatcher": level,
+            "rpc/logs": "read",
+            "rpc/settings": "read/write",
+        }
         if role >= Role.LIMITED:
             classes.update(dict.fromkeys(await self._job_classes(), level))
         if full:

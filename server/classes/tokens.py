@@ -57,7 +57,12 @@ class Tokens:
             session.require(request, Role.FULL)
         number = tokens.named(self._store.reader, name)
         entry = audit.entry(login.account, session.address, f"token revoke {name}")
-        await self._sessions.end_token(session, number, "the token was revoked", entry)
+        await self._sessions.end_logins(
+            session,
+            lambda other: other.token == number,
+            "the token was revoked",
+            lambda change: tokens.revoke(change, number, entry),
+        )
         return Reply({"revoked": name})
 
     async def _add(

@@ -1,6 +1,6 @@
 """What the system's log is told of logins and of the trail, as lines. Pure.
 
-Failed and accepted passwords are told in sshd's words. What somebody
+Failed and accepted logins are told in sshd's words. What somebody
 else has chosen can be taken for no other line, nor for an address: names have neither blanks
 nor anything else that is not plain, and the address is what such a line ends with.
 """
@@ -12,6 +12,9 @@ from typing import Final
 
 from sysadmd.text import printable
 
+# How somebody has logged in, or tried to.
+PASSWORD: Final = "password"  # noqa: S105 - a word
+KEY: Final = "publickey"
 # Characters of names that are written as they are.
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + "._@+$-/")
 # Characters of a name: more than any account has, and a line is cut behind the address only.
@@ -20,14 +23,14 @@ NAME_LENGTH: Final = 64
 LINE_LENGTH: Final = 960
 
 
-def failed(name: str, address: str, port: int | None) -> str:
-    """A password was wrong, or its account may not log in."""
-    return f"Failed password for {_name(name)} from {_where(address, port)}"
+def failed(name: str, address: str, port: int | None, how: str = PASSWORD) -> str:
+    """A password or proof was wrong, or its account may not log in."""
+    return f"Failed {how} for {_name(name)} from {_where(address, port)}"
 
 
-def accepted(name: str, address: str, port: int | None) -> str:
-    """A password was right."""
-    return f"Accepted password for {_name(name)} from {_where(address, port)}"
+def accepted(name: str, address: str, port: int | None, how: str = PASSWORD) -> str:
+    """A password or proof was right."""
+    return f"Accepted {how} for {_name(name)} from {_where(address, port)}"
 
 
 def blocked(address: str, port: int | None) -> str:

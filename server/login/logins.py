@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from server.login import audit, tokens
+from server.login import audit, keys, tokens
 from server.login.accounts import Accounts
 from server.login.audit import Audit
 from server.login.roles import NO_ROLE, Login, Role
@@ -55,12 +55,16 @@ class Logins:
         most = NO_ROLE if role is None else int(role)
         # First of all: no request of these begins any more.
         ended = self._end(account, most, REFUSED)
-        if ended or tokens.any_above(self._store.reader, account, most):
+        keyed = role is None and account in keys.accounts(self._store.reader)
+        if ended or keyed or tokens.any_above(self._store.reader, account, most):
             log.warning("access of %s was ended: %s", account, REFUSED)
 
             def change(change: Transaction) -> None:
                 # Who asked at the same time may have written it down.
-                if tokens.revoke_above(change, account, most) or ended:
+                revoked = tokens.revoke_above(change, account, most)
+                # Keys follow the role, and end with it.
+                revoked |= role is None and keys.revoke_all(change, account)
+                if revoked or ended:
                     audit.write(change, account, address, f"access ended: {REFUSED}")
 
             await self._write(account, change)

@@ -37,7 +37,8 @@ class Login:
 
     token: its row, None for the admin token. expires: ms since 1970, None: never.
     lifetime: s by which use renews it, None: not renewed. system: of an account of the machine,
-    which is asked about again and again; other names are only names.
+    which is asked about again and again; other names are only names. key: the fingerprint of
+    the key by which it has logged in.
     """
 
     account: str
@@ -46,6 +47,7 @@ class Login:
     expires: int | None
     lifetime: int | None
     system: bool = False
+    key: str | None = None
 
     def is_still(self, now: Login | None) -> bool:
         """Is `now` this login, renewed perhaps?"""

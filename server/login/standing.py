@@ -103,6 +103,14 @@ def standing(name: str, settings: AuthSettings) -> Role | None:
     return role
 
 
+def uid_of(name: str) -> int | None:
+    """The number of an account; None: there is none."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, OSError, ValueError):
+        return None
+
+
 def say_missing_groups(settings: AuthSettings) -> None:
     """Log which groups of the settings this machine does not have: nobody gets in by them."""
     for key, members in (("full", settings.full), ("limited", settings.limited)):

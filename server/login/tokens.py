@@ -34,6 +34,11 @@ SCHEMA: Final = (
     );
     CREATE INDEX tokens_by_expiry ON tokens (expires);
     """,
+    # Of a login by key: the token ends with the key.
+    """
+    ALTER TABLE tokens ADD COLUMN key TEXT;     -- its fingerprint
+    CREATE INDEX tokens_by_key ON tokens (key) WHERE key NOT NULL;
+    """,
 )
 
 # Use renews a token at most this often; a write for each request would be one disk sync each.
@@ -76,8 +81,10 @@ def add(
     name: str | None = None,
     seconds: int | None,
     renewed: bool,
+    key: str | None = None,
 ) -> Login:
-    """Keep a token. seconds: how long it lives; None: for ever.
+    """Keep a token. seconds: how long it lives; None: for ever. key: the fingerprint of the
+    key by which it was come by.
 
     Raises: Conflict if the name is taken.
     """
@@ -92,11 +99,11 @@ def add(
         )
     lifetime = seconds if renewed else None
     row = change.db.execute(
-        "INSERT INTO tokens (hash, name, account, role, created, used, expires, lifetime)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-        (_digest(secret), name, account, int(role), now, now, expires, lifetime),
+        "INSERT INTO tokens (hash, name, account, role, created, used, expires, lifetime, key)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        (_digest(secret), name, account, int(role), now, now, expires, lifetime, key),
     ).fetchone()
-    return _login(account, role, row[0], expires, lifetime)
+    return _login(account, role, row[0], expires, lifetime, key)
 
 
 def add_named(
@@ -112,7 +119,7 @@ def add_named(
 def find(db: Connection, secret: str) -> Login | None:
     """The login that a token stands for; None: unknown, revoked or expired."""
     row = db.execute(
-        "SELECT account, role, id, expires, lifetime FROM tokens"
+        "SELECT account, role, id, expires, lifetime, key FROM tokens"
         " WHERE hash = ? AND (expires IS NULL OR expires > ?)",
         (_digest(secret), _now()),
     ).fetchone()
@@ -221,9 +228,14 @@ def revoke_above(change: Transaction, account: str, most: int) -> bool:
 
 
 def _login(
-    account: str, role: Role, token: int, expires: int | None, lifetime: int | None
+    account: str,
+    role: Role,
+    token: int,
+    expires: int | None,
+    lifetime: int | None,
+    key: str | None,
 ) -> Login:
-    return Login(account, role, token, expires, lifetime, system=lifetime is not None)
+    return Login(account, role, token, expires, lifetime, lifetime is not None, key)
 
 
 def _number(db: Connection, name: str) -> int | None:

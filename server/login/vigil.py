@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from server.login import tokens
+from server.login import keys, tokens
 from server.login.accounts import Accounts
 from server.login.logins import Logins
 from sysadmd.errors import SysadmdError
@@ -70,6 +70,7 @@ class Vigil:
         # Of a damaged file, which has been said, who is connected is asked about all the same.
         with suppress(SysadmdError):
             accounts |= tokens.accounts(self._store.reader)
+            accounts |= keys.accounts(self._store.reader)
         async with asyncio.TaskGroup() as group:
             for account in accounts:
                 group.create_task(ask(account))

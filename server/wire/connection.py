@@ -188,6 +188,12 @@ class Connection:
         """The common name of the client's verified certificate, if it showed one."""
         return tls.common_name(self._socket.getpeercert())
 
+    @property
+    def pin(self) -> str:
+        """The pin of the key that we have shown here; "": none, as this machine's programs need
+        none."""
+        return "" if isinstance(self._socket, LocalSocket) else tls.shown_pin(self._socket)
+
     async def room(self) -> None:
         """Return when what waits for the client is little enough to add a reply to it, and all
         that its account holds in memory."""

@@ -5,6 +5,7 @@ Who calls bounds the time (server/certificate.py): here are files and a program 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -19,6 +20,7 @@ from typing import Any, Final, cast
 
 from sysadmd.errors import CannotStart
 from sysadmd.machine import host_name
+from sysadmd.pins import file_pin
 from sysadmd.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -136,9 +138,15 @@ def date(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
-def context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
+class ServerContext(ssl.SSLContext):
+    """What a server shows. pin: of its certificate's key, "" if that can't be read."""
+
+    pin = ""
+
+
+def context(pair: KeyPair, client_ca: str) -> ServerContext:
     """A server's context: TLS 1.2 or newer. Raises: CannotStart naming the file."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     # Connections live for months: tickets to resume a session are bytes and work for nothing,
     # and clients that read and write in two threads can trip over them as they come.
@@ -160,6 +168,8 @@ def context(pair: KeyPair, client_ca: str) -> ssl.SSLContext:
             f"the certificate {pair.certificate} with key {pair.key} can't be loaded: {error};"
             " both must be PEM and belong together"
         ) from error
+    with contextlib.suppress(OSError, ValueError):
+        made.pin = file_pin(pair.certificate)
     if client_ca:
         try:
             made.load_verify_locations(client_ca)
@@ -244,6 +254,12 @@ def _openssl(*arguments: str, out: Path, config: str = "") -> None:
 
 def _find_openssl() -> str | None:
     return shutil.which("openssl")
+
+
+def shown_pin(sock: ssl.SSLSocket) -> str:
+    """The pin of the key that we have shown on this connection."""
+    context = sock.context
+    return context.pin if isinstance(context, ServerContext) else ""
 
 
 def common_name(certificate: Mapping[str, Any] | None) -> str | None:

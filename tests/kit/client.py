@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytest
 from websockets.sync.client import connect, unix_connect
 
+from sysadmd.pins import key_pin
 from tests.kit.document import check_frame
 from tests.kit.waiting import DEADLINE
 
@@ -55,6 +56,15 @@ class Client:
         frame = self.ask_raw(namespace, name, args)
         assert frame["name"] == "response", frame
         return frame["args"]
+
+    @property
+    def pin(self) -> str:
+        """That of the key which the server has shown."""
+        secure = self.socket.socket
+        assert isinstance(secure, ssl.SSLSocket)
+        certificate = secure.getpeercert(True)
+        assert certificate is not None
+        return key_pin(certificate)
 
     def trail(self) -> list[str]:
         """Who did what: the texts of the audit trail."""
