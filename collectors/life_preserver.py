@@ -19,13 +19,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from collectors import lp_lines, system_state
+from collectors import lp_events, lp_lines, system_state
 from collectors.directory_watch import DirectoryWatch
 from collectors.log_chunks import Chunk
 from collectors.log_file import CHUNK, LogFile
 from collectors.log_folder import FileRefused, LogFolder
 from collectors.log_marks import KnownFile, Position
 from collectors.log_tail import LogTail
+from collectors.lp_events import LifePreserverTold
 from collectors.lp_lines import Message
 from collectors.lp_progress import Progress
 from collectors.status import Status
@@ -394,12 +395,9 @@ def _messages(chunk: Chunk) -> list[Message]:
 
 
 def _body(message: Message) -> bytes:
-    return _encode(
-        {
-            "message": message.text,
-            "priority": format_priority(message.priority),
-            "class": message.kind,
-        }
+    priority = format_priority(message.priority)
+    return lp_events.encode(
+        LifePreserverTold(message.text, priority, message.kind, message.date)
     )
 
 

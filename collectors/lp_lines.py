@@ -51,11 +51,13 @@ _SUCCESSES: Final = ("Creating snapshot on ", "Finished replication task on ")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event's worth of a line. follow: a replication has begun that writes to this file."""
+    """An event's worth of a line. date: as it stands there, "": it has none. follow: a
+    replication has begun that writes to this file."""
 
     text: str
     kind: Kind
     priority: int
+    date: str = ""
     follow: str | None = None
     dataset: str | None = None
     ends_replication: bool = False
@@ -111,7 +113,8 @@ def messages(line: bytes, *, cut: bool = False) -> list[Message]:
         if not news and found and piece:
             # Only a part of what was said before is missing.
             between = MISSING if "\0" in hole else hole
-            found[-1] = _message(f"{found[-1].text}{between}{piece}") or found[-1]
+            last = found[-1]
+            found[-1] = _message(f"{last.text}{between}{piece}", last.date) or last
         found += news
     return found
 
@@ -122,17 +125,19 @@ def _read(text: str, *, damaged: bool) -> list[Message]:
     undated = text.startswith(_FAILURES)
     dated = None if undated else _DATE.match(text)
     begin = dated.end() if dated is not None else 0
+    date = text[: max(0, begin - 2)]
     if begin and ": " not in (said := text[begin:]):
         # As nearly every line: no more than one date is in it.
-        message = _message(said)
+        message = _message(said, date)
         if message is not None or not (damaged or _FAILURE.search(said)):
             return [message] if message is not None else []
-    texts = [text[begin:]]
+    texts = [(date, text[begin:])]
     if _WORDING.search(text, begin) is not None:
-        texts = _glued(text, begin, text[: max(0, begin - 2)])
+        texts = _glued(text, begin, date)
     if not undated and dated is None:
         del texts[0]
-    found = [message for message in map(_message, texts) if message is not None]
+    each = (_message(said, date) for date, said in texts)
+    found = [message for message in each if message is not None]
     if not found and (dated is None or damaged):
         # Behind what is no date any more, or one without a time of day.
         found = _behind(_WORDING.search(text, 0, DATE_LENGTH), text)
@@ -145,19 +150,21 @@ def _behind(found: re.Match[str] | None, text: str) -> list[Message]:
     return [message] if message is not None else []
 
 
-def _glued(text: str, begin: int, date: str) -> list[str]:
-    """What each of several lines says that stand in one: the first begins here.
+def _glued(text: str, begin: int, date: str) -> list[tuple[str, str]]:
+    """Date and text of each of several lines that stand in one: the first begins here.
 
     date: of the first, without what separates it; empty: it has none.
     """
-    texts: list[str] = []
+    texts: list[tuple[str, str]] = []
+    own = date
     for wording in _WORDING.finditer(text, begin):
         before = text[max(begin, wording.start() - DATE_LENGTH) : wording.start()]
         length = _date_length(before.rpartition(": ")[2], date)
         if length:
-            texts.append(text[begin : wording.start() - length].rstrip("\r"))
-            begin = wording.end()
-    return [*texts, text[begin:]]
+            start = wording.start() - length
+            texts.append((own, text[begin:start].rstrip("\r")))
+            own, begin = text[start : wording.start()], wording.end()
+    return [*texts, (own, text[begin:])]
 
 
 def _date_length(before: str, date: str) -> int:
@@ -186,14 +193,16 @@ def _shape(date: str) -> tuple[int, str]:
     return len(first[0]) if first is not None else 0, _BLANKS.sub(" ", same)
 
 
-def _message(text: str) -> Message | None:
+def _message(text: str, date: str = "") -> Message | None:
     """What the text behind a date says; None: nothing that anybody is told."""
     if text.startswith(STARTING) and (starting := _STARTING.match(text)) is not None:
         return Message(
-            text, "replication", 1, follow=starting["file"], dataset=starting["dataset"]
+            *(text, "replication", 1, date),
+            follow=starting["file"],
+            dataset=starting["dataset"],
         )
     for beginning, kind, priority in RULES:
         if text.startswith(beginning):
             ends = text.startswith(("Finished replication task", "FAILED replication task"))
-            return Message(text, kind, priority, ends_replication=ends)
+            return Message(text, kind, priority, date, ends_replication=ends)
     return None

@@ -6,7 +6,6 @@ Every request passes here once: who asks, may they, which class answers.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
@@ -20,7 +19,7 @@ from websockets.http11 import Response
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
-from server.login.attempts import Where
+from server.login.attempts import Blocked, Where
 from server.login.challenge import Challenge
 from server.login.logins import Logins
 from server.login.roles import Login, Role
@@ -29,7 +28,15 @@ from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.parties import Phase
-from server.wire.protocol import FRAME_LIMIT, ProtocolError, Reply, Request, parse_request
+from server.wire.protocol import (
+    FRAME_LIMIT,
+    ProtocolError,
+    Reply,
+    Request,
+    as_value,
+    as_value_of_long,
+    parse_request,
+)
 from server.wire.share import Share
 from sysadmd.apart import apart
 from sysadmd.errors import SysadmdError
@@ -47,6 +54,11 @@ READ_AT_ONCE: Final = 8 * 1024
 IN_FLIGHT_SIZE: Final = 64 * 1024
 # Their values may take so many times as much.
 VALUES: Final = 20
+
+
+# What lets somebody in, or does not.
+KEY_LOGIN: Final = "rpc/auth_ssl"
+LOGINS: Final = frozenset(("rpc/auth", "rpc/auth_token", KEY_LOGIN))
 
 
 class HasLeft(Exception):
@@ -149,7 +161,7 @@ class Session:
             # As bytes it waits in a quarter of what a text with one emoji takes.
             self.spawn(self._answer_long(text.encode(), self._long_texts), "a long request")
             return
-        request = self._take(_read(partial(self._parse, text)))
+        request = self._take(as_value(partial(self._parse, text)))
         if request is not None:
             self._begin_answer(request, size)
 
@@ -179,7 +191,7 @@ class Session:
                 if not self.connection.is_open:
                     # Texts of those who are gone do not pile up here.
                     return
-                read = partial(_read_long, lambda: self._parse(data.decode()))
+                read = partial(as_value_of_long, lambda: self._parse(data.decode()))
                 outcome = apart(read, "request")
                 await asyncio.wait((outcome,))
                 request = self._take(outcome.result())
@@ -403,9 +415,9 @@ class Session:
             reply = await self._reply(request)
             texts = () if reply is None else self._texts(request, reply)
         except ProtocolError as error:
-            self.connection.send(self.dialect.error(error))
+            self._refuse(request, error)
         except SysadmdError as error:
-            self.connection.send(self.dialect.error(request.refuse_for(error)))
+            self._fail(request, error)
         except HasLeft:
             pass
         else:
@@ -417,6 +429,18 @@ class Session:
                 self._quiet.set()
             self._deciding -= request.key.startswith("rpc/auth")
             self._hold_or_release()
+
+    def _refuse(self, request: Request, error: ProtocolError) -> None:
+        if request.key in LOGINS:
+            error = self.dialect.login_error(error)
+        self.connection.send(self.dialect.error(error))
+
+    def _fail(self, request: Request, error: SysadmdError) -> None:
+        undecided = request.key == KEY_LOGIN and error.code != Blocked.code
+        if undecided and self.dialect.comes_again:
+            self.connection.close(1013, f"{error}; connect again")
+        else:
+            self._refuse(request, request.refuse_for(error))
 
     async def _reply(self, request: Request) -> Reply | None:
         handler = self._classes.get(request.key)
@@ -469,25 +493,3 @@ class Session:
             many = True
             self._requests.wait(self._hold_or_release)
         self.connection.hold(self._long or self._deciding > 0 or many)
-
-
-def _read(read: Callable[[], Request]) -> Request | ProtocolError:
-    """What was read, or what is wrong with it.
-
-    As a value, and without its traceback, an error keeps nothing of the request in memory.
-    """
-    try:
-        return read()
-    except ProtocolError as error:
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
-
-
-def _read_long(read: Callable[[], Request]) -> Request | ProtocolError:
-    """The same without the collector of garbage: it would look at all values again and again
-    as they come, in vain, and nothing else runs meanwhile."""
-    gc.disable()
-    try:
-        return _read(read)
-    finally:
-        gc.enable()

@@ -72,8 +72,8 @@ SCHEMA: Final = (
 )
 
 # What bodies are like today. None is ever rewritten: its mark covers it. Who changes what they
-# are like counts this up, and reads all that were.
-FORMAT: Final = 1
+# are like counts this up, and reads all that were. 2: Life Preserver's have the line's date.
+FORMAT: Final = 2
 # What the numbers of events are called where ages are told (`ages`).
 KIND: Final = "events"
 

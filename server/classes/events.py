@@ -113,11 +113,11 @@ class Subscribe:
             state = system_state.current(db)
             told = journal.last_event(db, "system-state", head)
             if state is not None and (told is None or told.seq <= place):
-                frames.append(renderer.current(form, "system-state", state))
+                frames.append(renderer.state(form, state))
         if "life-preserver" in names:
             last = journal.last_event(db, "life-preserver", head)
             if last is not None and last.seq <= place:
-                frames.append(renderer.current(form, "life-preserver", last.body))
+                frames.append(renderer.again(form, last))
         return tuple(frames)
 
 

@@ -23,6 +23,8 @@ from sysadmd.journal import Event
 _ENVELOPE: Final = 1024
 
 _DISPATCHER: Final = SYSTEMS.index("dispatcher")
+_LIFE_PRESERVER: Final = SYSTEMS.index("life-preserver")
+_SYSTEM_STATE: Final = SYSTEMS.index("system-state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,10 @@ class Renderer:
             return made[3]
         if event.system == _DISPATCHER:
             args = self._jobs.args(event, dialect, limit)
+        elif event.system == _LIFE_PRESERVER:
+            args = dialect.life_preserver(event)
         else:
-            args = dialect.args(event.body)
+            args = dialect.system_state(event.body)
         self._made = (event, dialect, limit, args)
         return args
 
@@ -99,10 +103,14 @@ class Renderer:
         """One event that stands for several mergeable ones."""
         return events[0] if len(events) == 1 else self._jobs.merge(events)
 
-    def current(self, form: Form, system: str, body: bytes) -> bytes:
-        """The JSON text that tells what is so now, in the form of an event."""
-        number = SYSTEMS.index(system)
-        return self._heads[form.dialect][number] + form.dialect.args(body) + b"}"
+    def state(self, form: Form, body: bytes) -> bytes:
+        """The JSON text that tells the state as it is now, in the form of an event."""
+        head = self._heads[form.dialect][_SYSTEM_STATE]
+        return head + form.dialect.system_state(body) + b"}"
+
+    def again(self, form: Form, event: Event) -> bytes:
+        """The JSON text that tells an event once more: nothing of the extension is in it."""
+        return self._heads[form.dialect][event.system] + self.args(event, form.dialect) + b"}"
 
     def gap(self, form: Form, start: str, end: str, lost: int) -> bytes:
         """The frame that says how many events of these systems are gone for good."""

@@ -83,6 +83,8 @@ class JobEvents:
             return _encode({"state": told.state, "process_id": ""})
         if not dialect.tells(sheet.job, told):
             return b""
+        if dialect.lists_pending:
+            sheet.begin(self._db)
         entries = sheet.entries(self._db, told)
         # By now it may have its commands.
         self._sheets.put(told.job, sheet, sheet.size)

@@ -50,7 +50,10 @@ class Sheet:
         # Four for each character, in a text with one emoji.
         return _SHEET + self._commands_size + 4 * len(self.job.report)
 
-    def _begin(self, db: Connection) -> None:
+    def begin(self, db: Connection) -> None:
+        """Read its commands, if they were not read yet."""
+        if self._begun:
+            return
         self._begun = True
         self.commands = records.commands(db, self.job.uid)
         texts = [command.text for command in self.commands]
@@ -63,8 +66,7 @@ class Sheet:
         """All commands as they were when the event was told; none of one that waits."""
         if told.state == "pending":
             return ()
-        if not self._begun:
-            self._begin(db)
+        self.begin(db)
         self._read_on(db, told)
         if told.state == "finished":
             return self._as_ended(len(self.commands))

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from collectors import system_state
+from collectors import lp_events, system_state
 from dispatcher import records
 from dispatcher.records import JobRow
 from server.dialects.values import job_value, rfc3339
@@ -62,7 +62,7 @@ class Snapshot:
         last = journal.last_event(self._db, "life-preserver", self.place.seq)
         self.states = b'"system_state":%s,"life_preserver":%s,' % (
             self.system_state,
-            last.body if last else b"null",
+            lp_events.documented(last.body) if last else b"null",
         )
         self._rows = records.active_jobs(self._db)
         # A job that was read and did not fit.

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
+from collectors import lp_events
 from dispatcher.events import Told
 from dispatcher.records import JobRow
 from server.dialects.values import CommandEntry, rfc3339, told_by_class, with_log
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
+from sysadmd.journal import Event
 
 # Characters of an error's detail: it may quote what was asked for.
 DETAIL: Final = 1024
@@ -51,6 +53,10 @@ class Documented:
 
     # Without `args` the request's whole object is taken for them.
     args_by_default = False
+    # What waits is told with its commands.
+    lists_pending = False
+    # Its client connects again by itself when the connection ends, and never after an error.
+    comes_again = False
     # Some events have a notice before them.
     has_notices = False
     # Of events: their `id`, and their names in the order of SYSTEMS.
@@ -69,9 +75,17 @@ class Documented:
         """An error's frame."""
         return frame(error.namespace, "error", error.id, error_args(error))
 
-    def args(self, body: bytes) -> bytes:
-        """`args` of an event that is not a job's, from its body in the journal: JSON texts."""
+    def login_error(self, error: ProtocolError) -> ProtocolError:
+        """How a login is refused that this is wrong with."""
+        return error
+
+    def system_state(self, body: bytes) -> bytes:
+        """`args` of such an event, from its body in the journal: JSON texts."""
         return body
+
+    def life_preserver(self, event: Event) -> bytes:
+        """`args` of such an event: a JSON text."""
+        return lp_events.documented(event.body)
 
     def tells(self, job: JobRow, told: Told) -> bool:
         """Is there such an event of a job?"""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from collectors import lp_events
 from dispatcher.events import Told
 from dispatcher.records import JobRow
 from server.dialects.documented import (
@@ -22,7 +23,15 @@ from server.dialects.documented import (
 )
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
+from sysadmd.journal import Event
 
+# Priorities of what tells how far something is; it never had a date.
+_PROGRESS: Final = "0/"
+_WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
 # The id by which its client gives itself away in its first request.
 CLIENT_ID: Final = "sysadm_client_identify"
 
@@ -31,6 +40,8 @@ class Original(Documented):
     """What it says otherwise than the document."""
 
     args_by_default = True
+    lists_pending = True
+    comes_again = True
     has_notices = True
     event_id = ""
     event_names = SYSTEMS
@@ -48,9 +59,29 @@ class Original(Documented):
         args = {**error_args(error), "code": str(error.code)}
         return frame("error", "error", error.id, args)
 
-    def args(self, body: bytes) -> bytes:
+    def login_error(self, error: ProtocolError) -> ProtocolError:
+        # Its client asks for a password again after this one, and after no other.
+        return ProtocolError(401, error.detail, namespace=error.namespace, id=error.id)
+
+    def system_state(self, body: bytes) -> bytes:
         args: dict[str, Any] = msgspec.json.decode(body)
         _write_priorities(args)
+        if not args.get("zpools"):
+            # An empty one would take back the client's warning of a pool that has vanished.
+            args.pop("zpools", None)
+        return msgspec.json.encode(args)
+
+    def life_preserver(self, event: Event) -> bytes:
+        told = lp_events.decode(event.body)
+        date = told.date
+        if not date and not told.priority.startswith(_PROGRESS):
+            # Its line had none: without one the client takes it for the same as the last one.
+            date = _c_date(event.time if event.wall is None else event.wall)
+        args = {
+            "message": f"{date}: {told.message}" if date else told.message,
+            "priority": _spelled(told.priority),
+            "class": told.kind,
+        }
         return msgspec.json.encode(args)
 
     def tells(self, job: JobRow, told: Told) -> bool:
@@ -76,7 +107,7 @@ class Original(Documented):
 def _details(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
     """No addition of ours, and local times."""
     if told.state == "pending":
-        return {"state": "pending", "process_id": job.id}
+        return {"state": "pending", "process_id": job.id, "cmd_list": commands.texts}
     details = process_details(job, told, commands)
     for key in ("commands", "result"):
         details.pop(key, None)
@@ -92,11 +123,23 @@ def _local_time(ms: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
+def _c_date(ms: int) -> str:
+    """As date(1) says it in the C locale, which is how most logs have it; local time."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC).astimezone()
+    weekday, month = _WEEKDAYS[moment.weekday()], _MONTHS[moment.month - 1]
+    return f"{weekday} {month} {moment.day:2} {moment:%H:%M:%S %Z %Y}"
+
+
+def _spelled(priority: str) -> str:
+    """`9/Urgent` as `9 - Urgent`."""
+    return priority.replace("/", " - ", 1)
+
+
 def _write_priorities(args: dict[str, Any]) -> None:
-    """`9/Urgent` as `9 - Urgent`, of each pool, too."""
+    """Over all, and of each pool."""
     for key, value in args.items():
         if key == "priority" and isinstance(value, str):
-            args[key] = value.replace("/", " - ", 1)
+            args[key] = _spelled(value)
         elif key == "zpools":
             for pool in value.values():
                 _write_priorities(pool)

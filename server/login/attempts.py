@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Blocked(SysadmdError):
     """The address has failed too often, or tries too much at once."""
 
-    code = "busy"
+    code = "blocked"
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,21 @@ def test_three_lines_without_their_ends_are_three_messages() -> None:
     assert texts(line.encode()) == [f"Creating snapshot on tank/{name}" for name in "abc"]
 
 
+def test_each_message_has_the_date_of_its_own_line() -> None:
+    dates = ("Sun Nov  1 18:00:02 UTC 2026", "Mon Nov 2 18:00:02 CET 2026")
+    for line, wanted in (
+        (f"{dates[0]}: Creating snapshot on a\r", [dates[0]]),
+        (f"{dates[0]}: ERROR: a{dates[1]}: ERROR: b", list(dates)),
+        (f"{dates[0]}: ERROR: a\0\0{dates[1]}: ERROR: b", list(dates)),
+        (f"{dates[0]}: ERROR: a\0\0b: c", [dates[0]]),
+        (f"{dates[0]}: Starting replication SYNC task on a: /log", [dates[0]]),
+        ("24. Nov 18:00:02 2026: FAILED replication", ["24. Nov 18:00:02 2026"]),
+        ("ERROR: a at 18:00:02: b", [""]),
+        ("Nov 24: ERROR: a", [""]),
+    ):
+        assert [message.date for message in messages(line.encode())] == wanted, line
+
+
 @given(INTACT.filter(lambda text: not re.search(r"\d", text)), st.binary(max_size=100))
 def test_rubbish_before_a_line_does_not_cost_it(rest: str, rubbish: bytes) -> None:
     line = rubbish.replace(b"\n", b"") + DATE.encode() + f"ERROR: {rest}".encode()

@@ -11,6 +11,7 @@ import pytest
 from tests.kit import QUIET, Client, Daemon
 from tests.kit.replay import Tools
 
+DATE = "Tue Nov 24 18:00:03 UTC 2026"
 LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
 
@@ -77,7 +78,12 @@ def test_the_start_of_a_class_s_job_is_told_twice(client: Client) -> None:
         "action": "pkg_install",
         "pkg_log": "",
         "state": "pending",
-        "process_details": {"state": "pending", "process_id": id},
+        "process_details": {
+            "state": "pending",
+            "process_id": id,
+            # Its pages make rows of these.
+            "cmd_list": running["args"]["process_details"]["cmd_list"],
+        },
     }
     assert notice["args"] == {"process_id": id, "state": "running"}
     assert notice.keys() == running.keys() == {"namespace", "name", "id", "args"}
@@ -97,14 +103,14 @@ def test_events_have_hyphens_no_id_and_spelled_priorities(client: Client, log: P
     assert (state["name"], state["id"]) == ("system-state", "")
     assert state["args"]["priority"] == "0 - Information"
     with log.open("a") as out:
-        out.write("Tue Nov 24 18:00:03 UTC 2026: ERROR: Failed creating snapshot on Tank\n")
+        out.write(f"{DATE}: ERROR: Failed creating snapshot on Tank\n")
     event = client.event()
     assert event == {
         "namespace": "events",
         "name": "life-preserver",
         "id": "",
         "args": {
-            "message": "ERROR: Failed creating snapshot on Tank",
+            "message": f"{DATE}: ERROR: Failed creating snapshot on Tank",
             "priority": "7 - Critical",
             "class": "snapshot",
         },

@@ -504,7 +504,8 @@ def test_the_original_client_is_told_in_its_own_words(site: Site, served: Served
     pending, start, *middle, end = (frame["args"] for frame in frames)
     states = [args["state"] for args in (pending, start, *middle, end)]
     assert states == ["pending", "running", *["running"] * len(middle), "finished"]
-    assert pending["process_details"] == {"state": "pending", "process_id": reply["queueid"]}
+    details = {"state": "pending", "process_id": reply["queueid"], "cmd_list": [text]}
+    assert pending["process_details"] == details
     assert start["process_details"]["current_cmd"] == text
     live = next(args for args in middle if "percent_done" in args)
     file = f"{site.tools.isos}/disc1.iso"[:WIDTH]

@@ -256,7 +256,7 @@ def check_original(frame: dict[str, Any], id: str, command: str) -> None:
     # As the original client finds the action: the id, cut at its first dash.
     assert details["process_id"].split("-")[0] == f"sysadm_{args['action']}"
     keys = {
-        "pending": {"state", "process_id"},
+        "pending": {"state", "process_id", "cmd_list"},
         "running": {"state", "process_id", "cmd_list", "current_cmd", "time_started"},
         "finished": {"state", "process_id", "cmd_list", "time_started", "time_finished"},
     }[args["state"]]
@@ -283,7 +283,11 @@ def test_the_original_client_gets_what_it_knows(original: Stage) -> None:
         "state": "pending",
         "action": action,
         "pkg_log": "",
-        "process_details": {"state": "pending", "process_id": job["proc_id"]},
+        "process_details": {
+            "state": "pending",
+            "process_id": job["proc_id"],
+            "cmd_list": [job["proc_cmd"]],
+        },
     }
     text = played.output.decode()
     told = "".join(one["pkg_log"] for one in args[1:-1])
