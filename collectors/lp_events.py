@@ -14,9 +14,9 @@ class LifePreserverTold(msgspec.Struct, frozen=True, omit_defaults=True):
     told before it was kept.
     """
 
-    message: str
-    priority: str
-    kind: str = msgspec.field(name="class")
+    message: str = ""
+    priority: str = ""
+    kind: str = msgspec.field(name="class", default="")
     date: str = ""
 
 

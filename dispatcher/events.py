@@ -44,5 +44,9 @@ decode: Final = msgspec.json.Decoder(Told).decode
 
 def tell(change: Transaction, at: float, uid: int, state: str, **more: object) -> int:
     """Append a dispatcher event; returns its seq. at: s since 1970; more: as in `Told`."""
-    body = json.dumps({"job": uid, "state": state, **more}, separators=(",", ":"))
-    return journal.append(change, SYSTEM, body.encode(), at).seq
+    return journal.append(change, SYSTEM, body(uid, state, **more), at).seq
+
+
+def body(uid: int, state: str, **more: object) -> bytes:
+    """The body of an event. more: as in `Told`."""
+    return json.dumps({"job": uid, "state": state, **more}, separators=(",", ":")).encode()

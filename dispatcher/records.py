@@ -302,6 +302,15 @@ def of_class(db: Connection, event_system: str, most: int) -> list[JobRow]:
     return [_row(found) for found in db.execute(query, (event_system, most))]
 
 
+def waiting_of_classes(db: Connection, most: int) -> list[JobRow]:
+    """Jobs of classes that were not started, oldest first, at most so many."""
+    query = (
+        f"{_ROW} WHERE state < 2 AND state = 0 AND event_system IS NOT NULL"
+        " ORDER BY uid LIMIT ?"
+    )
+    return [_row(found) for found in db.execute(query, (most,))]
+
+
 def results(db: Connection) -> dict[str, int]:
     """How many finished jobs are kept, by result."""
     return dict(db.execute("SELECT result, jobs FROM results WHERE jobs > 0"))

@@ -31,6 +31,7 @@ from server.delivery.hub import Hub
 from server.delivery.job_events import JobEvents
 from server.delivery.pages import Pages
 from server.delivery.tail import Sources
+from server.delivery.waiting import WaitingJobs
 from server.job_classes.all import reporters
 from server.login import audit, keys, tokens
 from server.loop_clock import LoopClock
@@ -316,7 +317,8 @@ class Daemon:
         live = renderer(store.reader)
         hub = Hub(store, live)
         store.publish = hub.publish
-        return Sources(store, Pages(store.epoch, renderer(store.thread_reader)), hub, live)
+        pages = Pages(store.epoch, renderer(store.thread_reader))
+        return Sources(store, pages, hub, live, WaitingJobs(store, hub, live))
 
     async def _write_endpoint(self, url: str, pair: tls.KeyPair) -> None:
         write = partial(self.state.write_endpoint, url, pair.certificate)

@@ -11,19 +11,22 @@ import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from functools import partial
 from sqlite3 import Connection as Database
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
+from server.delivery.heard import Heard
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
 from server.login.attempts import Blocked, Where
 from server.login.challenge import Challenge
+from server.login.keys import KeyDiary
 from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import Busy, UnknownAccount
+from server.request_class import HasLeft, RequestClass
 from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
@@ -59,22 +62,6 @@ VALUES: Final = 20
 # What lets somebody in, or does not.
 KEY_LOGIN: Final = "rpc/auth_ssl"
 LOGINS: Final = frozenset(("rpc/auth", "rpc/auth_token", KEY_LOGIN))
-
-
-class HasLeft(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class RequestClass(Protocol):
-    """Answers the requests of one namespace/name."""
-
-    def role(self, request: Request) -> Role | None:
-        """The least role that may ask this; None: a stranger may."""
-        ...
-
-    async def answer(self, session: Session, request: Request) -> Reply | None:
-        """The reply; None: there is none. Raises: ProtocolError, SysadmdError."""
-        ...
 
 
 class Session:
@@ -243,6 +230,11 @@ class Session:
             self.end_expired()
         self.subscriber.tick(now)
 
+    def pong(self, said: bytes) -> None:
+        """What was given out before a ping has arrived."""
+        if self.subscriber.heard is not None:
+            self.spawn(self.subscriber.heard.reached(said), "a pong")
+
     def lost(self) -> None:
         """The connection is gone."""
         if self._look is not None:
@@ -278,6 +270,13 @@ class Session:
         self.subscriber.asker = self.asker
         held, self._requests, self._long_texts = self._sessions.shares(login)
         self.connection.admit(held)
+        if login.key is not None:
+            self.known_by(login.key)
+
+    def known_by(self, key: str) -> None:
+        """Who is there holds this key, and will come back by it. key: its fingerprint."""
+        if self.dialect.comes_again:
+            self.subscriber.heard = Heard(KeyDiary(self._store, key), self.connection.ping)
 
     def end_login(self, why: str) -> None:
         """What is asked from here on is refused, and the connection closed."""
@@ -328,6 +327,7 @@ class Session:
 
     def _forget_login(self) -> None:
         login, self.login = self.login, None
+        self.subscriber.heard = None
         if login is None:
             return
         if self.connection.local is None:

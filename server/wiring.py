@@ -33,7 +33,8 @@ from server.login.places import Places
 from server.login.vigil import Vigil
 from server.loop_clock import LoopClock
 from server.metrics import Metrics
-from server.session import RequestClass, Session
+from server.request_class import RequestClass
+from server.session import Session
 from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate

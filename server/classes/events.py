@@ -7,9 +7,11 @@ from typing import Any, cast
 
 from collectors import system_state
 from server.delivery.frames import Form
+from server.delivery.heard import CatchUp
 from server.delivery.hub import system_numbers
-from server.delivery.snapshot import Opening, Snapshot, Snapshots
-from server.delivery.tail import Sources, Tail
+from server.delivery.snapshot import Snapshot, SnapshotOpening, Snapshots
+from server.delivery.subscriber import Subscriber
+from server.delivery.tail import Opening, Sources, Tail
 from server.login.roles import Login, Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
@@ -50,10 +52,30 @@ class Subscribe:
         form = Form(session.dialect, extended, system_numbers([*subscriber.systems, *new]))
         start = hub.head if tail is None else tail.place
         prev = _prev(self._sources.store, form, start)
-        subscriber.subscribe(
-            Tail(self._sources, form, start, prev) if tail is None else tail.widened(form, prev)
-        )
-        return Reply(reply, () if extended else self._current(form, start.seq, new))
+        if tail is None:
+            tail = Tail(self._sources, form, start, prev)
+        else:
+            tail = tail.widened(form, prev)
+        unknown = new if extended else self._catch_up(subscriber, tail, new)
+        subscriber.subscribe(tail)
+        return Reply(reply, () if extended else self._current(form, start.seq, unknown))
+
+    def _catch_up(self, subscriber: Subscriber, tail: Tail, names: list[str]) -> list[str]:
+        """Have a client told first what it has missed, where that is known of it; returns the
+        systems that it is to be told the present of."""
+        heard, db = subscriber.heard, self._sources.store.reader
+        unknown: list[str] = []
+        for name in names:
+            place, missed = (
+                heard.missed(db, name, tail.place) if heard is not None else (None, False)
+            )
+            if place is not None and missed:
+                form = Form(tail.form.dialect, False, system_numbers([name]))
+                tail.openings.append(CatchUp(self._sources, form, place, tail.place))
+            elif place is None or name == "system-state":
+                # The last event of others it has heard already: again, it would look new.
+                unknown.append(name)
+        return unknown
 
     async def _extended(self, session: Session, request: Request, login: Login) -> Reply:
         args = request.fields()
@@ -79,7 +101,7 @@ class Subscribe:
     ) -> Reply:
         """Without a pause: what is subscribed gives out events meanwhile."""
         store, subscriber = self._sources.store, session.subscriber
-        openings: deque[Opening] = deque()
+        openings = deque[Opening]()
         known = True
         if since is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
@@ -96,7 +118,9 @@ class Subscribe:
         form = Form(session.dialect, True, system_numbers(names))
         prev = _prev(store, form, start)
         if taken is not None:
-            openings.append(Opening(self._snapshots, taken, session.dialect.event_id, prev))
+            openings.append(
+                SnapshotOpening(self._snapshots, taken, session.dialect.event_id, prev)
+            )
         cursor = journal.format_cursor(store.epoch, str(start))
         subscriber.subscribe(Tail(self._sources, form, start, prev, openings, known=known))
         return Reply({"subscribe": names, "cursor": cursor, "prev": prev})
@@ -143,6 +167,8 @@ class Unsubscribe:
                 subscriber.subscribe(tail.widened(form, prev))
             else:
                 subscriber.subscribe(None)
+        if subscriber.heard is not None:
+            await subscriber.heard.forget(system_numbers(names))
         return Reply({"unsubscribe": session.dialect.names(names)})
 
 

@@ -92,6 +92,8 @@ class KeyRegistry:
             entry(change)
 
         await self._store.write(change)
+        if account == login.account:
+            session.known_by(key.fingerprint)
         return Reply({})
 
     async def _revoke(self, session: Session, request: Request, login: Login) -> Reply:

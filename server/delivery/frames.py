@@ -35,6 +35,11 @@ class Form:
     extended: bool
     systems: frozenset[int]
 
+    @property
+    def repeats(self) -> bool:
+        """Jobs that wait are told of again and again."""
+        return self.dialect.lists_pending and not self.extended and _DISPATCHER in self.systems
+
 
 class Renderer:
     """Makes frames of events."""

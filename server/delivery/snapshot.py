@@ -21,7 +21,7 @@ from collectors import lp_events, system_state
 from dispatcher import records
 from dispatcher.records import JobRow
 from server.dialects.values import job_value, rfc3339
-from server.wire.protocol import FRAME_LIMIT
+from server.wire.protocol import FRAME_LIMIT, text_frame
 from sysadmd import journal
 from sysadmd.journal import Place, format_cursor
 from sysadmd.store import Store
@@ -99,8 +99,11 @@ class Snapshot:
         self._db.close()
 
 
-class Opening:
+class SnapshotOpening:
     """The frames with which a snapshot is told to one client."""
+
+    # The state file's WAL can but grow until they are taken.
+    hurries = True
 
     def __init__(self, snapshots: Snapshots, snapshot: Snapshot, id: str, prev: str) -> None:
         """id, prev: those of the client's events, and of its subscription."""
@@ -122,12 +125,12 @@ class Opening:
         return self._snapshot.closed and not self._snapshot.whole and not self._complete
 
     def frame(self, db: Connection) -> bytes:
-        """The JSON text of the next frame; all but the last say `"more": true`.
+        """The next frame, as it is sent; all but the last say `"more": true`.
 
         In the reading thread; db: not used, it has its own. Raises: SnapshotCut.
         """
         if self._frame is None:
-            self._frame = self._read()
+            self._frame = text_frame(self._read())
         return self._frame
 
     def taken(self) -> bool:

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Hashable
 from typing import Final, Protocol
 
+from server.delivery.heard import Heard
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import SnapshotCut
 from server.delivery.tail import EventsLost, Found, Ledger, Sources, Tail
+from server.delivery.waiting import EVERY
 from server.wire.protocol import FRAME_LIMIT
 from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
@@ -72,6 +74,10 @@ class Subscriber:
         self._page: bytes | None = None
         # Something was read, and the socket had no room for it.
         self._held = False
+        # How far it has heard, if it can't say so and is known.
+        self.heard: Heard | None = None
+        # When it was told last of jobs that wait.
+        self._repeated = 0.0
         # Accounts of subscriptions that were replaced.
         self._closed_ledger = Ledger()
 
@@ -203,9 +209,13 @@ class Subscriber:
         now: by the clock that clients' deadlines go by.
         """
         tail = self.tail
-        if tail is not None and tail.openings:
+        if tail is not None and tail.openings and tail.openings[0].hurries:
             self._hurry(tail, now)
+        if tail is not None and self.heard is not None:
+            self.heard.tick(tail)
         now = self._clock()
+        if tail is not None and tail.form.repeats and now - self._repeated >= EVERY:
+            self._repeat(tail, now)
         if (
             tail is not None
             and tail.form.extended
@@ -218,6 +228,13 @@ class Subscriber:
             sources = self._sources
             cursor = format_cursor(sources.store.epoch, str(sources.hub.head))
             self._outlet.send(sources.renderer.heartbeat(tail.form, cursor, tail.prev))
+
+    def _repeat(self, tail: Tail, now: float) -> None:
+        """Tell again of jobs that wait; not before what was told of them has gone out."""
+        if not tail.behind and tail.current and not self._outlet.waiting:
+            self._repeated = now
+            for text in self._sources.waiting.frames(tail.form):
+                self._outlet.send(text)
 
     def _hurry(self, tail: Tail, now: float) -> None:
         """Part from who holds a snapshot for too long."""

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from sqlite3 import Connection
+from typing import Protocol
 
 from server.delivery.frames import Form, Renderer
 from server.delivery.hub import Channel, Hub
 from server.delivery.pages import Gone, Page, Pages
-from server.delivery.snapshot import Opening
-from server.wire.protocol import text_frame
+from server.delivery.waiting import WaitingJobs
 from sysadmd import journal
 from sysadmd.journal import Place, parse_place
 from sysadmd.store import Store
@@ -53,9 +53,25 @@ class Sources:
     pages: Pages
     hub: Hub
     renderer: Renderer
+    waiting: WaitingJobs
 
 
-# What a read has found: a frame of the opening, a page, or what retention took.
+class Opening(Protocol):
+    """Frames that go before a subscription's events: a snapshot, what was missed.
+
+    hurries: others wait until they are taken. cut: they will not be completed.
+    """
+
+    @property
+    def hurries(self) -> bool: ...
+    @property
+    def cut(self) -> bool: ...
+    def frame(self, db: Connection) -> bytes: ...
+    def taken(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+# What a read has found: frames of the opening, a page, or what retention took.
 Found = bytes | Page | Gone
 
 
@@ -160,7 +176,7 @@ class Tail:
         if isinstance(found, bytes):
             if self.openings[0].taken():
                 self.openings.popleft()
-            return text_frame(found)
+            return found
         if isinstance(found, Gone):
             return self._pass(found)
         self._place = found.end

@@ -7,14 +7,16 @@ ends with it. The number of the account is kept, too: another one of the same na
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
 from sysadmd import keys
 from sysadmd.errors import BadRequest, Conflict, NotFound
-from sysadmd.journal import Transaction
+from sysadmd.journal import Place, Transaction, parse_place
 from sysadmd.keys import PublicKey
+from sysadmd.store import Store
 from sysadmd.text import quoted
 
 SCHEMA: Final = (
@@ -163,3 +165,36 @@ def revoke_all(change: Transaction, account: str) -> bool:
     for (fingerprint,) in (gone := change.db.execute(of_account, (account,)).fetchall()):
         revoke(change, fingerprint)
     return bool(gone)
+
+
+class KeyDiary:
+    """How far who holds a key has heard, by system; as long as that is registered."""
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self._store = store
+        self.key = fingerprint
+
+    def read(self) -> dict[int, Place]:
+        """The place of each system."""
+        query = "SELECT system, place FROM heard WHERE key = ?"
+        rows = self._store.reader.execute(query, (self.key,))
+        return {system: parse_place(place) for system, place in rows}
+
+    async def write(self, systems: Collection[int], place: Place | None) -> None:
+        """These systems were heard up to a place; None: they are not wanted any more.
+
+        Raises: StoreFull.
+        """
+
+        def change(change: Transaction) -> None:
+            change.db.executemany(
+                "DELETE FROM heard WHERE key = ? AND system = ?",
+                [(self.key, system) for system in systems],
+            )
+            if place is not None and find(change.db, self.key) is not None:
+                change.db.executemany(
+                    "INSERT INTO heard VALUES (?, ?, ?)",
+                    [(self.key, system, str(place)) for system in systems],
+                )
+
+        await self._store.write(change)

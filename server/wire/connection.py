@@ -15,15 +15,15 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Final
+from typing import Final
 
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from server.wire import tls
+from server.wire.edge import outer_edge
 from server.wire.limits import (
     CLOSE_TIMEOUT,
     HTTP_REQUEST,
@@ -53,20 +53,6 @@ _NO_ROOM_YET: Final = (ssl.SSLWantWriteError, *_NOTHING_YET)
 
 _QUIET = logging.getLogger("server.wire.connection.websockets")
 _QUIET.setLevel(logging.CRITICAL)
-
-
-def _outer_edge(work: Callable[..., None]) -> Callable[..., None]:
-    """For what loop, listener and hub call: a defect there ends this connection alone."""
-
-    @wraps(work)
-    def guarded(self: Connection, *args: Any) -> None:
-        try:
-            work(self, *args)
-        except Exception:  # the outer edge: nothing that a peer says ends the daemon
-            log.exception("%s: reading from it or writing to it failed", self.address)
-            self.fail()
-
-    return guarded
 
 
 class Connection:
@@ -141,6 +127,14 @@ class Connection:
         """Queue a reply (JSON text) and write what the socket takes."""
         if self.phase is Phase.OPEN:
             self._queue(text_frame(text))
+            self.write()
+
+    def ping(self, said: bytes) -> None:
+        """Send a ping with this in it behind all that was handed out; the peer's `pong` says
+        when it has come back."""
+        if self.phase is Phase.OPEN:
+            self._protocol.send_ping(said)
+            self._collect()
             self.write()
 
     def close(self, code: int, reason: str) -> None:
@@ -242,7 +236,7 @@ class Connection:
         """Bytes held for the client."""
         return self._replies_size + (len(self._rest) if self._rest is not None else 0)
 
-    @_outer_edge
+    @outer_edge
     def tick(self, now: float) -> None:
         """Called every second: what is due by the clock."""
         if self.phase is not Phase.OPEN:
@@ -259,13 +253,11 @@ class Connection:
                 self.close(1011, "no sign of life for 60 s")
         elif now - self._received >= PING_AFTER and not self._pinged:
             self._pinged = True
-            self._protocol.send_ping(b"")
-            self._collect()
-            self.write()
+            self.ping(b"")
 
     # Reading.
 
-    @_outer_edge
+    @outer_edge
     def _readable(self) -> None:
         try:
             if self.phase is Phase.HANDSHAKE:
@@ -281,7 +273,7 @@ class Connection:
             log.debug("%s: connection lost (%s)", self.address, error)
             self.abort()
 
-    @_outer_edge
+    @outer_edge
     def _readable_again(self) -> None:
         """A read had to wait until TLS could write."""
         self._loop.remove_writer(self._file)
@@ -328,7 +320,7 @@ class Connection:
         if self.phase is not Phase.GONE and self._socket.pending():
             self._loop.call_soon(self._pending)
 
-    @_outer_edge
+    @outer_edge
     def _pending(self) -> None:
         if self.phase not in (Phase.GONE, Phase.HANDSHAKE):
             self._readable()
@@ -377,6 +369,8 @@ class Connection:
             self._late_frames += 1
             self._finish = self._finish or self._late_frames > LATE_FRAMES
             return
+        if frame.opcode is Opcode.PONG and frame.data:
+            self._peer.pong(bytes(frame.data))
         heard = self._messages.take(frame, member=self._is_member)
         if isinstance(heard, Refusal):
             self.close(heard.code, heard.reason)
@@ -384,7 +378,7 @@ class Connection:
             self._unparsed = 0
             self._inbox.append(heard)
 
-    @_outer_edge
+    @outer_edge
     def _hand_out(self) -> None:
         """Texts to the session, until it holds us or the replies pile up."""
         end = self._loop.time() + SLICE
@@ -424,7 +418,7 @@ class Connection:
             else:
                 self._finish = True
 
-    @_outer_edge
+    @outer_edge
     def write(self) -> None:
         """Write what the socket takes: replies, then the session's output, in portions."""
         while self.phase not in (Phase.GONE, Phase.HANDSHAKE, Phase.LINGERING):

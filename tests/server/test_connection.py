@@ -41,6 +41,7 @@ class Echo:
         self.seconds = seconds
         self.texts: list[str] = []
         self.outputs: list[bytes] = []
+        self.pongs: list[bytes] = []
 
     def http(self, request: Request, accept: Callable[[], Response]) -> Response:
         return accept()
@@ -58,6 +59,9 @@ class Echo:
 
     def tick(self, now: float) -> None:
         pass
+
+    def pong(self, said: bytes) -> None:
+        self.pongs.append(said)
 
     def lost(self) -> None:
         pass
@@ -154,6 +158,34 @@ async def is_read_on(directory: Path) -> None:
 
 def test_reading_goes_on_whoever_wrote_the_last_of_what_waited(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(is_read_on(tmp_path), DEADLINE))
+
+
+async def pongs_say_what_arrived(directory: Path) -> None:
+    connection, echo, client = await pair(directory)
+    await until(lambda: connection.phase is Phase.OPEN)
+    echo.outputs.append(b"x" * 512 * 1024)
+    connection.write()
+    # Behind what the socket has not taken yet.
+    connection.ping(b"here")
+    assert connection.buffered
+    got = bytearray()
+    while not got.endswith(b"\x89\x04here"):
+        assert not echo.pongs
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.socket.setblocking(False)
+            got += client.socket.recv(65536)
+        await asyncio.sleep(0)
+    assert len(got) == 512 * 1024 + 6
+    client.socket.setblocking(True)
+    # One of our own, which nobody has asked for, and the answer.
+    client.socket.sendall(b"\x8a\x80\0\0\0\0" + b"\x8a\x84\0\0\0\0here")
+    await until(lambda: echo.pongs == [b"here"])
+    connection.abort()
+    client.close()
+
+
+def test_a_pong_says_that_all_before_its_ping_has_arrived(tmp_path: Path) -> None:
+    asyncio.run(asyncio.wait_for(pongs_say_what_arrived(tmp_path), DEADLINE))
 
 
 async def steps(directory: Path) -> list[int]:

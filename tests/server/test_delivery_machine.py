@@ -34,6 +34,7 @@ from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import Snapshots
 from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
+from server.delivery.waiting import WaitingJobs
 from server.dialects import DIALECTS
 from server.login.roles import Login, Role
 from server.session import Session
@@ -160,7 +161,8 @@ class World:
         )
         self.store = store
         self.hub = Hub(store, live)
-        self.sources = Sources(store, Pages(store.epoch, paged), self.hub, live)
+        waiting = WaitingJobs(store, self.hub, live)
+        self.sources = Sources(store, Pages(store.epoch, paged), self.hub, live, waiting)
         self.turns = RoundRobin(asyncio.get_running_loop(), self.hub.telling)
         self.snapshots = Snapshots(store)
         self.subscribe = Subscribe(self.sources, self.snapshots)

@@ -16,7 +16,7 @@ from dispatcher.orders import Order
 from dispatcher.transitions import Now
 from server.daemon import SCHEMAS
 from server.delivery import snapshot
-from server.delivery.snapshot import Opening, Snapshot, SnapshotCut, Snapshots
+from server.delivery.snapshot import Snapshot, SnapshotCut, SnapshotOpening, Snapshots
 from server.wire.protocol import FRAME_LIMIT
 from sysadmd.store import Store, open_store
 
@@ -40,9 +40,11 @@ async def accept(store: Store, count: int) -> None:
     await store.write(lambda change: acceptance.accept(change, NOW, orders))
 
 
-async def frame(store: Store, opening: Opening) -> tuple[dict[str, Any], bool]:
+async def frame(store: Store, opening: SnapshotOpening) -> tuple[dict[str, Any], bool]:
     """The next frame; and was it the last?"""
-    text = await store.read(opening.frame)
+    frame = await store.read(opening.frame)
+    # Behind what says how long it is.
+    text = frame[frame.index(b"{") :]
     assert len(text) <= FRAME_LIMIT
     return json.loads(text), opening.taken()
 
@@ -68,7 +70,7 @@ def test_all_its_frames_are_of_one_moment_however_late_they_are_taken(tmp_path: 
         async with opened(tmp_path) as store:
             await accept(store, 100)
             snapshots = Snapshots(store)
-            opening = Opening(snapshots, await snapshots.take(), "none", "")
+            opening = SnapshotOpening(snapshots, await snapshots.take(), "none", "")
             frames = [await frame(store, opening)]
             # What comes now is in none of its frames, and waits for none of them.
             await accept(store, 100)
@@ -90,7 +92,7 @@ def test_a_frame_that_was_read_for_one_who_did_not_take_it_is_not_lost(tmp_path:
         async with opened(tmp_path) as store:
             await accept(store, 100)
             snapshots = Snapshots(store)
-            opening = Opening(snapshots, await snapshots.take(), "none", "")
+            opening = SnapshotOpening(snapshots, await snapshots.take(), "none", "")
             text = await store.read(opening.frame)
             assert await store.read(opening.frame) == text
             opening.taken()
@@ -109,7 +111,7 @@ def test_for_one_too_many_the_one_that_has_waited_longest_is_cut(
             await accept(store, 100)
             snapshots = Snapshots(store)
             openings = [
-                Opening(snapshots, await snapshots.take(), "none", "") for _ in range(2)
+                SnapshotOpening(snapshots, await snapshots.take(), "none", "") for _ in range(2)
             ]
             # The first one moves on, so that the second has waited longest.
             await frame(store, openings[0])
@@ -132,7 +134,7 @@ def test_who_has_many_under_way_cuts_his_own(
             await accept(store, 100)
             snapshots = Snapshots(store)
             openings = [
-                Opening(snapshots, await snapshots.take(asker), "none", "")
+                SnapshotOpening(snapshots, await snapshots.take(asker), "none", "")
                 for asker in ("slow", "greedy", "greedy", "greedy", "other")
             ]
             assert [one.cut for one in openings] == [False, True, True, False, False]
@@ -156,7 +158,7 @@ def test_one_that_nobody_wants_any_more_holds_nothing(tmp_path: Path) -> None:
 
 def test_one_that_is_ending_is_never_taken_for_one_that_is_cut(tmp_path: Path) -> None:
     cut: list[bool] = []
-    openings: list[Opening] = []
+    openings: list[SnapshotOpening] = []
 
     class Watched(Snapshots):
         def moved(self, snapshot: Snapshot, *, more: bool) -> None:
@@ -168,7 +170,7 @@ def test_one_that_is_ending_is_never_taken_for_one_that_is_cut(tmp_path: Path) -
         async with opened(tmp_path) as store:
             await accept(store, 100)
             snapshots = Watched(store)
-            openings.append(Opening(snapshots, await snapshots.take(), "none", ""))
+            openings.append(SnapshotOpening(snapshots, await snapshots.take(), "none", ""))
             while not (await frame(store, openings[0]))[1]:
                 pass
         assert len(cut) > 2

@@ -11,6 +11,7 @@ from server.delivery.pages import Pages
 from server.delivery.round_robin import RoundRobin
 from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources, Tail
+from server.delivery.waiting import WaitingJobs
 from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import START
@@ -52,7 +53,9 @@ def sources_of(store: Store, directory: Path) -> Sources:
         Renderer(JobEvents(db, store.epoch, directory, lambda: 1024))
         for db in (store.reader, store.thread_reader)
     )
-    return Sources(store, Pages(store.epoch, paged), Hub(store, live), live)
+    hub = Hub(store, live)
+    waiting = WaitingJobs(store, hub, live)
+    return Sources(store, Pages(store.epoch, paged), hub, live, waiting)
 
 
 def test_who_is_being_sent_away_is_given_no_more_of_the_journal(tmp_path: Path) -> None:
