@@ -26,9 +26,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
@@ -43,8 +41,24 @@ from websockets.exceptions import (
 from sysadmd import unix_socket
 from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
-from sysadmd.machine import LOCAL_SOCKET
-from sysadmd.pins import file_pin, key_pin
+from sysadmd.pins import key_pin
+from sysadmd.target import Target, Unreachable, nobody
+
+__all__ = [
+    "GARBLED",
+    "PASSING",
+    "ChainBroken",
+    "Client",
+    "EventFrame",
+    "NotPermitted",
+    "Refused",
+    "Target",
+    "Unreachable",
+    "connect",
+    "events",
+    "no_sysadmd",
+    "pauses",
+]
 
 # The server sends a heartbeat after 20 s without an event: with three missing it is gone; s.
 SILENCE: Final = 60.0
@@ -65,12 +79,6 @@ GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionE
 # Refusals that pass: too many logins, and a daemon that stops.
 PASSING: Final = (429, 503)
 BAD_REQUEST: Final = 400
-
-
-class Unreachable(SysadmdError):
-    """No server answers there, or it is not the one that is trusted."""
-
-    code = "unreachable"
 
 
 class Refused(SysadmdError):
@@ -95,79 +103,6 @@ class ChainBroken(SysadmdError):
     """An event does not follow the one before it: something is missing."""
 
     code = "chain-broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a server is, how it is known, and who we are.
-
-    cafile: the PEM that verifies it, the system's authorities otherwise; pin: SHA-256 of its
-    public key in base64, which is then all that counts, whatever names and dates say; an empty
-    one takes whoever answers. state_dir: the daemon of this directory, looked up anew for each
-    connection: it may have another port after a restart. token: None: that daemon's own; an
-    empty one does not log in. socket: the daemon's own in its state directory, which knows us
-    by our account.
-    Raises: BadRequest for a URL that is none.
-    """
-
-    url: str = ""
-    token: str | None = field(default=None, repr=False)
-    cafile: Path | None = None
-    pin: str | None = None
-    state_dir: Path | None = None
-    socket: Path | None = None
-
-    def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            valid = parts.scheme == "wss" and parts.hostname and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid and self.state_dir is None:
-            raise BadRequest(f"{self.url!r} is not an address; allowed: wss://HOST:PORT")
-
-    @staticmethod
-    def local(state_dir: Path) -> Target:
-        """The daemon of a state directory, whenever it runs."""
-        return Target(state_dir=state_dir)
-
-    def resolved(self) -> Target:
-        """With the URL and token of a local daemon. Raises: Unreachable."""
-        state_dir = self.state_dir
-        if state_dir is None:
-            return self
-        try:
-            endpoint = json.loads((state_dir / "endpoint.json").read_text(encoding="utf-8"))
-            certificate = Path(endpoint["certificate"])
-            socket = state_dir / LOCAL_SOCKET
-            if socket.is_socket():
-                pin = None
-                # It is known by where it is, and its key only told.
-                with contextlib.suppress(OSError, ValueError):
-                    pin = file_pin(certificate)
-                return Target(str(endpoint["url"]), self.token or "", pin=pin, socket=socket)
-            # Known by its key: an address of this machine need not stand in the certificate.
-            pin = file_pin(certificate)
-            # A daemon that was started before there was one.
-            token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
-            token = token if self.token is None else self.token
-            return Target(str(endpoint["url"]), token, pin=pin)
-        except FileNotFoundError as error:
-            raise _nobody(state_dir) from error
-        except PermissionError as error:
-            raise Unreachable(
-                f"the state directory {state_dir} is not yours to read; use"
-                " `sysadmctl login wss://127.0.0.1:12150`"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, BadRequest) as error:
-            raise Unreachable(f"{state_dir}/endpoint.json can't be used: {error}") from error
-
-
-def _nobody(state_dir: Path) -> Unreachable:
-    return Unreachable(
-        f"no daemon runs with the state directory {state_dir}; start one with"
-        " `sysadmd serve`, or name another with --state-dir or --url"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +241,7 @@ async def connect(target: Target) -> AsyncGenerator[Client, None]:
             socket = await _open(target, stack)
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError, UnicodeError) as error:
             if target.socket and isinstance(error, ConnectionRefusedError | FileNotFoundError):
-                raise _nobody(target.socket.parent) from error
+                raise nobody(target.socket.parent) from error
             # A name that can't be one of a machine is a UnicodeError.
             raise Unreachable(f"{target.socket or target.url}: {_reason(error)}") from error
         pin = (target.pin or "") if target.socket else peer_pin(socket)
