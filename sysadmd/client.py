@@ -26,7 +26,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
@@ -43,6 +43,9 @@ from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
 from sysadmd.pins import key_pin
 from sysadmd.target import Target, Unreachable, nobody
+
+if TYPE_CHECKING:
+    from sysadmd.keys import PrivateKey
 
 __all__ = [
     "GARBLED",
@@ -231,11 +234,13 @@ async def _open(target: Target, stack: contextlib.AsyncExitStack) -> ClientConne
 
 @contextlib.asynccontextmanager
 async def connect(target: Target) -> AsyncGenerator[Client, None]:
-    """Connect and, with a token, log in.
+    """Connect and, with a key or a token, log in.
 
-    Raises: Unreachable, NotPermitted, Refused; BadRequest if the cafile can't be used.
+    Raises: Unreachable, NotPermitted, Refused; BadRequest if the cafile or the key can't be
+    used.
     """
     target = target.resolved()
+    key = _read_key(target)
     async with contextlib.AsyncExitStack() as stack:
         try:
             socket = await _open(target, stack)
@@ -254,12 +259,49 @@ async def connect(target: Target) -> AsyncGenerator[Client, None]:
         client = Client(socket, pin)
         reader = asyncio.create_task(client.read())
         try:
-            if target.token:
+            if key is not None:
+                await _prove(client, key, target)
+            elif target.token:
                 await client.request("rpc", "auth_token", {"token": target.token})
             yield client
         finally:
             reader.cancel()
             await asyncio.wait([reader])
+
+
+def _read_key(target: Target) -> PrivateKey | None:
+    """The key that logs in, before a server is asked for anything."""
+    if target.key is None:
+        return None
+    # What reads keys is slow to load, and most need none.
+    from sysadmd.key_file import read_key
+
+    return read_key(target.key)
+
+
+async def _prove(client: Client, key: PrivateKey, target: Target) -> None:
+    """Log in by a key; the proof is for the server that has answered on this connection alone.
+
+    Source: docs/protocol.md, "Login by key".
+    """
+    from sysadmd.keys import as_text
+
+    try:
+        said = await client.request("rpc", "auth_ssl")
+        with _understanding():
+            signature = key.prove("client", client.pin, said["test_string"])
+        args = {"public_key": as_text(key.public.pem), "signature": signature}
+        await client.request("rpc", "auth_ssl", args)
+    except Refused as error:
+        if error.number in PASSING:
+            raise
+        raise NotPermitted(
+            error.number,
+            error.message,
+            f"the key {target.key} does not log in at {target.url}: {error}. Log in with a"
+            f" password (`sysadmctl login {target.url}`) and register it again (`sysadmctl key"
+            f" register --file {target.key}`), or have an admin do so",
+        ) from error
 
 
 async def events(

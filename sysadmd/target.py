@@ -28,7 +28,8 @@ class Target:
     one takes whoever answers. state_dir: the daemon of this directory, looked up anew for each
     connection: it may have another port after a restart. token: None: that daemon's own; an
     empty one does not log in. socket: the daemon's own in its state directory, which knows us
-    by our account.
+    by our account. key: a file with a private key, by which we log in instead of a token; a
+    daemon of this machine needs none, and it is not used there.
     Raises: BadRequest for a URL that is none.
     """
 
@@ -38,6 +39,7 @@ class Target:
     pin: str | None = None
     state_dir: Path | None = None
     socket: Path | None = None
+    key: Path | None = None
 
     def __post_init__(self) -> None:
         try:

@@ -12,7 +12,7 @@ import click
 from sysadmd import __version__, clean_start
 from sysadmd.client import GARBLED, NotPermitted, Unreachable, no_sysadmd
 from sysadmd.completion import completion
-from sysadmd.ctl import class_commands
+from sysadmd.ctl import class_commands, key_commands
 from sysadmd.ctl.options import Context, common_options, run_work
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import BadRequest, SysadmdError
@@ -196,10 +196,14 @@ def unblock(context: Context, address: str | None) -> None:
 @common_options
 @click.pass_obj
 def login(context: Context, server: str, user: str | None, name: str | None) -> None:
-    """Exchange user and password for a token, and pin the server's key."""
-    from sysadmd.ctl.login import log_in
+    """Exchange user and password for a token, or log in by --key; pin the server's key."""
+    from sysadmd.ctl.login import log_in, log_in_by_key
 
-    raise click.exceptions.Exit(log_in(context.printer, server, user, name))
+    if context.key is None:
+        raise click.exceptions.Exit(log_in(context.printer, server, user, name))
+    if user is not None or name is not None or context.token:
+        raise click.UsageError("with --key there is no --user, --name or --token")
+    raise click.exceptions.Exit(log_in_by_key(context.printer, server, context.key))
 
 
 @cli.command()
@@ -224,6 +228,7 @@ def identify(context: Context) -> None:
 
 for _group in class_commands.GROUPS:
     cli.add_command(_group)
+cli.add_command(key_commands.key)
 cli.add_command(completion)
 
 

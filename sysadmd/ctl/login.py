@@ -7,6 +7,7 @@ import getpass
 import os
 import secrets
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -22,22 +23,16 @@ def log_in(printer: Printer, url: str, user: str | None, name: str | None) -> in
 
     Questions are asked outside of any event loop, which would keep Ctrl-C from ending them.
     """
-    kept = profile.load()
-    known = kept.pin if kept is not None and kept.url == url else None
-    pin = asyncio.run(server_pin(url))
-    if pin != known and not _agreed(url, pin, known):
-        printer.note("not logged in: the key was not accepted")
+    pin = _accepted_pin(printer, url)
+    if pin is None:
         return 1
     user = user or click.prompt("User", default=_own_name(), err=True)
     password = click.prompt("Password", hide_input=True, err=True)
     # Names are unique there; the end tells one login of this machine from the next.
-    label = name or f"{_own_name()}@{host_name()} {secrets.token_hex(2)}"
+    label = name or f"{own_label()} {secrets.token_hex(2)}"
     args = {"username": user, "password": password, "lifetime": "client", "name": label}
     token, seconds = asyncio.run(_exchange(Target(url, pin=pin), args))
-    try:
-        profile.save(profile.Profile(url, token, pin, label))
-    except OSError as error:
-        raise SysadmdError(f"{profile.path()} can't be written: {error.strerror}") from error
+    profile.save(profile.Profile(url, token, pin, label))
     if printer.as_json:
         printer.value({"url": url, "name": label, "pin": pin, "seconds": seconds})
     else:
@@ -45,6 +40,46 @@ def log_in(printer: Printer, url: str, user: str | None, name: str | None) -> in
             f"logged in to {url} as {user}, for {seconds // 86400} days; token {label!r}"
         )
     return 0
+
+
+def log_in_by_key(printer: Printer, url: str, file: Path) -> int:
+    """Pin the server's key, prove ours once, and keep where it is."""
+    from sysadmd.key_file import read_key
+
+    file = file.absolute()
+    fingerprint = read_key(file).public.fingerprint
+    pin = _accepted_pin(printer, url)
+    if pin is None:
+        return 1
+    new = profile.Profile(url, "", pin, fingerprint, str(file))
+    asyncio.run(_prove(new.target()))
+    profile.save(new)
+    if printer.as_json:
+        printer.value({"url": url, "key": str(file), "fingerprint": fingerprint, "pin": pin})
+    else:
+        printer.line(f"logged in to {url} by the key {fingerprint} of {file}")
+    return 0
+
+
+async def _prove(target: Target) -> None:
+    async with connect(target):
+        pass
+
+
+def _accepted_pin(printer: Printer, url: str) -> str | None:
+    """The pin of the server there, if it is known or was said to be right."""
+    kept = profile.load()
+    known = kept.pin if kept is not None and kept.url == url else None
+    pin = asyncio.run(server_pin(url))
+    if pin != known and not _agreed(url, pin, known):
+        printer.note("not logged in: the server's key was not accepted")
+        return None
+    return pin
+
+
+def own_label() -> str:
+    """`user@host`: what a server may call what is ours."""
+    return f"{_own_name()}@{host_name()}"
 
 
 def _own_name() -> str:
@@ -76,23 +111,35 @@ def _agreed(url: str, pin: str, known: str | None) -> bool:
 
 
 async def log_out(printer: Printer) -> int:
-    """Forget the profile, and let the server forget its token if it can be reached."""
+    """Forget the profile, and let the server forget its token; a key stays registered."""
     kept = profile.load()
     if kept is None:
         printer.note("not logged in anywhere")
         return 1
     profile.remove()
+    if kept.key is None:
+        await end_token(kept, printer)
+    else:
+        printer.note(
+            f"the key {kept.name} of {kept.key} stays registered at {kept.url}: `sysadmctl"
+            f" login {kept.url} --key {kept.key}` logs in again, and `sysadmctl key revoke"
+            f" {kept.name}` ends that"
+        )
+    return 0
+
+
+async def end_token(kept: profile.Profile, printer: Printer) -> None:
+    """Let the server forget the token of a profile, if it can be reached."""
     try:
         async with connect(kept.target()) as client:
             await client.request("rpc", "tokens", {"action": "revoke", "name": kept.name})
     except SysadmdError as error:
         printer.note(f"the token {kept.name!r} may live on at {kept.url}: {error}")
-    return 0
 
 
 async def identify_server(target: Target, printer: Printer) -> int:
     """What the server says it is, and the pin of its key."""
-    async with connect(replace(target, token="")) as client:
+    async with connect(replace(target, token="", key=None)) as client:
         reply = await client.request("rpc", "identify")
         # The type first: what has none is no server of ours.
         values = {"type": reply["type"], **reply, "pin": client.pin}

@@ -25,6 +25,7 @@ class Context:
 
     url: str | None = None
     token: str | None = None
+    key: Path | None = None
     cafile: Path | None = None
     state_dir: Path | None = None
     as_json: bool = False
@@ -34,17 +35,31 @@ class Context:
         return Printer(self.as_json)
 
     def target(self) -> Target:
-        """The server that is meant: --url, else the local daemon, else the profile."""
-        token = self.token or os.environ.get("SYSADMCTL_TOKEN") or None
+        """The server that is meant: --url, else the local daemon, else the profile.
+
+        Raises: click.UsageError if both a token and a key are named.
+        """
+        token, key = self._login()
         kept = profile.load()
         if self.url is not None and (kept is None or kept.url != self.url):
-            return Target(self.url, token, self.cafile)
+            return Target(self.url, token, self.cafile, key=key)
         named = self.state_dir or os.environ.get("SYSADMD_STATE_DIR")
         if kept is not None and (self.url is not None or named is None):
             target = kept.target()
             pin = None if self.cafile else target.pin
-            return replace(target, token=token or target.token, cafile=self.cafile, pin=pin)
+            target = replace(target, cafile=self.cafile, pin=pin)
+            named_login = token is not None or key is not None
+            return replace(target, token=token, key=key) if named_login else target
         return Target(token=token, state_dir=Path(named) if named else default_state_dir())
+
+    def _login(self) -> tuple[str | None, Path | None]:
+        """The token and the key that were named: one of them at most."""
+        if self.key is None:
+            return self.token or os.environ.get("SYSADMCTL_TOKEN") or None, None
+        if self.token:
+            raise click.UsageError("there is one login: either --token or --key")
+        # An option wins over the environment.
+        return None, self.key
 
 
 def common_options(command: F) -> F:
@@ -58,6 +73,14 @@ def common_options(command: F) -> F:
         click.option("--url", callback=keep, expose_value=False, help="wss://HOST:PORT"),
         click.option(
             "--token", callback=keep, expose_value=False, help="SYSADMCTL_TOKEN otherwise."
+        ),
+        click.option(
+            "--key",
+            callback=keep,
+            expose_value=False,
+            # What can't be used is said by who reads it, with what to do.
+            type=click.Path(path_type=Path, readable=False),
+            help="Private key to log in by, in place of a token.",
         ),
         click.option(
             "--cafile",

@@ -8,20 +8,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sysadmd.client import Target
+from sysadmd.errors import SysadmdError
 from sysadmd.machine import write_private
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A server that was logged in to. name: of the token there."""
+    """A server that was logged in to. name: of the token there.
+
+    key: the absolute path of the private key by which we log in; then there is no token, and
+    name is the key's fingerprint.
+    """
 
     url: str
     token: str
     pin: str
     name: str
+    key: str | None = None
 
     def target(self) -> Target:
-        return Target(self.url, self.token, pin=self.pin)
+        key = None if self.key is None else Path(self.key)
+        return Target(self.url, self.token, pin=self.pin, key=key)
 
 
 def path() -> Path:
@@ -30,20 +37,37 @@ def path() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "sysadmd" / "profile.json"
 
 
+def key_path() -> Path:
+    """Where a key is, if no other file is named: beside the profile."""
+    return path().with_name("key.pem")
+
+
+def make_folder() -> None:
+    """Make the folder of both files, for us alone. Raises: OSError."""
+    path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def load() -> Profile | None:
     """The profile; None: not logged in anywhere, or the file can't be used."""
     try:
         values = json.loads(path().read_text(encoding="utf-8"))
-        return Profile(*(str(values[key]) for key in ("url", "token", "pin", "name")))
+        words = {word: str(values[word]) for word in ("url", "token", "pin", "name")}
+        # Profiles of before there were keys have none.
+        if values.get("key") is not None:
+            words["key"] = str(values["key"])
+        return Profile(**words)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def save(profile: Profile) -> None:
-    """Keep it, in a file of mode 0600. Raises: OSError."""
+    """Keep it, in a file of mode 0600. Raises: SysadmdError if it can't be written."""
     file = path()
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(file, json.dumps(asdict(profile)) + "\n")
+    try:
+        make_folder()
+        write_private(file, json.dumps(asdict(profile)) + "\n")
+    except OSError as error:
+        raise SysadmdError(f"{file} can't be written: {error.strerror}") from error
 
 
 def remove() -> None:

@@ -25,6 +25,8 @@ COMMANDS = (
     ["unblock"],
     ["unblock", "192.0.2.7"],
     ["identify"],
+    ["key", "list"],
+    ["key", "revoke", "x"],
     ["run", "--", "true"],
     ["tail", "--count", "1"],
 )

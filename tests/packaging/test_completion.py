@@ -79,6 +79,7 @@ def complete(shell: str, program: str, words: str, tmp_path: Path) -> list[str]:
         ("sysadmctl ta", ["tail"]),
         ("sysadmctl pkg un", ["unlock"]),
         ("sysadmctl queue pa", ["pause"]),
+        ("sysadmctl key re", ["register", "revoke"]),
         ("sysadmd check", ["check-config"]),
         ("sysadmd token add --ro", ["--role"]),
     ],
