@@ -7,7 +7,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
 from sqlite3 import Connection
 from types import SimpleNamespace
@@ -43,6 +43,7 @@ from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.frames import texts
 from tests.kit.waiting import DEADLINE
 
 LOGIN = Login("root", Role.FULL, None, None, None)
@@ -137,18 +138,6 @@ class Client:
     def end(self) -> None:
         self.is_open = False
         self.subscriber.subscribe(None)
-
-
-def texts(received: bytes | bytearray) -> Iterator[dict[str, Any]]:
-    """The JSON texts in frames as the server writes them."""
-    at = 0
-    while at < len(received):
-        size, head = received[at + 1], 2
-        if size >= 126:
-            head = 4 if size == 126 else 10
-            size = int.from_bytes(received[at + 2 : at + head], "big")
-        yield json.loads(received[at + head : at + head + size])
-        at += head + size
 
 
 class World:

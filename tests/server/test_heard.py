@@ -1,0 +1,268 @@
+"""Who is known by a key and asks for no cursor hears every event, whenever it is cut off."""
+
+import asyncio
+import random
+import tempfile
+from collections import defaultdict, deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.system_state import SystemState
+from server.classes.events import Subscribe, Unsubscribe
+from server.daemon import SCHEMAS
+from server.delivery.frames import Renderer
+from server.delivery.heard import Heard
+from server.delivery.hub import Hub, system_numbers
+from server.delivery.job_events import JobEvents
+from server.delivery.pages import Pages
+from server.delivery.round_robin import RoundRobin
+from server.delivery.snapshot import Snapshots
+from server.delivery.subscriber import Subscriber
+from server.delivery.tail import Sources
+from server.delivery.waiting import WaitingJobs
+from server.dialects import DIALECTS
+from server.session import Session
+from server.wire.protocol import Reply, Request, text_frame
+from sysadmd import journal
+from sysadmd.journal import Place, Transaction
+from sysadmd.store import Store, open_store
+from tests.kit.frames import texts
+from tests.kit.waiting import DEADLINE
+
+NAMES = ("life-preserver", "system-state")
+
+
+class Notebook:
+    """What outlives a connection."""
+
+    def __init__(self) -> None:
+        self.places: dict[int, Place] = {}
+
+    def read(self) -> dict[int, Place]:
+        return dict(self.places)
+
+    async def write(self, systems: Any, place: Place | None) -> None:
+        for system in systems:
+            self.places.pop(system, None)
+            if place is not None:
+                self.places[system] = place
+
+    def count(self, name: str) -> int:
+        """How many events of a system were heard."""
+        (number,) = system_numbers([name])
+        place = self.places.get(number)
+        return 0 if place is None else place.count((number,))
+
+
+class Line:
+    """One connection. What was written is on its way, in order, until it is taken."""
+
+    address = "here"
+    crowded = False
+
+    def __init__(self, sources: Sources, turns: RoundRobin, notebook: Notebook) -> None:
+        self.is_open = True
+        self.room = 3
+        self.on_its_way: deque[bytes] = deque()
+        # The numbers that came, by system.
+        self.numbers: defaultdict[str, list[int]] = defaultdict(list)
+        self.heard = Heard(notebook, lambda said: self._put(b"ping " + said))
+        self.subscriber = Subscriber(self, sources, turns)
+        self.subscriber.heard = self.heard
+        self.session = cast(
+            "Session",
+            SimpleNamespace(
+                subscriber=self.subscriber, dialect=DIALECTS["sysadm-client"], asker=None
+            ),
+        )
+
+    def clock(self) -> float:
+        return 0.0
+
+    def reserve(self, size: int) -> None:
+        pass
+
+    @property
+    def waiting(self) -> bool:
+        return len(self.on_its_way) >= self.room
+
+    def _put(self, data: bytes) -> None:
+        self.on_its_way.append(data)
+
+    def send(self, text: bytes) -> None:
+        self._put(text_frame(text))
+
+    def write(self) -> None:
+        while self.is_open and not self.waiting:
+            output = self.subscriber.output()
+            if output is None:
+                return
+            self._put(output)
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError(f"closed with {code}: {reason}")
+
+    async def take(self) -> None:
+        """The next of what is on its way arrives."""
+        data = self.on_its_way.popleft()
+        if data.startswith(b"ping "):
+            await self.heard.reached(data[5:])
+        else:
+            for text in texts(data):
+                if text["name"] == "life-preserver":
+                    self.numbers[text["name"]].append(int(text["args"]["message"].split()[-1]))
+                elif "n" in text["args"]:
+                    self.numbers[text["name"]].append(text["args"]["n"])
+        self.write()
+
+    def cut(self) -> None:
+        self.is_open = False
+        self.subscriber.subscribe(None)
+
+
+class Play:
+    """A store with its delivery, and one client after another with the same key."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        live, paged = (
+            Renderer(JobEvents(db, store.epoch, directory, lambda: 1024))
+            for db in (store.reader, store.thread_reader)
+        )
+        self.store = store
+        self.hub = Hub(store, live)
+        store.publish = self.hub.publish
+        waiting = WaitingJobs(store, self.hub, live)
+        self.sources = Sources(store, Pages(store.epoch, paged), self.hub, live, waiting)
+        self.turns = RoundRobin(asyncio.get_running_loop(), self.hub.telling)
+        self.subscribe = Subscribe(self.sources, Snapshots(store))
+        self.unsubscribe = Unsubscribe(store)
+        self.notebook = Notebook()
+        self.told: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self.line = Line(self.sources, self.turns, self.notebook)
+        # What has arrived of each, over all connections; and where this one has to begin.
+        self.arrived: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self.first: dict[str, tuple[int, ...]] = {}
+
+    async def ask(self, name: str, system: str) -> None:
+        handler = self.subscribe if name == "subscribe" else self.unsubscribe
+        reply = await handler.answer(self.line.session, Request("events", name, "r", system))
+        assert isinstance(reply, Reply)
+        self.line.send(b'{"name":"response","args":{}}')
+        for text in reply.then:
+            self.line.send(text)
+        if name == "subscribe":
+            # Where it is known exactly that; else the last event is told, or what comes.
+            heard, last = self.notebook.count(system), self.told[system]
+            first = (heard + 1,) if self._is_known(system) else (last, last + 1)
+            self.first.setdefault(system, first)
+
+    def _is_known(self, system: str) -> bool:
+        return system_numbers([system]) <= self.notebook.places.keys()
+
+    async def commit(self, name: str, count: int) -> None:
+        bodies: list[bytes] = []
+        for _ in range(count):
+            self.told[name] += 1
+            n = self.told[name]
+            bodies.append(
+                b'{"n":%d}' % n if name == "system-state" else b'{"message":"line %d"}' % n
+            )
+
+        def change(change: Transaction) -> None:
+            journal.append_many(change, name, bodies, 0)
+
+        await self.store.write(change)
+
+    async def settle(self) -> None:
+        """All that there is arrives."""
+        line, tail = self.line, self.line.subscriber.tail
+        while line.on_its_way or not (tail is None or tail.current) or self.hub.telling():
+            if line.on_its_way:
+                await line.take()
+            else:
+                await self.store.read(lambda db: None)
+                await asyncio.sleep(0)
+            tail = line.subscriber.tail
+
+    def check(self) -> None:
+        for name, numbers in self.line.numbers.items():
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), name
+            assert numbers[0] in self.first[name]
+            if len(self.first[name]) == 1:
+                assert numbers[0] <= self.arrived[name] + 1, "events are missing"
+            self.arrived[name] = max(self.arrived[name], numbers[-1])
+
+    async def reconnect(self) -> None:
+        self.line.cut()
+        self.check()
+        self.first = {}
+        self.line = Line(self.sources, self.turns, self.notebook)
+
+
+async def step(play: Play, draw: random.Random) -> None:
+    line = play.line
+    match draw.choice(("commit", "tick", "tick", "take", "take", "read", "cut")):
+        case "commit":
+            await play.commit(draw.choice(NAMES), draw.choice((1, 2, 150)))
+        case "tick":
+            line.subscriber.tick(0.0)
+        case "take":
+            for _ in range(draw.choice((1, 5, 50))):
+                if line.on_its_way:
+                    await line.take()
+        case "read":
+            await play.store.read(lambda db: None)
+        case _:
+            await play.reconnect()
+            await play.commit(draw.choice(NAMES), draw.choice((0, 1, 300)))
+            for name in draw.sample(NAMES, 2):
+                await play.ask("subscribe", name)
+                if draw.random() < 0.3:
+                    await play.commit(draw.choice(NAMES), 1)
+
+
+async def through(directory: Path, draw: random.Random) -> None:
+    store = open_store(directory / "state.db", SCHEMAS)
+    try:
+        await SystemState(store).hostname("box")
+        play = Play(store, directory)
+        for name in NAMES:
+            await play.ask("subscribe", name)
+        # Known from here on.
+        play.line.subscriber.tick(0.0)
+        await play.settle()
+        for _ in range(120):
+            await step(play, draw)
+        await play.settle()
+        play.check()
+        for name, numbers in play.line.numbers.items():
+            assert numbers[-1] == play.told[name], "events are missing"
+        play.line.subscriber.tick(0.0)
+        await play.settle()
+        # All is known to have been heard: nothing of it comes again.
+        await play.reconnect()
+        for name in NAMES:
+            await play.ask("subscribe", name)
+        await play.settle()
+        assert not play.line.numbers
+        # What it does not want any more it does not miss.
+        await play.ask("unsubscribe", NAMES[0])
+        await play.commit(NAMES[0], 3)
+        await play.reconnect()
+        await play.ask("subscribe", NAMES[0])
+        await play.settle()
+        assert play.line.numbers[NAMES[0]] == [play.told[NAMES[0]]]
+    finally:
+        store.close()
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32))
+def test_every_event_is_heard_and_none_that_was_heard_comes_again(seed: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        work = through(Path(directory), random.Random(seed))
+        asyncio.run(asyncio.wait_for(work, DEADLINE))
