@@ -25,7 +25,7 @@ from dispatcher.transitions import Now
 from server.backup import contents, placing
 from server.backup.contents import KEYS, TOKEN, Backup
 from server.backup.making import ROOMS
-from server.login import audit, tokens
+from server.login import audit, keys, tokens
 from server.statedir import StateDir
 from sysadmd import journal, schema
 from sysadmd.errors import CannotStart
@@ -39,17 +39,18 @@ from sysadmd.text import printable
 _ROOMS: Final = ("jobs", "keeper", "pipes")
 # How long the keeper of a daemon that has just ended may take to go; s.
 GOING: Final = 3.0
-# Of jobs and tokens so many are named.
+# Of jobs, tokens and keys so many are named.
 NAMED: Final = 20
 
 
 @dataclass(slots=True)
 class _Told:
-    """What there is to say. last: the last event. lost: ids of jobs; tokens: their names."""
+    """What there is to say. last: the last event. lost: ids of jobs; tokens, keys: names."""
 
     last: str = ""
     lost: list[str] = field(default_factory=list[str])
     tokens: list[str] = field(default_factory=list[str])
+    keys: list[str] = field(default_factory=list[str])
 
 
 def restore(state_dir: Path, source: Path, account: str) -> list[str]:
@@ -159,6 +160,7 @@ def _renew(backup: Backup, new: Path, told: _Told, account: str, *, last: int) -
             change = Transaction(db)
             told.lost = foreign.lose_active(change, now, last)
             told.tokens = [token.name for token in tokens.listed(db) if token.name]
+            told.keys = [f"{key.name} of {key.account}" for key in keys.listed(db)]
             journal.renew_epoch(db)
             made = backup.manifest
             audit.write(
@@ -204,12 +206,16 @@ def _lines(backup: Backup, state: StateDir, aside: Path | None, told: _Told) -> 
             f" {_some(told.lost)}"
         )
     lines.append(
-        "lines of watched logs since then are told again; tokens revoked since then are valid"
-        " again, those made since then are not"
+        "lines of watched logs since then are told again; tokens and keys that were revoked"
+        " since then are valid again, those made since then are not"
     )
     if told.tokens:
         lines.append(
             f"the named tokens are: {_some(told.tokens)}; `sysadmd token revoke` ends one"
+        )
+    if told.keys:
+        lines.append(
+            f"the keys that log in are: {_some(told.keys)}; `sysadmctl key revoke` ends one"
         )
     if not state.token_file.exists():
         lines.append(

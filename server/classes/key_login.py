@@ -5,6 +5,7 @@ Source: docs/protocol.md, "Login by key".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,9 @@ class AuthSsl:
         self._attempts = attempts
         self._logins = logins
         self._settings = settings
+        # Held while all of the original's keys are tried: strangers have no more than one
+        # processor's time of it.
+        self._trying = asyncio.Lock()
 
     def role(self, request: Request) -> Role | None:
         return None
@@ -113,7 +117,8 @@ class AuthSsl:
         public = proof.key
         if public is None:
             rsa = [key for key in keys.listed(self._store.reader) if key.kind == "rsa"]
-            return await apart(partial(signer, rsa, proof.signature, text), "a proof")
+            async with self._trying:
+                return await apart(partial(signer, rsa, proof.signature, text), "a proof")
         pin = session.connection.pin
         prove = partial(is_proved, public, proof.signature, "client", pin, text)
         return (

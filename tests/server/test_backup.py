@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sysadmd.keys import PrivateKey, as_text
 from tests.kit import DEADLINE, QUIET, Daemon, needs_root, wait_for
 from tests.kit.backups import ended, events_of, output, refused, run, show, submit, works
 from tests.kit.ctl import Ctl
@@ -203,13 +204,21 @@ def test_keys_come_only_if_they_are_asked_for(
         assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
 
 
-def test_tokens_that_are_valid_again_are_named(daemon: Daemon, tmp_path: Path) -> None:
+def test_tokens_and_keys_that_are_valid_again_are_named(daemon: Daemon, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     works("token", daemon.state_dir, "add", "laptop", "--role", "read")
+    key = PrivateKey.new().public
+    named = {"pub_key": as_text(key.pem), "user": "root"}
+    with daemon.client() as client:
+        client.ask("rpc", "settings", {"action": "register_ssl_cert", **named})
     works("backup", daemon.state_dir, saved)
     works("token", daemon.state_dir, "revoke", "laptop")
+    with daemon.client() as client:
+        client.ask("rpc", "settings", {"action": "revoke_ssl_cert", **named})
     with ended(daemon) as state_dir:
-        assert "the named tokens are: laptop;" in works("restore", state_dir, saved)
+        said = works("restore", state_dir, saved)
+        assert "the named tokens are: laptop;" in said
+        assert f"the keys that log in are: key ({key.fingerprint}) of root;" in said
 
 
 def test_a_state_in_use_is_not_restored(daemon: Daemon, saved: Path, tmp_path: Path) -> None:
