@@ -26,15 +26,11 @@ from server.classes.events import Subscribe, Unsubscribe
 from server.daemon import SCHEMAS
 from server.delivery import hub as hub_module
 from server.delivery import pages, snapshot
-from server.delivery.frames import Renderer
-from server.delivery.hub import Hub, system_numbers
-from server.delivery.job_events import JobEvents
-from server.delivery.pages import Pages
+from server.delivery.hub import system_numbers
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import Snapshots
 from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
-from server.delivery.waiting import WaitingJobs
 from server.dialects import DIALECTS
 from server.login.roles import Login, Role
 from server.session import Session
@@ -43,6 +39,7 @@ from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.delivery import sources_of
 from tests.kit.frames import texts
 from tests.kit.waiting import DEADLINE
 
@@ -144,14 +141,9 @@ class World:
     """A store with its delivery, clients, and the journal as it was told."""
 
     def __init__(self, store: Store, directory: Path) -> None:
-        live, paged = (
-            Renderer(JobEvents(db, store.epoch, directory, lambda: 1024))
-            for db in (store.reader, store.thread_reader)
-        )
         self.store = store
-        self.hub = Hub(store, live)
-        waiting = WaitingJobs(store, self.hub, live)
-        self.sources = Sources(store, Pages(store.epoch, paged), self.hub, live, waiting)
+        self.sources = sources_of(store, directory)
+        self.hub = self.sources.hub
         self.turns = RoundRobin(asyncio.get_running_loop(), self.hub.telling)
         self.snapshots = Snapshots(store)
         self.subscribe = Subscribe(self.sources, self.snapshots)

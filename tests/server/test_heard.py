@@ -14,22 +14,19 @@ from hypothesis import strategies as st
 from collectors.system_state import SystemState
 from server.classes.events import Subscribe, Unsubscribe
 from server.daemon import SCHEMAS
-from server.delivery.frames import Renderer
 from server.delivery.heard import Heard
-from server.delivery.hub import Hub, system_numbers
-from server.delivery.job_events import JobEvents
-from server.delivery.pages import Pages
+from server.delivery.hub import system_numbers
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import Snapshots
 from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
-from server.delivery.waiting import WaitingJobs
 from server.dialects import DIALECTS
 from server.session import Session
 from server.wire.protocol import Reply, Request, text_frame
 from sysadmd import journal
 from sysadmd.journal import Place, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.delivery import sources_of
 from tests.kit.frames import texts
 from tests.kit.waiting import DEADLINE
 
@@ -128,15 +125,10 @@ class Play:
     """A store with its delivery, and one client after another with the same key."""
 
     def __init__(self, store: Store, directory: Path) -> None:
-        live, paged = (
-            Renderer(JobEvents(db, store.epoch, directory, lambda: 1024))
-            for db in (store.reader, store.thread_reader)
-        )
         self.store = store
-        self.hub = Hub(store, live)
+        self.sources = sources_of(store, directory)
+        self.hub = self.sources.hub
         store.publish = self.hub.publish
-        waiting = WaitingJobs(store, self.hub, live)
-        self.sources = Sources(store, Pages(store.epoch, paged), self.hub, live, waiting)
         self.turns = RoundRobin(asyncio.get_running_loop(), self.hub.telling)
         self.subscribe = Subscribe(self.sources, Snapshots(store))
         self.unsubscribe = Unsubscribe(store)

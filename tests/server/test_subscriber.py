@@ -4,18 +4,15 @@ import asyncio
 from pathlib import Path
 
 from server.daemon import SCHEMAS
-from server.delivery.frames import Form, Renderer
-from server.delivery.hub import Hub
-from server.delivery.job_events import JobEvents
-from server.delivery.pages import Pages
+from server.delivery.frames import Form
 from server.delivery.round_robin import RoundRobin
 from server.delivery.subscriber import Subscriber
-from server.delivery.tail import Sources, Tail
-from server.delivery.waiting import WaitingJobs
+from server.delivery.tail import Tail
 from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import START
-from sysadmd.store import Store, open_store
+from sysadmd.store import open_store
+from tests.kit.delivery import sources_of
 from tests.kit.waiting import DEADLINE
 
 FORM = Form(DIALECTS["documented"], True, frozenset({2}))
@@ -46,16 +43,6 @@ class Outlet:
 
     def close(self, code: int, reason: str) -> None:
         self.is_open = False
-
-
-def sources_of(store: Store, directory: Path) -> Sources:
-    live, paged = (
-        Renderer(JobEvents(db, store.epoch, directory, lambda: 1024))
-        for db in (store.reader, store.thread_reader)
-    )
-    hub = Hub(store, live)
-    waiting = WaitingJobs(store, hub, live)
-    return Sources(store, Pages(store.epoch, paged), hub, live, waiting)
 
 
 def test_who_is_being_sent_away_is_given_no_more_of_the_journal(tmp_path: Path) -> None:
