@@ -12,7 +12,7 @@ from typing import Final
 
 from dispatcher import records
 from server.aging import Aging
-from server.login import audit, tokens
+from server.login import audit, keys, tokens
 from sysadmd import journal
 from sysadmd.apart import apart
 from sysadmd.errors import StoreFull
@@ -111,5 +111,8 @@ class Pruner:
             audit.prune(change, old)
             if wall is not None:
                 tokens.tidy(change, wall)
+                for key in keys.tidy(change, wall):
+                    text = f"key {key.name} forgotten: its account may not log in any more"
+                    audit.write(change, key.account, "local", text)
 
         await self._store.write(change)

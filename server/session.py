@@ -20,7 +20,7 @@ from server.delivery.heard import Heard
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
 from server.login import tokens
-from server.login.attempts import Blocked, Where
+from server.login.attempts import Where
 from server.login.challenge import Challenge
 from server.login.keys import KeyDiary
 from server.login.logins import Logins
@@ -276,7 +276,7 @@ class Session:
     def known_by(self, key: str) -> None:
         """Who is there holds this key, and will come back by it. key: its fingerprint."""
         if self.dialect.comes_again:
-            self.subscriber.heard = Heard(KeyDiary(self._store, key), self.connection.ping)
+            self.subscriber.know(Heard(KeyDiary(self._store, key), self.connection.ping))
 
     def end_login(self, why: str) -> None:
         """What is asked from here on is refused, and the connection closed."""
@@ -436,8 +436,8 @@ class Session:
         self.connection.send(self.dialect.error(error))
 
     def _fail(self, request: Request, error: SysadmdError) -> None:
-        undecided = request.key == KEY_LOGIN and error.code != Blocked.code
-        if undecided and self.dialect.comes_again:
+        if request.key == KEY_LOGIN and self.dialect.comes_again:
+            log.info("%s: a login by key was put off: %s", self.address, error)
             self.connection.close(1013, f"{error}; connect again")
         else:
             self._refuse(request, request.refuse_for(error))

@@ -103,6 +103,12 @@ class Sessions:
         """End all logins of an account of the machine above this role; were there any?"""
         return sum(session.end_account(account, most, why) for session in self) > 0
 
+    def end_key(self, fingerprint: str, why: str) -> None:
+        """End all logins that have come by a key."""
+        for session, login in self.logins():
+            if login.key == fingerprint:
+                session.end_login(why)
+
     def by_token(self, number: int | None) -> list[Session]:
         """Who has logged in by this token."""
         return [session for session, login in self.logins() if login.token == number]

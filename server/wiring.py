@@ -83,7 +83,7 @@ def session_maker(
     places = Places(lambda: server().max_clients)
     sessions = Sessions(store, places)
     trail, accounts, guesses = Audit(store), Accounts(auth), Guesses()
-    logins = Logins(store, accounts, trail, sessions.end_account)
+    logins = Logins(store, accounts, trail, sessions.end_account, sessions.end_key)
     attempts = Attempts(store, trail, guesses, auth)
     tools = Tools(lambda: settings().classes, trail, state_dir)
     # Every namespace/name that is answered, in lower case.
@@ -135,4 +135,5 @@ def session_maker(
             spawn=spawn,
         )
 
-    return welcome, Vigil(store, logins, accounts, sessions.accounts)
+    vigil = Vigil(store, logins, accounts, sessions.accounts, lambda: auth().legacy_key_login)
+    return welcome, vigil

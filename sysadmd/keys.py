@@ -26,6 +26,8 @@ Side = Literal["client", "server"]
 # Bits of an RSA key: shorter ones are broken, longer ones cost strangers' attempts our time.
 RSA_LEAST: Final = 2048
 RSA_MOST: Final = 4096
+# Public exponents of RSA keys: a long one costs strangers' attempts our time, too.
+EXPONENTS: Final = frozenset((3, 17, 65537))
 # Bytes of a public key's PEM text; one of RSA_MOST bits has 800.
 PEM_SIZE: Final = 2048
 
@@ -37,7 +39,7 @@ _PEM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """pem: as it was given. fingerprint: SHA-256 of the key (SPKI) in base64, as pins are.
+    """pem: as OpenSSL writes it. fingerprint: SHA-256 of the key (SPKI) in base64, as pins are.
     checksum: of the original, MD5 of the PEM text in base64: a name, and no proof of anything.
     """
 
@@ -67,12 +69,13 @@ def parse_public(pem: bytes) -> PublicKey:
                 f"an RSA key has {RSA_LEAST} to {RSA_MOST} bits; this one has"
                 f" {key.size_in_bits()}"
             )
-        if not (3 <= key.e < 2**32 and key.e % 2):
-            raise ValueError("its public exponent is not one that RSA keys have")
-        return PublicKey("rsa", pem, _fingerprint(key.export_key("DER")))
+        if key.e not in EXPONENTS:
+            raise ValueError("its public exponent is not one that RSA keys have (65537)")
+        return PublicKey("rsa", key.export_key("PEM") + b"\n", _fingerprint(key))
     if key.curve != "Ed25519":
         raise ValueError("it must be an Ed25519 key, or the RSA key of an original client")
-    return PublicKey("ed25519", pem, _fingerprint(key.export_key(format="DER")))
+    written = key.export_key(format="PEM") + "\n"
+    return PublicKey("ed25519", written.encode(), _fingerprint(key))
 
 
 def _imported(pem: bytes) -> RSA.RsaKey | ECC.EccKey:
@@ -87,7 +90,9 @@ def _imported(pem: bytes) -> RSA.RsaKey | ECC.EccKey:
         raise ValueError("it is no Ed25519 and no RSA key that can be read") from error
 
 
-def _fingerprint(spki: bytes) -> str:
+def _fingerprint(key: RSA.RsaKey | ECC.EccKey) -> str:
+    spki = key.export_key(format="DER")
+    assert isinstance(spki, bytes)
     return base64.b64encode(hashlib.sha256(spki).digest()).decode()
 
 

@@ -318,7 +318,7 @@ def _manifest(db: sqlite3.Connection, backup: _NewBackup, *, with_keys: bool) ->
 
 def _lines(target: Path, manifest: Manifest, missing: int) -> list[str]:
     last = f", the last of {manifest.last_event}" if manifest.last_event else ""
-    keys = "the keys" if manifest.with_keys else "no keys"
+    keys = "TLS key and admin token" if manifest.with_keys else "no TLS key, no admin token"
     lines = [
         f"saved in {target}: events: {manifest.events}{last}; finished jobs, with their logs:"
         f" {manifest.finished_jobs}; {keys}; {manifest.files} files, {manifest.size} bytes"

@@ -7,10 +7,9 @@ from typing import Any, cast
 
 from collectors import system_state
 from server.delivery.frames import Form
-from server.delivery.heard import CatchUp
+from server.delivery.heard import catch_up
 from server.delivery.hub import system_numbers
 from server.delivery.snapshot import Snapshot, SnapshotOpening, Snapshots
-from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Opening, Sources, Tail
 from server.login.roles import Login, Role
 from server.session import Session
@@ -56,26 +55,12 @@ class Subscribe:
             tail = Tail(self._sources, form, start, prev)
         else:
             tail = tail.widened(form, prev)
-        unknown = new if extended else self._catch_up(subscriber, tail, new)
+        if extended:
+            subscriber.subscribe(tail)
+            return Reply(reply)
+        present = catch_up(self._sources, subscriber.heard, tail, new)
         subscriber.subscribe(tail)
-        return Reply(reply, () if extended else self._current(form, start.seq, unknown))
-
-    def _catch_up(self, subscriber: Subscriber, tail: Tail, names: list[str]) -> list[str]:
-        """Have a client told first what it has missed, where that is known of it; returns the
-        systems that it is to be told the present of."""
-        heard, db = subscriber.heard, self._sources.store.reader
-        unknown: list[str] = []
-        for name in names:
-            place, missed = (
-                heard.missed(db, name, tail.place) if heard is not None else (None, False)
-            )
-            if place is not None and missed:
-                form = Form(tail.form.dialect, False, system_numbers([name]))
-                tail.openings.append(CatchUp(self._sources, form, place, tail.place))
-            elif place is None or name == "system-state":
-                # The last event of others it has heard already: again, it would look new.
-                unknown.append(name)
-        return unknown
+        return Reply(reply, self._current(form, start.seq, present))
 
     async def _extended(self, session: Session, request: Request, login: Login) -> Reply:
         args = request.fields()
@@ -103,9 +88,12 @@ class Subscribe:
         store, subscriber = self._sources.store, session.subscriber
         openings = deque[Opening]()
         known = True
+        # It has cursors now: what it has missed it asks for.
+        subscriber.heard = None
         if since is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
             tail = subscriber.tail
+            tail.drop(range(len(SYSTEMS)))
             start, openings, known = tail.place, tail.openings, tail.known
             names = list(dict.fromkeys([*subscriber.systems, *names]))
         elif since == "oldest":
@@ -161,6 +149,7 @@ class Unsubscribe:
         subscriber, tail = session.subscriber, session.subscriber.tail
         left = [name for name in subscriber.systems if name not in names]
         if tail is not None and len(left) < len(subscriber.systems):
+            tail.drop(system_numbers(names))
             if left:
                 form = Form(session.dialect, tail.form.extended, system_numbers(left))
                 prev = _prev(self._store, form, tail.place)

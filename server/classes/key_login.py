@@ -6,7 +6,9 @@ Source: docs/protocol.md, "Login by key".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -14,7 +16,7 @@ from typing import Any, Final
 from server.classes.auth import token_reply
 from server.login import auth_lines, keys
 from server.login.attempts import Attempts
-from server.login.challenge import Challenge, signer
+from server.login.challenge import Challenge
 from server.login.keys import Key
 from server.login.logins import Logins
 from server.login.roles import Role
@@ -26,18 +28,16 @@ from sysadmd.keys import PublicKey, decode, from_text, is_proved
 from sysadmd.settings import AuthSettings
 from sysadmd.store import Store
 
+log = logging.getLogger(__name__)
+
 # Characters of a proof, or a key: that of 4096 bits has 1,068.
 TEXT_LENGTH: Final = 4096
 # The same for all of it.
 REFUSED: Final = "the key is not registered, or its account may not log in"
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """What the second step has brought. key: what it was made with, if that is said."""
-
-    signature: bytes
-    key: PublicKey | None
+# Whose name a failure has that is no account's; no account has a slash in it.
+NOBODY: Final = "key/"
+# What keeps the original client from staying is logged again after so long; s.
+AGAIN: Final = 3600.0
 
 
 class AuthSsl:
@@ -54,9 +54,10 @@ class AuthSsl:
         self._attempts = attempts
         self._logins = logins
         self._settings = settings
-        # Held while all of the original's keys are tried: strangers have no more than one
-        # processor's time of it.
-        self._trying = asyncio.Lock()
+        # Held while a proof is checked: of strangers' attempts there is one at a time.
+        self._checking = asyncio.Lock()
+        # When it was logged last that the original's keys are not accepted.
+        self._said = -AGAIN
 
     def role(self, request: Request) -> Role | None:
         return None
@@ -66,45 +67,59 @@ class AuthSsl:
         # The original's client asks with an empty text for its arguments.
         args = {} if request.args == "" else request.fields()
         challenge, session.challenge = session.challenge, None
+        self._attempts.check(session.where)
+        now = session.connection.clock()
         if not args.keys() & {"signature", "encrypted_string"}:
-            self._attempts.check(session.where)
-            session.challenge = Challenge.new(session.connection.clock())
+            session.challenge = Challenge.new(now)
             return Reply({"test_string": session.challenge.text})
-        proof = _proof(request, args)
-        if challenge is None or challenge.until < session.connection.clock():
+        if challenge is None or challenge.until < now:
             raise request.refuse(
                 401,
                 "ask for a test_string first, and sign it within 30 s; each is good for one"
                 " attempt",
             )
-        if proof.key is None and not self._settings().legacy_key_login:
+        ours = "signature" in args
+        if not ours and not self._settings().legacy_key_login:
+            self._say(session.address)
             raise request.refuse(
                 401,
                 "keys of the original client are not accepted here: set"
                 " auth.legacy_key_login (docs/original-client.md has what that costs)",
             )
-        return await self._exchange(session, request, proof, challenge.text)
+        if ours and not session.connection.pin:
+            raise request.refuse(
+                401,
+                "a key can't be proved here: this is no TLS connection, or the server's"
+                " certificate can't be read; log in otherwise",
+            )
+        check = partial(self._ours if ours else self._legacy, session, args, challenge.text)
+        return await self._exchange(session, request, check)
 
     async def _exchange(
-        self, session: Session, request: Request, proof: _Proof, text: str
+        self, session: Session, request: Request, check: Callable[[], Awaitable[_Outcome]]
     ) -> Reply:
+        """A token for who has given a proof. Raises: ProtocolError 400, 401; Blocked, Busy."""
         where = session.where
-        with self._attempts.attempt(where):
-            key = await self._key(session, proof, text)
-            if key is None:
-                name = proof.key.fingerprint if proof.key is not None else "key"
-                await self._attempts.failed(where, name, auth_lines.KEY)
-                raise request.refuse(401, REFUSED)
-            role = await self._logins.role(key.account, session.address)
-            is_same = await apart(partial(uid_of, key.account), "whose key") == key.uid
-            if role is None or not is_same:
-                await self._attempts.failed(where, key.account, auth_lines.KEY)
-                raise request.refuse(401, REFUSED)
-            self._attempts.succeeded(where, key.account)
-        said = f"{'legacy ' if proof.key is None else ''}key {key.name}"
+        async with self._checking:
+            try:
+                with self._attempts.attempt(where):
+                    outcome = await check()
+                    if outcome.proved is None:
+                        await self._attempts.failed(where, outcome.name, auth_lines.KEY)
+            except ValueError as error:
+                raise request.refuse(400, f"args: {error}") from error
+        key = outcome.proved
+        if key is None:
+            raise request.refuse(401, REFUSED)
+        # This may take PAM its time, and is no guess: the proof was right.
+        uid = await apart(partial(uid_of, key.account), "whose key")
+        role = await self._logins.role(key.account, session.address)
+        if role is None or uid != key.uid:
+            raise request.refuse(401, REFUSED)
+        self._attempts.succeeded(where, key.account)
         secret, login = await self._attempts.accept(
             *(where, key.account, role, auth_lines.KEY),
-            said=said,
+            said=f"{'legacy ' if key.kind == 'rsa' else ''}key {key.name}",
             key=key.fingerprint,
             note=lambda change: keys.use(change, key),
         )
@@ -112,31 +127,45 @@ class AuthSsl:
         session.log_in(login)
         return token_reply(secret, login)
 
-    async def _key(self, session: Session, proof: _Proof, text: str) -> Key | None:
-        """The registered key whose holder has given the proof."""
-        public = proof.key
-        if public is None:
-            rsa = [key for key in keys.listed(self._store.reader) if key.kind == "rsa"]
-            async with self._trying:
-                return await apart(partial(signer, rsa, proof.signature, text), "a proof")
+    async def _ours(self, session: Session, args: dict[str, Any], text: str) -> _Outcome:
+        """Raises: ValueError saying what is wrong with the arguments."""
+        signature, given = decode(_text(args, "signature")), _text(args, "public_key")
         pin = session.connection.pin
-        prove = partial(is_proved, public, proof.signature, "client", pin, text)
-        return (
-            keys.find(self._store.reader, public.fingerprint)
-            if await apart(prove, "a proof")
-            else None
-        )
+
+        def check() -> tuple[PublicKey, bool]:
+            public = from_text(given)
+            return public, is_proved(public, signature, "client", pin, text)
+
+        public, proved = await apart(check, "a proof")
+        key = keys.find(self._store.reader, public.fingerprint)
+        name = key.account if key is not None else NOBODY + public.fingerprint
+        return _Outcome(key if proved else None, name)
+
+    async def _legacy(self, session: Session, args: dict[str, Any], text: str) -> _Outcome:
+        """Raises: ValueError saying what is wrong with the arguments."""
+        signature = decode(_text(args, "encrypted_string"))
+        rsa = [key for key in keys.listed(self._store.reader) if key.kind == "rsa"]
+        proved = await apart(partial(keys.signed_by, rsa, signature, text), "a proof")
+        return _Outcome(proved, NOBODY)
+
+    def _say(self, address: str) -> None:
+        now = time.monotonic()
+        if now - self._said >= AGAIN:
+            self._said = now
+            log.warning(
+                "%s: an original client was refused: it asks its user for a password after each"
+                " cut unless auth.legacy_key_login is true (docs/original-client.md has what"
+                " that costs)",
+                address,
+            )
 
 
-def _proof(request: Request, args: dict[str, Any]) -> _Proof:
-    """Raises: ProtocolError 400."""
-    ours = "signature" in args
-    name = "signature" if ours else "encrypted_string"
-    try:
-        signature = decode(_text(args, name))
-        return _Proof(signature, from_text(_text(args, "public_key")) if ours else None)
-    except ValueError as error:
-        raise request.refuse(400, f"args: {error}") from error
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Whose proof it was, if it was right; and in whose name it counts if not."""
+
+    proved: Key | None
+    name: str
 
 
 def _text(args: dict[str, Any], key: str) -> str:

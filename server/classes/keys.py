@@ -73,18 +73,21 @@ class KeyRegistry:
         account = _label(request, "user") or login.account
         if account != login.account or not login.system:
             session.require(request, Role.FULL)
+        uid = await apart(partial(uid_of, account), "whose key")
+        if uid is None:
+            raise NotFound(
+                f"this machine has no account {quoted(account)} for the key, or its directory"
+                " is away; name one with args.user (sysadmctl key register --user)"
+            )
         if await self._logins.role(account, session.address) is None:
             raise Conflict(
                 f"{quoted(account)} may not log in here, so its key could not either"
             )
-        uid = await apart(partial(uid_of, account), "whose key")
         session.require_still(request, login)
-        if uid is None:
-            raise NotFound(f"there is no account {quoted(account)}")
         entry = audit.entry(
             login.account,
             session.address,
-            f"key register {key.fingerprint} ({nickname}) for {account}",
+            f"key register {key.fingerprint} {nickname!r} for {account}",
         )
 
         def change(change: Transaction) -> None:

@@ -11,8 +11,9 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from sqlite3 import Connection
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -104,6 +105,8 @@ class SnapshotOpening:
 
     # The state file's WAL can but grow until they are taken.
     hurries = True
+    # It tells no events.
+    given: Mapping[int, Place] = MappingProxyType({})
 
     def __init__(self, snapshots: Snapshots, snapshot: Snapshot, id: str, prev: str) -> None:
         """id, prev: those of the client's events, and of its subscription."""

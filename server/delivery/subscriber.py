@@ -11,10 +11,10 @@ import logging
 from collections.abc import Hashable
 from typing import Final, Protocol
 
-from server.delivery.heard import Heard
+from server.delivery.heard import Heard, catch_up
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import SnapshotCut
-from server.delivery.tail import EventsLost, Found, Ledger, Sources, Tail
+from server.delivery.tail import EventsLost, Found, Ledger, Opening, Sources, Tail
 from server.delivery.waiting import EVERY
 from server.wire.protocol import FRAME_LIMIT
 from sysadmd.errors import SysadmdError
@@ -117,6 +117,15 @@ class Subscriber:
         self._given.set()
         self._read_on()
 
+    def know(self, heard: Heard) -> None:
+        """It is known from here on how far its client has heard; what that has missed it is
+        told, though it has subscribed already."""
+        self.heard, tail = heard, self.tail
+        if tail is not None and not tail.form.extended:
+            tail = tail.widened(tail.form, tail.prev)
+            catch_up(self._sources, heard, tail, self.systems)
+            self.subscribe(tail)
+
     async def room_for_snapshot(self) -> None:
         """Return when so few snapshots are under way for it that one more may be."""
         while self.tail is not None and len(self.tail.openings) >= SNAPSHOTS:
@@ -209,11 +218,13 @@ class Subscriber:
         now: by the clock that clients' deadlines go by.
         """
         tail = self.tail
-        if tail is not None and tail.openings and tail.openings[0].hurries:
-            self._hurry(tail, now)
-        if tail is not None and self.heard is not None:
-            self.heard.tick(tail)
+        for opening in tail.openings if tail is not None else ():
+            if opening.hurries:
+                self._hurry(opening, now)
+                break
         now = self._clock()
+        if tail is not None and self.heard is not None and self._page is None:
+            self.heard.tick(tail, now)
         if tail is not None and tail.form.repeats and now - self._repeated >= EVERY:
             self._repeat(tail, now)
         if (
@@ -231,15 +242,16 @@ class Subscriber:
 
     def _repeat(self, tail: Tail, now: float) -> None:
         """Tell again of jobs that wait; not before what was told of them has gone out."""
-        if not tail.behind and tail.current and not self._outlet.waiting:
+        outlet = self._outlet
+        if not tail.behind and tail.current and not outlet.waiting and not outlet.crowded:
             self._repeated = now
             for text in self._sources.waiting.frames(tail.form):
-                self._outlet.send(text)
+                outlet.send(text)
 
-    def _hurry(self, tail: Tail, now: float) -> None:
+    def _hurry(self, opening: Opening, now: float) -> None:
         """Part from who holds a snapshot for too long."""
         if (
-            tail.openings[0].cut
+            opening.cut
             or now - self._moved >= SNAPSHOT_FRAME
             or now - self._opened >= SNAPSHOT_WHOLE
         ):

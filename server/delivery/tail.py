@@ -9,7 +9,7 @@ says where in the ring it is, so the change-over has no seam.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Protocol
@@ -59,13 +59,16 @@ class Sources:
 class Opening(Protocol):
     """Frames that go before a subscription's events: a snapshot, what was missed.
 
-    hurries: others wait until they are taken. cut: they will not be completed.
+    hurries: others wait until they are taken. cut: they will not be completed. given: up to
+    where events were given out by it, of the systems that it is about.
     """
 
     @property
     def hurries(self) -> bool: ...
     @property
     def cut(self) -> bool: ...
+    @property
+    def given(self) -> Mapping[int, Place]: ...
     def frame(self, db: Connection) -> bytes: ...
     def taken(self) -> bool: ...
     def close(self) -> None: ...
@@ -113,6 +116,20 @@ class Tail:
     def widened(self, form: Form, prev: str) -> Tail:
         """A tail for other systems that goes on here."""
         return Tail(self._sources, form, self._place, prev, self.openings, known=self.known)
+
+    @property
+    def given(self) -> Mapping[int, Place]:
+        """Up to where events were given out, by system: of those that come now."""
+        if self.openings:
+            return self.openings[0].given
+        return dict.fromkeys(self.form.systems, self._place)
+
+    def drop(self, systems: Collection[int]) -> None:
+        """Leave out openings that are about these systems; what was read for this tail must
+        not be taken any more."""
+        for opening in tuple(self.openings):
+            if opening.given and opening.given.keys() <= set(systems):
+                self.openings.remove(opening)
 
     @property
     def ledger(self) -> Ledger:

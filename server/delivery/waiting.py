@@ -17,8 +17,10 @@ from sysadmd.store import Store
 
 # s; source: the original server.
 EVERY: Final = 2.0
-# The first of a queue: more than any page shows, and all are told each time.
+# The first of a queue, as many as these bytes of JSON hold: more than any page shows, and all
+# are told each time.
 MOST: Final = 64
+SIZE: Final = 64 * 1024
 
 
 class WaitingJobs:
@@ -38,7 +40,14 @@ class WaitingJobs:
         if self._seq != self._hub.head.seq:
             self._seq = self._hub.head.seq
             rows = records.waiting_of_classes(self._store.reader, MOST)
-            self._frames = tuple(self._frame(form, row.uid) for row in rows)
+            frames: list[bytes] = []
+            size = 0
+            for row in rows:
+                frame = self._frame(form, row.uid)
+                if size + len(frame) <= SIZE:
+                    frames.append(frame)
+                    size += len(frame)
+            self._frames = tuple(frames)
         return self._frames
 
     def _frame(self, form: Form, uid: int) -> bytes:

@@ -1,21 +1,24 @@
 """Registered public keys, and how far who logs in by one has heard: their tables. No wire.
 
 A key is bound to an account of the machine: it logs in with the role that this has then, and
-ends with it. The number of the account is kept, too: another one of the same name is not it.
+with none lets nobody in; some days later it is forgotten. The number of the account is kept,
+too: another one of the same name is not it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
+from server.login import tokens
 from sysadmd import keys
-from sysadmd.errors import BadRequest, Conflict, NotFound
+from sysadmd.errors import Conflict, NotFound, SysadmdError
 from sysadmd.journal import Place, Transaction, parse_place
 from sysadmd.keys import PublicKey
+from sysadmd.passage import DAY
 from sysadmd.store import Store
 from sysadmd.text import quoted
 
@@ -31,7 +34,8 @@ SCHEMA: Final = (
         nickname TEXT NOT NULL,
         email TEXT NOT NULL,
         created INTEGER NOT NULL,       -- ms since 1970
-        used INTEGER                    -- NULL: never
+        used INTEGER,                   -- NULL: never
+        lost INTEGER                    -- since when its account may not log in; NULL: it may
     );
     CREATE INDEX keys_by_account ON keys (account);
     CREATE TABLE heard (                -- how far who has the key has heard, for certain
@@ -48,9 +52,20 @@ SCHEMA: Final = (
 OF_ACCOUNT: Final = 32
 OF_ALL: Final = 256
 # Characters of a nickname, and of an address of mail.
-TEXT_LENGTH: Final = 128
+TEXT_LENGTH: Final = 64
+# So long it is kept, and lets nobody in, when its account may not log in any more: a mistake in
+# the configuration, or an account that was locked for a day, costs nobody his key; s.
+KEPT: Final = 7 * DAY
 
-_COLUMNS: Final = "id, fingerprint, kind, pem, account, uid, nickname, email, created, used"
+_COLUMNS: Final = (
+    "id, fingerprint, kind, pem, account, uid, nickname, email, created, used, lost"
+)
+
+
+class KeyRevoked(SysadmdError):
+    """It is not registered any more."""
+
+    code = "key-revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,7 @@ class Key:
     email: str
     created: int
     used: int | None
+    lost: int | None
 
     @property
     def public(self) -> PublicKey:
@@ -75,7 +91,7 @@ class Key:
     @property
     def name(self) -> str:
         """For the trail and the log."""
-        return f"{self.nickname or 'key'} ({self.fingerprint})"
+        return f"{self.fingerprint} {self.nickname!r}"
 
 
 def register(
@@ -144,27 +160,69 @@ def accounts(db: Connection) -> set[str]:
 
 
 def use(change: Transaction, key: Key) -> None:
-    """Write down that it logs in now. Raises: BadRequest if it was revoked meanwhile."""
+    """Write down that it logs in now. Raises: KeyRevoked."""
     done = change.db.execute(
         "UPDATE keys SET used = ? WHERE id = ?", (round(time.time() * 1000), key.id)
     )
     if not done.rowcount:
-        raise BadRequest("the key was revoked meanwhile")
+        raise KeyRevoked("the key was revoked meanwhile")
 
 
 def revoke(change: Transaction, fingerprint: str) -> None:
     """Forget a key, and the tokens of who logged in by it."""
     change.db.execute("DELETE FROM keys WHERE fingerprint = ?", (fingerprint,))
-    change.db.execute("DELETE FROM tokens WHERE key = ?", (fingerprint,))
+    tokens.revoke_by_key(change, fingerprint)
     change.db.execute("DELETE FROM heard WHERE key = ?", (fingerprint,))
 
 
-def revoke_all(change: Transaction, account: str) -> bool:
-    """Forget all of an account's keys; were there any?"""
-    of_account = "SELECT fingerprint FROM keys WHERE account = ?"
-    for (fingerprint,) in (gone := change.db.execute(of_account, (account,)).fetchall()):
-        revoke(change, fingerprint)
-    return bool(gone)
+def lose(change: Transaction, account: str) -> bool:
+    """Its account may not log in any more; is that news of any key?"""
+    done = change.db.execute(
+        "UPDATE keys SET lost = ? WHERE account = ? AND lost IS NULL",
+        (round(time.time() * 1000), account),
+    )
+    return done.rowcount > 0
+
+
+def regain(change: Transaction, account: str) -> None:
+    """It may again."""
+    change.db.execute("UPDATE keys SET lost = NULL WHERE account = ?", (account,))
+
+
+def lost(db: Connection, account: str) -> bool | None:
+    """Are the account's keys known to let nobody in? None: it has none."""
+    row = db.execute(
+        "SELECT max(lost) IS NOT NULL FROM keys WHERE account = ? HAVING count(*) > 0",
+        (account,),
+    ).fetchone()
+    return None if row is None else bool(row[0])
+
+
+def tidy(change: Transaction, wall: float) -> list[Key]:
+    """Forget, and return, keys whose accounts may not log in since long.
+
+    wall: a clock that is believed, s since 1970.
+    """
+    gone = round((wall - KEPT) * 1000)
+    found = [key for key in listed(change.db) if key.lost is not None and key.lost < gone]
+    for key in found:
+        revoke(change, key.fingerprint)
+    return found
+
+
+def fingerprints(db: Connection, kind: keys.Kind) -> set[str]:
+    """Those of all keys of a kind."""
+    return {
+        row[0] for row in db.execute("SELECT fingerprint FROM keys WHERE kind = ?", (kind,))
+    }
+
+
+def signed_by(registered: Iterable[Key], signature: bytes, text: str) -> Key | None:
+    """Who of them has signed the text as the original client does: its RSA keys are tried one
+    after the other, since it does not say which one it has."""
+    return next(
+        (key for key in registered if keys.is_proved_raw(key.public, signature, text)), None
+    )
 
 
 class KeyDiary:
@@ -176,25 +234,29 @@ class KeyDiary:
 
     def read(self) -> dict[int, Place]:
         """The place of each system."""
-        query = "SELECT system, place FROM heard WHERE key = ?"
-        rows = self._store.reader.execute(query, (self.key,))
+        return self._places(self._store.reader)
+
+    def _places(self, db: Connection) -> dict[int, Place]:
+        rows = db.execute("SELECT system, place FROM heard WHERE key = ?", (self.key,))
         return {system: parse_place(place) for system, place in rows}
 
-    async def write(self, systems: Collection[int], place: Place | None) -> None:
-        """These systems were heard up to a place; None: they are not wanted any more.
-
-        Raises: StoreFull.
-        """
+    async def write(self, places: Mapping[int, Place]) -> None:
+        """These systems were heard up to here; never less far. Raises: StoreFull."""
 
         def change(change: Transaction) -> None:
-            change.db.executemany(
-                "DELETE FROM heard WHERE key = ? AND system = ?",
-                [(self.key, system) for system in systems],
-            )
-            if place is not None and find(change.db, self.key) is not None:
-                change.db.executemany(
-                    "INSERT INTO heard VALUES (?, ?, ?)",
-                    [(self.key, system, str(place)) for system in systems],
-                )
+            if find(change.db, self.key) is None:
+                return
+            known = self._places(change.db)
+            for system, place in places.items():
+                # Another connection by the same key may be further.
+                if system not in known or place.seq > known[system].seq:
+                    row = (self.key, system, str(place))
+                    change.db.execute("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", row)
 
         await self._store.write(change)
+
+    async def forget(self, systems: Collection[int]) -> None:
+        """They are not wanted any more. Raises: StoreFull."""
+        rows = [(self.key, system) for system in systems]
+        delete = "DELETE FROM heard WHERE key = ? AND system = ?"
+        await self._store.write(lambda change: change.db.executemany(delete, rows))

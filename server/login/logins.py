@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # The same for all of it: why, only the machine's administrators need to know.
 REFUSED: Final = "the account is expired or locked, or has lost its role"
+NO_LEGACY: Final = "auth.legacy_key_login is off"
 AWAY: Final = "the account is not known now; log in again later"
 
 # Ends all logins of an account above a role, and says why; were there any?
@@ -32,8 +33,17 @@ End = Callable[[str, int, str], bool]
 class Logins:
     """Asks for the role first: an account may have lost it."""
 
-    def __init__(self, store: Store, accounts: Accounts, trail: Audit, end: End) -> None:
+    def __init__(
+        self,
+        store: Store,
+        accounts: Accounts,
+        trail: Audit,
+        end: End,
+        end_key: Callable[[str, str], object],
+    ) -> None:
+        """end_key: ends all logins that have come by a key, and says why."""
         self._store = store
+        self._end_key = end_key
         self._accounts = accounts
         self._trail = trail
         self._end = end
@@ -55,15 +65,18 @@ class Logins:
         most = NO_ROLE if role is None else int(role)
         # First of all: no request of these begins any more.
         ended = self._end(account, most, REFUSED)
-        keyed = role is None and account in keys.accounts(self._store.reader)
-        if ended or keyed or tokens.any_above(self._store.reader, account, most):
+        lost = keys.lost(self._store.reader, account)
+        if lost and role is not None:
+            await self._write(account, lambda change: keys.regain(change, account))
+        losing = role is None and lost is False
+        if ended or losing or tokens.any_above(self._store.reader, account, most):
             log.warning("access of %s was ended: %s", account, REFUSED)
 
             def change(change: Transaction) -> None:
                 # Who asked at the same time may have written it down.
                 revoked = tokens.revoke_above(change, account, most)
-                # Keys follow the role, and end with it.
-                revoked |= role is None and keys.revoke_all(change, account)
+                # Keys follow the role, and let nobody in without one.
+                revoked |= role is None and keys.lose(change, account)
                 if revoked or ended:
                     audit.write(change, account, address, f"access ended: {REFUSED}")
 
@@ -89,6 +102,22 @@ class Logins:
         how: `by certificate`, `locally`.
         """
         await self._trail.login(login.account, address, f"logged in {how} as {login.role.word}")
+
+    async def end_legacy(self) -> None:
+        """End what has come by the original client's form of key login: it is not allowed any
+        more."""
+        gone = keys.fingerprints(self._store.reader, "rsa")
+        for fingerprint in gone & tokens.by_keys(self._store.reader):
+            key = keys.found(self._store.reader, fingerprint)
+            self._end_key(fingerprint, NO_LEGACY)
+            log.warning("logins by the key %s were ended: %s", key.name, NO_LEGACY)
+
+            def change(change: Transaction, key: keys.Key = key) -> None:
+                tokens.revoke_by_key(change, key.fingerprint)
+                audit.write(change, key.account, "local", f"logins by key {key.name} ended")
+
+            await self._write(key.account, change)
+            self._store.soundly(self._end_key, fingerprint, NO_LEGACY)
 
     async def by_token(self, secret: str, address: str) -> Login | None:
         """The login that a token stands for, renewed if that is due; None: it is not valid.

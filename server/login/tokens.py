@@ -227,6 +227,17 @@ def revoke_above(change: Transaction, account: str, most: int) -> bool:
     return done.rowcount > 0
 
 
+def by_keys(db: Connection) -> set[str]:
+    """The keys by which tokens were come by that are valid."""
+    rows = db.execute("SELECT key FROM tokens WHERE key NOT NULL AND expires > ?", (_now(),))
+    return {row[0] for row in rows}
+
+
+def revoke_by_key(change: Transaction, key: str) -> None:
+    """Forget those of one key."""
+    change.db.execute("DELETE FROM tokens WHERE key = ?", (key,))
+
+
 def _login(
     account: str,
     role: Role,

@@ -33,8 +33,10 @@ class Vigil:
         logins: Logins,
         accounts: Accounts,
         connected: Callable[[], set[str]],
+        legacy: Callable[[], bool],
     ) -> None:
-        """connected: the accounts that are logged in."""
+        """connected: the accounts that are logged in. legacy: auth.legacy_key_login."""
+        self._legacy = legacy
         self._store = store
         self._logins = logins
         self._accounts = accounts
@@ -66,6 +68,9 @@ class Vigil:
                 async with places:
                     await self._logins.role(account, OURS)
 
+        if not self._legacy():
+            with suppress(SysadmdError):
+                await self._logins.end_legacy()
         accounts = self._connected()
         # Of a damaged file, which has been said, who is connected is asked about all the same.
         with suppress(SysadmdError):

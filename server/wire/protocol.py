@@ -43,6 +43,7 @@ _TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels; send a flatter objec
 CODES: Final = {
     "nothing-found": 204,
     "bad-request": 400,
+    "key-revoked": 401,
     "not-found": 404,
     "conflict": 409,
     "busy": 429,

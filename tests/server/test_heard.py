@@ -4,9 +4,11 @@ import asyncio
 import random
 import tempfile
 from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from collectors.system_state import SystemState
 from server.classes.events import Subscribe, Unsubscribe
 from server.daemon import SCHEMAS
-from server.delivery.heard import Heard
+from server.delivery.heard import AGAIN, Heard
 from server.delivery.hub import system_numbers
 from server.delivery.round_robin import RoundRobin
 from server.delivery.snapshot import Snapshots
@@ -33,6 +35,10 @@ from tests.kit.waiting import DEADLINE
 NAMES = ("life-preserver", "system-state")
 
 
+def allow(*_: object) -> None:
+    """Whoever asks may."""
+
+
 class Notebook:
     """What outlives a connection."""
 
@@ -42,11 +48,12 @@ class Notebook:
     def read(self) -> dict[int, Place]:
         return dict(self.places)
 
-    async def write(self, systems: Any, place: Place | None) -> None:
+    async def write(self, places: Mapping[int, Place]) -> None:
+        self.places.update(places)
+
+    async def forget(self, systems: Collection[int]) -> None:
         for system in systems:
             self.places.pop(system, None)
-            if place is not None:
-                self.places[system] = place
 
     def count(self, name: str) -> int:
         """How many events of a system were heard."""
@@ -67,15 +74,26 @@ class Line:
         self.on_its_way: deque[bytes] = deque()
         # The numbers that came, by system.
         self.numbers: defaultdict[str, list[int]] = defaultdict(list)
+        # How often it was told the state as it is.
+        self.states = 0
         self.heard = Heard(notebook, lambda said: self._put(b"ping " + said))
         self.subscriber = Subscriber(self, sources, turns)
         self.subscriber.heard = self.heard
         self.session = cast(
             "Session",
             SimpleNamespace(
-                subscriber=self.subscriber, dialect=DIALECTS["sysadm-client"], asker=None
+                subscriber=self.subscriber,
+                dialect=DIALECTS["sysadm-client"],
+                asker=None,
+                gathering=asyncio.Lock(),
+                connection=SimpleNamespace(room=self.has_room),
+                require=allow,
+                require_still=allow,
             ),
         )
+
+    async def has_room(self) -> None:
+        return None
 
     def clock(self) -> float:
         return 0.0
@@ -114,6 +132,8 @@ class Line:
                     self.numbers[text["name"]].append(int(text["args"]["message"].split()[-1]))
                 elif "n" in text["args"]:
                     self.numbers[text["name"]].append(text["args"]["n"])
+                else:
+                    self.states += text["name"] == "system-state"
         self.write()
 
     def cut(self) -> None:
@@ -217,16 +237,162 @@ async def step(play: Play, draw: random.Random) -> None:
                     await play.commit(draw.choice(NAMES), 1)
 
 
-async def through(directory: Path, draw: random.Random) -> None:
+@asynccontextmanager
+async def played(directory: Path) -> AsyncGenerator[Play]:
+    """One that has subscribed to both, and is known."""
     store = open_store(directory / "state.db", SCHEMAS)
     try:
         await SystemState(store).hostname("box")
         play = Play(store, directory)
         for name in NAMES:
             await play.ask("subscribe", name)
-        # Known from here on.
         play.line.subscriber.tick(0.0)
         await play.settle()
+        yield play
+    finally:
+        store.close()
+
+
+async def some(play: Play, count: int) -> None:
+    """Let so many frames, and what has to be read for them, come."""
+    while len(play.line.numbers[NAMES[0]]) < count:
+        if play.line.on_its_way:
+            await play.line.take()
+        else:
+            await play.store.read(lambda db: None)
+            await asyncio.sleep(0)
+
+
+def test_a_catch_up_that_is_cut_goes_on_where_it_was(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with played(tmp_path) as play:
+            await play.reconnect()
+            await play.commit(NAMES[0], 3000)
+            await play.ask("subscribe", NAMES[0])
+            await some(play, 1000)
+            play.line.subscriber.tick(0.0)
+            await some(play, 1500)
+            assert 1000 <= play.notebook.count(NAMES[0]) < 3000
+            heard = play.notebook.count(NAMES[0])
+            await play.reconnect()
+            await play.ask("subscribe", NAMES[0])
+            await play.settle()
+            assert play.line.numbers[NAMES[0]] == list(range(heard + 1, 3001))
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_what_is_unsubscribed_in_the_middle_of_it_comes_no_more(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with played(tmp_path) as play:
+            await play.reconnect()
+            await play.commit(NAMES[0], 3000)
+            for name in NAMES:
+                await play.ask("subscribe", name)
+            await some(play, 500)
+            await play.ask("unsubscribe", NAMES[0])
+            await play.commit(NAMES[1], 1)
+            await play.settle()
+            # But for what was on its way.
+            assert len(play.line.numbers[NAMES[0]]) < 1500
+            assert play.line.numbers[NAMES[1]] == [1]
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_a_pong_that_does_not_come_is_made_up_for(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with played(tmp_path) as play:
+            line = play.line
+            for number in range(1, 4):
+                await play.commit(NAMES[0], 1)
+                line.write()
+                line.subscriber.tick(0.0)
+                while line.on_its_way:
+                    if number < 3 and line.on_its_way[0].startswith(b"ping "):
+                        line.on_its_way.popleft()
+                    else:
+                        await line.take()
+            # The last one says it of all.
+            assert play.notebook.count(NAMES[0]) == 3
+            # One that says more than was asked says nothing.
+            await line.heard.reached(b"99")
+            await line.heard.reached(b"")
+            # And if the last is missing it is asked again, after a time.
+            await play.commit(NAMES[0], 1)
+            line.write()
+            for at in (1.0, 2.0, 1.0 + AGAIN):
+                assert line.subscriber.tail is not None
+                line.heard.tick(line.subscriber.tail, at)
+            pings = [data for data in line.on_its_way if data.startswith(b"ping ")]
+            assert len(pings) == 2
+            line.on_its_way.remove(pings[0])
+            await play.settle()
+            assert play.notebook.count(NAMES[0]) == 4
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_what_retention_has_taken_is_passed_over(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with played(tmp_path) as play:
+            await play.reconnect()
+            await play.commit(NAMES[0], 10)
+            upto = journal.head(play.store.reader).seq - 3
+            await play.store.write(lambda change: journal.prune(change.db, upto))
+            for name in NAMES:
+                await play.ask("subscribe", name)
+            await play.settle()
+            assert play.line.numbers.pop(NAMES[0]) == [8, 9, 10]
+            # Of nothing that is left nothing is missed, and the state is told.
+            head = journal.head(play.store.reader).seq
+            await play.store.write(lambda change: journal.prune(change.db, head))
+            await play.reconnect()
+            for name in NAMES:
+                await play.ask("subscribe", name)
+            await play.settle()
+            assert not play.line.numbers[NAMES[0]]
+            assert play.line.states == 1
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_who_asks_with_cursors_is_told_nothing_of_itself(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with played(tmp_path) as play:
+            await play.reconnect()
+            await play.commit(NAMES[0], 3000)
+            await play.ask("subscribe", NAMES[0])
+            request = Request("events", "subscribe", "r", {"systems": list(NAMES)})
+            await play.subscribe.answer(play.line.session, request)
+            assert play.line.subscriber.heard is None
+            await play.settle()
+            assert len(play.line.numbers[NAMES[0]]) < 1000
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_who_becomes_known_later_is_told_what_was_missed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with played(tmp_path) as play:
+            await play.reconnect()
+            await play.commit(NAMES[0], 3)
+            line, heard = play.line, play.line.heard
+            line.subscriber.heard = None
+            await play.ask("subscribe", NAMES[0])
+            play.first[NAMES[0]] = (3,)
+            await play.settle()
+            assert line.numbers[NAMES[0]] == [3]
+            line.numbers.clear()
+            line.subscriber.know(heard)
+            await play.settle()
+            assert line.numbers[NAMES[0]] == [1, 2, 3]
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+async def through(directory: Path, draw: random.Random) -> None:
+    async with played(directory) as play:
         for _ in range(120):
             await step(play, draw)
         await play.settle()
@@ -248,8 +414,6 @@ async def through(directory: Path, draw: random.Random) -> None:
         await play.ask("subscribe", NAMES[0])
         await play.settle()
         assert play.line.numbers[NAMES[0]] == [play.told[NAMES[0]]]
-    finally:
-        store.close()
 
 
 @settings(max_examples=25)

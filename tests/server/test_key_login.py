@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from server.login import keys, tokens
+from sysadmd.journal import Transaction
 from sysadmd.keys import PrivateKey, as_text
 from tests.kit import QUIET, Client, Daemon
 from tests.kit.accounts import PASSWORD, account, delete, group, leave, pam_service
 from tests.kit.rsa_keys import RsaKey
+from tests.kit.state_file import tables
 
 SERVICE = "sysadmd-keys"
 WHEEL, OPERATORS = "sysadmd-keys-w", "sysadmd-keys-o"
@@ -112,8 +115,8 @@ def test_a_registered_key_logs_in_as_its_account(daemon: Daemon, admin: str) -> 
         assert listed["used"] is not None
         client.ask_raw("rpc", "auth_token", {"token": token})
         trail = "\n".join(client.trail())
-        assert f"logged in by key home ({key.public.fingerprint}) as full" in trail
-        assert f"key register {key.public.fingerprint} (work) for {admin}" in trail
+        assert f"logged in by key {key.public.fingerprint} 'home' as full" in trail
+        assert f"key register {key.public.fingerprint} 'work' for {admin}" in trail
 
 
 def test_a_proof_is_good_for_one_attempt_at_one_server(daemon: Daemon, admin: str) -> None:
@@ -134,28 +137,65 @@ def test_a_proof_is_good_for_one_attempt_at_one_server(daemon: Daemon, admin: st
         assert step(client, args)[0] == 200
         assert step(client, args)[0] == 401
         # What was signed for another server, or as a server.
-        assert by_key(client, key, pin="another")[0] == 401
+        for _ in range(2):
+            assert by_key(client, key, pin="another")[0] == 401
         text = challenge(client)
         wrong = key.prove("server", client.pin, text)
         assert step(client, {**args, "signature": wrong})[0] == 401
-        # These were: the third one has blocked the address.
+        # A right one forgives those before it; the third behind it blocks the address.
         assert step(client, "")[0] == 429
         client.ask("rpc", "auth_token", {"token": daemon.token})
         client.ask("rpc", "clients", {"action": "unblock", "address": "127.0.0.1"})
         assert by_key(client, key)[0] == 200
 
 
-def test_a_key_follows_the_role_and_ends_with_it(daemon: Daemon, admin: str) -> None:
+def test_a_key_follows_the_role_and_lets_nobody_in_without_one(
+    daemon: Daemon, admin: str
+) -> None:
     key = PrivateKey.new()
     with daemon.stranger() as client:
         log_in(client, admin)
         register(client, key)
+    with daemon.stranger() as client:
+        assert by_key(client, key)[0] == 200
+        # A mistake in the configuration: who is in is out, and who was in has lost nothing.
+        daemon.config.write_text(QUIET + AUTH.replace(f"@{WHEEL}", "@sysadmd-none"))
+        daemon.reload()
+        assert closed_for(client).startswith("4401 ")
+    with daemon.stranger() as client:
+        assert by_key(client, key)[0] == 401
+    daemon.config.write_text(QUIET + AUTH.replace(f"@{OPERATORS}", f"@{WHEEL}", 1))
+    daemon.reload()
+    with daemon.stranger() as client:
+        assert by_key(client, key)[0] == 200
     leave(admin, WHEEL)
     with daemon.stranger() as client:
         assert by_key(client, key)[0] == 401
     with daemon.client() as client:
-        assert client.ask("rpc", "settings", {"action": "list_keys"}) == {"keys": []}
+        (kept,) = client.ask("rpc", "settings", {"action": "list_keys"})["keys"]
+        assert kept["fingerprint"] == key.public.fingerprint
         assert any("access ended" in line for line in client.trail())
+
+
+def test_a_key_without_an_account_is_forgotten_in_time(tmp_path: Path) -> None:
+    key, other = PrivateKey.new().public, PrivateKey.new().public
+    now = time.time()
+
+    def fill(change: Transaction) -> None:
+        keys.register(change, key, "gone", 1, "", "")
+        keys.register(change, other, "back", 2, "", "")
+        keys.lose(change, "gone")
+        keys.lose(change, "back")
+        keys.regain(change, "back")
+
+    change = Transaction(tables(tokens.SCHEMA, keys.SCHEMA))
+    fill(change)
+    assert keys.lost(change.db, "gone") is True
+    assert keys.lost(change.db, "back") is False
+    assert keys.lost(change.db, "other") is None
+    assert keys.tidy(change, now + keys.KEPT - 60) == []
+    assert [gone.account for gone in keys.tidy(change, now + keys.KEPT + 60)] == ["gone"]
+    assert [left.account for left in keys.listed(change.db)] == ["back"]
 
 
 def test_another_account_of_the_same_name_is_not_it(daemon: Daemon, admin: str) -> None:
@@ -184,11 +224,9 @@ def test_a_key_that_is_revoked_ends_its_connections_and_tokens(
         with daemon.stranger() as first, daemon.stranger() as second:
             token = by_key(first, key)[1][0]
             second.ask("rpc", "auth_token", {"token": token})
-            begun = time.monotonic()
             args = {"action": "revoke_ssl_cert", "pub_key": as_text(key.public.pem)}
             assert client.ask("rpc", "settings", args) == {}
             assert closed_for(first) == closed_for(second) == "4401 the key was revoked"
-            assert time.monotonic() - begun < 10
         with daemon.stranger() as first:
             assert by_key(first, key)[0] == 401
             assert first.ask_raw("rpc", "auth_token", {"token": token})["args"]["code"] == 401
@@ -249,7 +287,7 @@ def test_who_may_do_what_to_whose_keys(daemon: Daemon, admin: str, operator: str
         spare = as_text(PrivateKey.new().public.pem)
         args = {"action": "register_ssl_cert", "pub_key": text}
         assert boss.ask_raw("rpc", "settings", args)["args"]["code"] == 409
-        for user, code in (("nobody", 409), ("sysadmd-none", 503)):
+        for user, code in (("nobody", 409), ("sysadmd-none", 404)):
             args = {"action": "register_ssl_cert", "pub_key": spare, "user": user}
             assert boss.ask_raw("rpc", "settings", args)["args"]["code"] == code
         # Another's by who may: then it is his.
@@ -285,14 +323,15 @@ def test_bad_requests_are_told_what_is_wrong(daemon: Daemon) -> None:
         for more in labels:
             args = {"action": "register_ssl_cert", "pub_key": text, **more}
             frame = client.ask_raw("rpc", "settings", args)
-            assert frame["args"]["detail"].endswith("of at most 128 characters")
+            assert frame["args"]["detail"].endswith("of at most 64 characters")
     with daemon.stranger() as client:
         proofs: list[object] = [
             *(7, [], {"signature": "a"}, {"signature": "*", "public_key": text}),
             *({"signature": 7, "public_key": text}, {"signature": "", "public_key": text}),
-            *({"signature": "AAAA"}, {"encrypted_string": "x" * 5000}),
+            {"signature": "AAAA"},
         ]
         for proof in proofs:
+            challenge(client)
             assert step(client, proof)[0] == 400
         # None of these was a guess.
         for _ in range(5):
@@ -305,7 +344,7 @@ def test_the_original_s_keys_log_in_only_where_that_is_allowed(
     tmp_path: Path, admin: str
 ) -> None:
     key, stranger = RsaKey(tmp_path), RsaKey(tmp_path)
-    with Daemon(tmp_path / "state", QUIET + LEGACY) as daemon:
+    with Daemon(tmp_path / "state", QUIET + LEGACY) as daemon, daemon.local() as root:
         with daemon.stranger() as client:
             log_in(client, admin)
             register(client, PrivateKey.new())
@@ -315,20 +354,32 @@ def test_the_original_s_keys_log_in_only_where_that_is_allowed(
             assert by_rsa(client, key)[0] == 200
             assert may(client) == "read/write"
             assert by_rsa(client, key)[0] == 200
-            used = [line for line in client.trail() if "by legacy key desk (" in line]
+            used = [
+                line
+                for line in client.trail()
+                if "by legacy key " in line and " 'desk' as full" in line
+            ]
             assert len(used) == 2
             for _ in range(3):
                 assert by_rsa(client, stranger)[0] == 401
             assert step(client, "")[0] == 429
         log = daemon.log.read_text()
         assert "too many failed logins; passwords and keys are refused" in log
-        # An RSA key can't be used in the form of the others.
-        daemon.config.write_text(QUIET + AUTH)
-        daemon.reload()
+        # Who came by it is out, and his token, when it is not allowed any more.
+        root.ask("rpc", "clients", {"action": "unblock", "address": "127.0.0.1"})
+        with daemon.stranger() as client:
+            token = by_rsa(client, key)[1][0]
+            daemon.config.write_text(QUIET + AUTH)
+            daemon.reload()
+            assert closed_for(client) == "4401 auth.legacy_key_login is off"
+        with daemon.stranger() as client:
+            assert client.ask_raw("rpc", "auth_token", {"token": token})["args"]["code"] == 401
+        assert root.ask("rpc", "settings", {"action": "list_keys"})["keys"]
     with Daemon(tmp_path / "state", QUIET + AUTH) as daemon, daemon.stranger() as client:
         for _ in range(5):
             code, args = by_rsa(client, key)
             assert code == 401 and "set auth.legacy_key_login" in args["detail"]
+        # An RSA key can't be used in the form of the others.
         text = challenge(client)
         proof = {"signature": key.sign(text), "public_key": key.text}
         assert step(client, proof)[0] == 401

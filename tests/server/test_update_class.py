@@ -244,8 +244,9 @@ def test_the_original_client_is_told_in_its_own_words(site: Site) -> None:
         assert args["process_details"]["state"] == args["state"]
     pending, start, *middle, end = (frame["args"] for frame in frames)
     assert (pending["state"], pending["update_log"]) == ("pending", "")
-    assert pending["process_details"] == {"state": "pending", "process_id": CHECK}
     text = " ".join((str(site.tools.folder / "freebsd-update"), *FETCH))
+    details = {"state": "pending", "process_id": CHECK, "cmd_list": [text]}
+    assert pending["process_details"] == details
     for args in (start, *middle):
         details = args["process_details"]
         assert args["state"] == "running"

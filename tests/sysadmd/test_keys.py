@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from Crypto.PublicKey import RSA
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +120,7 @@ def test_what_is_no_public_key_is_said(tmp_path: Path, rsa: RsaKey) -> None:
         (KEY.public.pem.replace(b"MCow", b"AAAA"), "no Ed25519 and no RSA key"),
         (RsaKey(tmp_path, 1024).public, "2048 to 4096 bits; this one has 1024"),
         (p256, "it must be an Ed25519 key"),
+        (RSA.construct((2**2047 + 1, 2**31 + 11)).export_key(), "its public exponent"),
     ):
         with pytest.raises(ValueError, match=said):
             parse_public(pem)
@@ -142,8 +144,6 @@ def test_any_text_is_a_key_or_a_sentence(data: bytes) -> None:
 
 
 def _rsa_of_the_test() -> PublicKey:
-    from Crypto.PublicKey import RSA
-
     # Its factors are of no interest: nothing is signed by it.
     return parse_public(RSA.construct((2**2047 + 1, 65537)).export_key() + b"\n")
 
