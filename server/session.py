@@ -27,6 +27,7 @@ from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import Busy, UnknownAccount
 from server.request_class import HasLeft, RequestClass
+from server.request_reading import as_value, as_value_of_long
 from server.sessions import Sessions
 from server.wire.connection import Connection
 from server.wire.http import Gate
@@ -36,8 +37,6 @@ from server.wire.protocol import (
     ProtocolError,
     Reply,
     Request,
-    as_value,
-    as_value_of_long,
     parse_request,
 )
 from server.wire.share import Share

@@ -5,12 +5,11 @@ Source: contract of the wire (docs/protocol.md), events.rst "Event Request Param
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, cast
 
@@ -164,28 +163,6 @@ def parse_request(text: str, *, args_by_default: bool = False) -> Request:
         raise ProtocolError(400, detail, **_echoes(fields))
     args = fields.get("args", fields if args_by_default else {})
     return Request(namespace, fields["name"], id, args, isinstance(identity, str))
-
-
-def as_value(read: Callable[[], Request]) -> Request | ProtocolError:
-    """What was read, or what is wrong with it.
-
-    As a value, and without its traceback, an error keeps nothing of the request in memory.
-    """
-    try:
-        return read()
-    except ProtocolError as error:
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
-
-
-def as_value_of_long(read: Callable[[], Request]) -> Request | ProtocolError:
-    """The same without the collector of garbage: it would look at all values again and again
-    as they come, in vain, and nothing else runs meanwhile."""
-    gc.disable()
-    try:
-        return as_value(read)
-    finally:
-        gc.enable()
 
 
 class _Flaw(Exception):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from sysadmd.client import Client, Target, connect
+from sysadmd.client import Target, connect
 from sysadmd.ctl import profile
-from sysadmd.ctl.login import end_token, own_label
+from sysadmd.ctl.login import end_token, own_label, registered_keys
 from sysadmd.ctl.output import Printer
 from sysadmd.ctl.profile import Profile
 from sysadmd.errors import Conflict, NotFound, SysadmdError
@@ -60,7 +59,7 @@ async def register_key(
     }
     async with connect(target) as client:
         await client.request("rpc", "settings", args)
-        registered = [entry async for entry in _keys(client)]
+        registered = [entry async for entry in registered_keys(client)]
     found = [entry for entry in registered if entry["fingerprint"] == key.fingerprint]
     if not found:
         raise NotFound(f"the key {key.fingerprint} was registered, and revoked at once")
@@ -104,7 +103,7 @@ async def _go_over(old: Profile, new: Profile, printer: Printer) -> int:
 async def list_keys(target: Target, printer: Printer) -> int:
     """Keys that are registered: of this account; with the role full those of all."""
     async with connect(target) as client:
-        found = [key async for key in _keys(client)]
+        found = [key async for key in registered_keys(client)]
     if printer.as_json:
         for key in found:
             printer.value(key)
@@ -123,7 +122,7 @@ async def revoke_key(target: Target, printer: Printer, name: str) -> int:
     Raises: NotFound, Conflict.
     """
     async with connect(target) as client:
-        key = _meant([key async for key in _keys(client)], name)
+        key = _meant([key async for key in registered_keys(client)], name)
         args = {"action": "revoke_ssl_cert", "fingerprint": key["fingerprint"]}
         await client.request("rpc", "settings", {**args, "user": key["account"]})
     if printer.as_json:
@@ -156,14 +155,3 @@ def _meant(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 def _named(key: dict[str, Any]) -> str:
     return f"{key['nickname'] or 'the key'} ({key['fingerprint']}) of {key['account']}"
-
-
-async def _keys(client: Client) -> AsyncIterator[dict[str, Any]]:
-    args: dict[str, Any] = {"action": "list_keys"}
-    while True:
-        page = await client.request("rpc", "settings", args)
-        for key in page["keys"]:
-            yield key
-        if "next" not in page:
-            return
-        args["after"] = page["next"]

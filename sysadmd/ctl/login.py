@@ -6,12 +6,14 @@ import asyncio
 import getpass
 import os
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sysadmd.client import Target, connect
+from sysadmd.client import Client, Target, connect
 from sysadmd.ctl import profile
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
@@ -52,18 +54,36 @@ def log_in_by_key(printer: Printer, url: str, file: Path) -> int:
     if pin is None:
         return 1
     new = profile.Profile(url, "", pin, fingerprint, str(file))
-    asyncio.run(_prove(new.target()))
+    account = asyncio.run(_prove(new.target(), fingerprint))
     profile.save(new)
     if printer.as_json:
-        printer.value({"url": url, "key": str(file), "fingerprint": fingerprint, "pin": pin})
+        values = {"url": url, "account": account, "key": str(file)}
+        printer.value({**values, "fingerprint": fingerprint, "pin": pin})
     else:
-        printer.line(f"logged in to {url} by the key {fingerprint} of {file}")
+        # Whose it is there, who has registered it has said: somebody else, perhaps.
+        printer.line(f"logged in to {url} as {account} by the key {fingerprint} of {file}")
     return 0
 
 
-async def _prove(target: Target) -> None:
-    async with connect(target):
-        pass
+async def _prove(target: Target, fingerprint: str) -> str:
+    """Log in by a key; the account that it is registered for."""
+    async with connect(target) as client:
+        async for key in registered_keys(client):
+            if key["fingerprint"] == fingerprint:
+                return str(key["account"])
+    return "an account that is not told"
+
+
+async def registered_keys(client: Client) -> AsyncIterator[dict[str, Any]]:
+    """The keys that we may see there."""
+    args: dict[str, Any] = {"action": "list_keys"}
+    while True:
+        page = await client.request("rpc", "settings", args)
+        for key in page["keys"]:
+            yield key
+        if "next" not in page:
+            return
+        args["after"] = page["next"]
 
 
 def _accepted_pin(printer: Printer, url: str) -> str | None:

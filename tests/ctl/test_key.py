@@ -150,11 +150,19 @@ def test_logout_forgets_the_profile_and_the_key_logs_in_again(
     done = ctl("login", guarded.url, "--key", str(file), "--json", text="y\n")
     assert pin in done.stderr
     assert lines(done) == [
-        {"url": guarded.url, "key": str(file), "fingerprint": fingerprint, "pin": pin}
+        {
+            "url": guarded.url,
+            "account": "sysadmd-ctl-k",
+            "key": str(file),
+            "fingerprint": fingerprint,
+            "pin": pin,
+        }
     ]
     # Now the server is known, and nothing is asked.
     again = ctl("login", guarded.url, "--key", str(file))
-    assert again.stdout == f"logged in to {guarded.url} by the key {fingerprint} of {file}\n"
+    assert again.stdout == (
+        f"logged in to {guarded.url} as sysadmd-ctl-k by the key {fingerprint} of {file}\n"
+    )
     assert again.stderr == ""
     assert ctl("jobs").returncode == 0
     # A token that is named wins over the profile's key.

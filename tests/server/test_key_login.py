@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,23 @@ def test_another_account_of_the_same_name_is_not_it(daemon: Daemon, admin: str) 
         daemon.stranger() as client,
     ):
         assert by_key(client, key)[0] == 401
+
+
+def test_many_that_come_back_at_once_all_come_in(tmp_path: Path, admin: str) -> None:
+    key, rsa = PrivateKey.new(), RsaKey(tmp_path)
+    with Daemon(tmp_path / "state", QUIET + LEGACY) as daemon:
+        with daemon.stranger() as client:
+            log_in(client, admin)
+            register(client, key)
+            register(client, rsa)
+
+        def come(number: int) -> int:
+            with daemon.stranger() as client:
+                return (by_rsa(client, rsa) if number % 2 else by_key(client, key))[0]
+
+        # More than may fail from an address.
+        with ThreadPoolExecutor(12) as pool:
+            assert list(pool.map(come, range(12))) == [200] * 12
 
 
 def test_a_key_that_is_revoked_ends_its_connections_and_tokens(
