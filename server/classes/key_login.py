@@ -15,15 +15,16 @@ from typing import Any, Final
 
 from server.classes.auth import token_reply
 from server.login import auth_lines, keys
+from server.login.accounts import in_thread
 from server.login.attempts import Attempts
 from server.login.challenge import Challenge
 from server.login.keys import Key
-from server.login.logins import Logins
+from server.login.logins import NO_LEGACY, Logins
 from server.login.roles import Role
 from server.login.standing import uid_of
 from server.session import Session
 from server.wire.protocol import Reply, Request
-from sysadmd.apart import apart
+from sysadmd.journal import Transaction
 from sysadmd.keys import PublicKey, decode, from_text, is_proved
 from sysadmd.settings import AuthSettings
 from sysadmd.store import Store
@@ -100,19 +101,18 @@ class AuthSsl:
     ) -> Reply:
         """A token for who has given a proof. Raises: ProtocolError 400, 401; Blocked, Busy."""
         where = session.where
-        async with self._checking:
-            try:
+        try:
+            async with self._checking:
                 with self._attempts.attempt(where):
                     outcome = await check()
-                    if outcome.proved is None:
-                        await self._attempts.failed(where, outcome.name, auth_lines.KEY)
-            except ValueError as error:
-                raise request.refuse(400, f"args: {error}") from error
+        except ValueError as error:
+            raise request.refuse(400, f"args: {error}") from error
         key = outcome.proved
         if key is None:
+            await self._attempts.failed(where, outcome.name, auth_lines.KEY)
             raise request.refuse(401, REFUSED)
         # This may take PAM its time, and is no guess: the proof was right.
-        uid = await apart(partial(uid_of, key.account), "whose key")
+        uid = await in_thread(partial(uid_of, key.account), "whose key")
         role = await self._logins.role(key.account, session.address)
         if role is None or uid != key.uid:
             raise request.refuse(401, REFUSED)
@@ -121,11 +121,17 @@ class AuthSsl:
             *(where, key.account, role, auth_lines.KEY),
             said=f"{'legacy ' if key.kind == 'rsa' else ''}key {key.name}",
             key=key.fingerprint,
-            note=lambda change: keys.use(change, key),
+            note=partial(self._use, key),
         )
         # Nothing between the commit and the login: a key that is revoked at once is found.
         session.log_in(login)
         return token_reply(secret, login)
+
+    def _use(self, key: Key, change: Transaction) -> None:
+        """Raises: KeyRevoked, also if its form of login is not allowed any more."""
+        if key.kind == "rsa" and not self._settings().legacy_key_login:
+            raise keys.KeyRevoked(NO_LEGACY)
+        keys.use(change, key)
 
     async def _ours(self, session: Session, args: dict[str, Any], text: str) -> _Outcome:
         """Raises: ValueError saying what is wrong with the arguments."""
@@ -136,7 +142,7 @@ class AuthSsl:
             public = from_text(given)
             return public, is_proved(public, signature, "client", pin, text)
 
-        public, proved = await apart(check, "a proof")
+        public, proved = await in_thread(check, "a proof")
         key = keys.find(self._store.reader, public.fingerprint)
         name = key.account if key is not None else NOBODY + public.fingerprint
         return _Outcome(key if proved else None, name)
@@ -145,7 +151,7 @@ class AuthSsl:
         """Raises: ValueError saying what is wrong with the arguments."""
         signature = decode(_text(args, "encrypted_string"))
         rsa = [key for key in keys.listed(self._store.reader) if key.kind == "rsa"]
-        proved = await apart(partial(keys.signed_by, rsa, signature, text), "a proof")
+        proved = await in_thread(partial(keys.signed_by, rsa, signature, text), "a proof")
         return _Outcome(proved, NOBODY)
 
     def _say(self, address: str) -> None:

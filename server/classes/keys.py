@@ -8,6 +8,7 @@ from typing import Any, Final
 from server.classes.paging import first_page, paging
 from server.dialects.values import rfc3339
 from server.login import audit, keys
+from server.login.accounts import in_thread
 from server.login.keys import Key
 from server.login.logins import Logins
 from server.login.roles import Login, Role
@@ -15,7 +16,6 @@ from server.login.standing import uid_of
 from server.session import Session
 from server.sessions import Sessions
 from server.wire.protocol import Reply, Request
-from sysadmd.apart import apart
 from sysadmd.errors import Conflict, NotFound
 from sysadmd.journal import Transaction
 from sysadmd.keys import PublicKey, as_text, from_text
@@ -73,7 +73,7 @@ class KeyRegistry:
         account = _label(request, "user") or login.account
         if account != login.account or not login.system:
             session.require(request, Role.FULL)
-        uid = await apart(partial(uid_of, account), "whose key")
+        uid = await in_thread(partial(uid_of, account), "whose key")
         if uid is None:
             raise NotFound(
                 f"this machine has no account {quoted(account)} for the key, or its directory"
@@ -133,6 +133,7 @@ def key_value(key: Key) -> dict[str, Any]:
         "email": key.email,
         "created": rfc3339(key.created),
         "used": None if key.used is None else rfc3339(key.used),
+        "lost": None if key.lost is None else rfc3339(key.lost),
     }
 
 

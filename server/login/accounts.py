@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from server.login.roles import Role
 from server.login.standing import (
@@ -26,6 +26,8 @@ from server.login.standing import (
 )
 from sysadmd.apart import apart
 from sysadmd.settings import AuthSettings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +136,15 @@ class Accounts:
         if not answer.done():
             raise Busy(LATE)
         return answer.result()
+
+
+async def in_thread(work: Callable[[], T], what: str) -> T:
+    """What a thread finds out for a login. Raises: Busy if none can be had."""
+    try:
+        answer = apart(work, what)
+    except RuntimeError as error:
+        raise Busy(f"the login can't be checked now: {error}; try again later") from error
+    return await answer
 
 
 def _refusal_time(elapsed: float) -> float:
