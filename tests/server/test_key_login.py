@@ -429,3 +429,22 @@ def test_an_account_that_is_deleted_keeps_its_keys_and_nobody_gets_in(
         assert by_key(client, key)[0] == 503
     with daemon.client() as client:
         assert len(client.ask("rpc", "settings", {"action": "list_keys"})["keys"]) == 1
+
+
+# For want of a thread a call can't be begun.
+NO_THREAD = (
+    "from server.login import accounts; accounts.apart ="
+    " lambda *_: (_ for _ in ()).throw(RuntimeError('there is no thread'))"
+)
+
+
+def test_without_a_thread_it_is_to_be_tried_again(tmp_path: Path) -> None:
+    key = PrivateKey.new()
+    with Daemon(tmp_path / "state", QUIET, before=NO_THREAD) as daemon:
+        with daemon.client() as client:
+            args = {"action": "register_ssl_cert", "pub_key": as_text(key.public.pem)}
+            error = client.ask_raw("rpc", "settings", args)["args"]
+            assert error["code"] == 429 and "there is no thread" in error["detail"]
+        with daemon.stranger() as client:
+            for _ in range(6):
+                assert by_key(client, key)[0] == 429
