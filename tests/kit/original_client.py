@@ -16,12 +16,13 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self, cast
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.kit.rsa_keys import RsaKey
@@ -87,14 +88,45 @@ class Screen:
             self.logs[command] = details.get(command, "")
 
 
+class Socket(Protocol):
+    """What it has of one of these."""
+
+    def send(self, text: str, /) -> None: ...
+    def recv(self, timeout: float) -> str: ...
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def plain_socket(url: str) -> Generator[Socket]:
+    """One that looks to a server as that of the original; any certificate is taken."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with connect(
+        url,
+        ssl=context,
+        proxy=None,
+        compression=None,
+        max_size=None,
+        origin=Origin("sysadm-client"),
+        user_agent_header=None,
+    ) as socket:
+        yield cast("Socket", socket)
+
+
 class OriginalClient:
     """One connection after the other, as one window of it."""
 
-    def __init__(self, key: RsaKey, systems: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        key: RsaKey,
+        systems: tuple[str, ...],
+        open_socket: Callable[[str], AbstractContextManager[Socket]] = plain_socket,
+    ) -> None:
         self.key = key
         self.systems = systems
         self._url = ""
-        self._socket: ClientConnection | None = None
+        self._open = open_socket
+        self._socket: Socket | None = None
         self._stack = contextlib.ExitStack()
         self._user = self._password = ""
         self.screen = Screen()
@@ -112,23 +144,12 @@ class OriginalClient:
 
     def connect(self, url: str) -> None:
         """Connect, and begin to log in; any certificate is taken."""
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self.authorized, self.screen.priority = False, -1
         self.since_login.clear()
         # By a name: at this address it would not use its key.
         self._url = url.replace(LOCAL, "localhost")
         self._stack.close()
-        made = connect(
-            self._url,
-            ssl=context,
-            proxy=None,
-            compression=None,
-            max_size=None,
-            origin=Origin("sysadm-client"),
-            user_agent_header=None,
-        )
-        self._socket = self._stack.enter_context(made)
+        self._socket = self._stack.enter_context(self._open(self._url))
         self._send("rpc", "identify", IDENTIFY, "")
 
     def register(self) -> None:
@@ -224,11 +245,15 @@ class OriginalClient:
             signature = self.key.sign(frame["args"]["test_string"])
             self._send("rpc", "auth_ssl", LOGIN, {"encrypted_string": signature})
 
+    def close(self) -> None:
+        """Its user has closed it."""
+        self._stack.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.close()
 
 
 def _number(priority: str) -> int:

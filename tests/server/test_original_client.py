@@ -13,6 +13,7 @@ from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.accounts import PASSWORD, account, group, lock, pam_service
 from tests.kit.original_client import Frame, OriginalClient, Screen
 from tests.kit.pools import StandIn
+from tests.kit.qt_socket import QtSocket, needs_qt
 from tests.kit.replay import Tools
 from tests.kit.rsa_keys import RsaKey
 from tests.kit.state_file import state_file
@@ -55,7 +56,8 @@ class Machine:
         )
         self.config = config + self.auth + "failures = 3\nlegacy_key_login = true\n"
         self.daemon = Daemon(folder / "state", self.config)
-        self.watcher = OriginalClient(RsaKey(folder), ("system-state", "dispatcher"))
+        self.key = RsaKey(folder)
+        self.watcher = OriginalClient(self.key, ("system-state", "dispatcher"))
 
     def write(self, line: str) -> None:
         with self.log.open("a") as out:
@@ -95,9 +97,9 @@ class Machine:
 def machine(tmp_path: Path, service: None) -> Iterator[Machine]:
     machine = Machine(tmp_path)
     try:
-        with machine.watcher:
-            yield machine
+        yield machine
     finally:
+        machine.watcher.close()
         machine.daemon.kill()
 
 
@@ -109,9 +111,14 @@ def run(client: Client, **jobs: list[str]) -> None:
     client.ask("rpc", "dispatcher", {"action": "run", **jobs})
 
 
+@pytest.mark.parametrize("qt", [False, True], ids=["any socket", "Qt's socket"])
 def test_it_comes_back_by_its_key_and_hears_the_end_of_its_job(
-    machine: Machine, admin: str, tmp_path: Path
+    machine: Machine, admin: str, tmp_path: Path, qt: bool
 ) -> None:
+    if qt:
+        needs_qt()
+        systems = ("system-state", "dispatcher", "life-preserver")
+        machine.watcher = OriginalClient(machine.key, systems, QtSocket)
     go = tmp_path / "go"
     script = f'sh -c "until [ -e {go} ]; do sleep 0.1; done"'
     watcher = machine.watcher
@@ -144,9 +151,14 @@ def test_what_ended_while_it_was_away_it_hears_once(machine: Machine, admin: str
             other.ask("events", "subscribe", {"systems": ["life-preserver"], "since": "oldest"})
             other.event()
     machine.come_back()
-    watcher.until_shown(lambda screen: "life-preserver" in screen.shown)
     states = watcher.screen.states
-    assert states["before"] == states["away"] == states["other"] == ["running", "finished"]
+    ends = ["running", "finished"]
+    watcher.until_shown(
+        lambda screen: (
+            "life-preserver" in screen.shown
+            and all(states.get(job) == ends for job in ("before", "away", "other"))
+        )
+    )
     assert watcher.screen.messages[-1] == ("life-preserver", f"{NIGHTS[0]}: {FAILED}")
     # And again: of all that nothing is new.
     told = len(watcher.screen.messages)
@@ -156,7 +168,7 @@ def test_what_ended_while_it_was_away_it_hears_once(machine: Machine, admin: str
     with machine.daemon.local() as root:
         run(root, last=["true"])
     watcher.until(is_end)
-    assert states["away"] == ["running", "finished"]
+    assert states["away"] == ends
     assert len(watcher.screen.messages) == told
     frames = watcher.since_login
     assert not [frame for frame in frames if frame["name"] == "life-preserver"]
