@@ -257,6 +257,16 @@ def test_it_gives_up_after_an_error_and_so_it_gets_none_that_passes(
         assert watcher.keeps_active and not watcher.authorized
     finally:
         service.write_text(RULES)
+    # Somebody at its address has guessed at passwords.
+    with machine.daemon.local() as root:
+        for _ in range(3):
+            with machine.daemon.stranger() as client:
+                client.ask_raw("rpc", "auth", {"username": admin, "password": "wrong"})
+        watcher.connect(machine.daemon.url)
+        watcher.until_cut()
+        assert watcher.keeps_active and not watcher.authorized
+        root.ask("rpc", "clients", {"action": "unblock", "address": "127.0.0.1"})
+    assert "a login by key was put off: too many failed" in machine.daemon.log.read_text()
     machine.come_back()
     watcher.until_cut_by(machine.daemon.kill)
     machine.daemon.start()
