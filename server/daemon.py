@@ -41,7 +41,7 @@ from server.signals import Signals
 from server.statedir import StateDir
 from server.wire import listener, local, tls
 from server.wire.listener import Listeners
-from server.wiring import session_maker
+from server.wiring import Parts, session_maker
 from sysadmd.apart import apart, in_time
 from sysadmd.errors import CannotStart, SettingsInvalid, StoreDamaged, SysadmdError
 from sysadmd.machine import default_config, default_state_dir
@@ -214,15 +214,10 @@ class Daemon:
         collectors = Collectors(store, self.settings.collectors, path)
         clock = LoopClock()
         welcome, vigil = session_maker(
-            lambda: self.settings,
-            path,
-            sources,
-            dispatcher,
-            collectors,
-            admin_token,
-            group.create_task,
-            clock,
-            lambda: certificate.ends,
+            Parts(
+                *(lambda: self.settings, path, sources, dispatcher, collectors, admin_token),
+                *(group.create_task, clock, lambda: certificate.ends),
+            )
         )
         listeners = Listeners(
             sockets, here, lambda: certificate.context, self._server, welcome, clock.now

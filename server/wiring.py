@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,94 +47,120 @@ from sysadmd.machine import host_name
 from sysadmd.settings import AuthSettings, ServerSettings, Settings
 
 
-def session_maker(
-    settings: Callable[[], Settings],
-    state_dir: Path,
-    sources: Sources,
-    dispatcher: Dispatcher,
-    collectors: Collectors,
-    admin_token: str,
-    spawn: Callable[[Coroutine[Any, Any, None]], object],
-    clock: LoopClock,
-    certificate_ends: Callable[[], int | None],
-) -> tuple[Callable[[Connection], Session], Vigil]:
-    """What makes a connection's session, and what ends those that are no longer right.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What there is before anybody comes.
 
-    settings, certificate_ends: as of the time of the call.
+    settings, certificate_ends: as of the time of the call. spawn: begins a task.
     """
 
-    def server() -> ServerSettings:
-        return settings().server
+    settings: Callable[[], Settings]
+    state_dir: Path
+    sources: Sources
+    dispatcher: Dispatcher
+    collectors: Collectors
+    admin_token: str
+    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    clock: LoopClock
+    certificate_ends: Callable[[], int | None]
 
-    def auth() -> AuthSettings:
-        return settings().auth
+    def server(self) -> ServerSettings:
+        return self.settings().server
 
-    def health() -> list[str]:
-        ours = (store.health, clock.trouble)
-        return [*filter(None, ours), *dispatcher.troubles, *collectors.troubles()]
+    def auth(self) -> AuthSettings:
+        return self.settings().auth
 
-    store = sources.store
-    system_log = SystemLog()
+    def health(self) -> list[str]:
+        """What is wrong, a line each."""
+        ours = filter(None, (self.sources.store.health, self.clock.trouble))
+        return [*ours, *self.dispatcher.troubles, *self.collectors.troubles()]
+
+
+class Doors:
+    """Who may come in, and who is in."""
+
+    def __init__(self, parts: Parts) -> None:
+        store = parts.sources.store
+        self.places = Places(lambda: parts.server().max_clients)
+        self.sessions = sessions = Sessions(store, self.places)
+        self.trail, self.accounts = Audit(store), Accounts(parts.auth)
+        self.guesses = Guesses()
+        self.attempts = Attempts(store, self.trail, self.guesses, parts.auth)
+        self.logins = Logins(
+            *(store, self.accounts, self.trail, sessions.end_account, sessions.end_key)
+        )
+        self.vigil = Vigil(
+            *(store, self.logins, self.accounts, sessions.accounts),
+            lambda: parts.auth().legacy_key_login,
+        )
+
+
+def session_maker(parts: Parts) -> tuple[Callable[[Connection], Session], Vigil]:
+    """What makes a connection's session, and what ends those that are no longer right."""
+    sources, doors, system_log = parts.sources, Doors(parts), SystemLog()
 
     def say(lines: list[str]) -> None:
-        if auth().syslog:
+        if parts.auth().syslog:
             system_log.say(lines)
 
-    store.say = say
-    places = Places(lambda: server().max_clients)
-    sessions = Sessions(store, places)
-    trail, accounts, guesses = Audit(store), Accounts(auth), Guesses()
-    logins = Logins(store, accounts, trail, sessions.end_account, sessions.end_key)
-    attempts = Attempts(store, trail, guesses, auth)
-    tools = Tools(lambda: settings().classes, trail, state_dir)
-    # Every namespace/name that is answered, in lower case.
-    classes: dict[str, RequestClass] = {
-        "rpc/identify": Identify(host_name),
-        "rpc/auth": Auth(attempts, accounts, auth),
-        "rpc/auth_ssl": AuthSsl(store, attempts, logins, auth),
-        "rpc/auth_token": AuthToken(logins, trail, admin_token),
-        "rpc/auth_clear": AuthClear(),
-        "rpc/query": Query(lambda: tools.here(CLASSES)),
-        "rpc/dispatcher": DispatcherClass(dispatcher, state_dir),
-        "rpc/logs": Logs(store, sources.hub, sources.pages.renderer),
-        "rpc/clients": Clients(store, sessions, guesses, client_group),
-        "rpc/settings": KeyRegistry(store, sessions, logins),
-        "rpc/tokens": Tokens(store, sessions),
-        "events/subscribe": Subscribe(sources, Snapshots(store)),
-        "events/unsubscribe": Unsubscribe(store),
-        **{one.name: JobRequests(one, dispatcher, tools) for one in CLASSES},
-    }
-    gate = Gate(
-        Origins(lambda: server().origins).refused,
-        lambda address: address != LOCAL and places.are_taken,
-        health,
-        Metrics(
-            store,
-            sources.hub,
-            sessions,
-            dispatcher,
-            collectors,
-            guesses,
-            clock,
-            health,
-            certificate_ends,
-            admin_token,
-        ),
-    )
+    sources.store.say = say
+    classes, gate = _classes(parts, doors), _gate(parts, doors)
     turns = RoundRobin(asyncio.get_running_loop(), sources.hub.telling)
 
     def welcome(connection: Connection) -> Session:
         return Session(
             connection,
             Subscriber(connection, sources, turns),
-            settings=server,
-            sessions=sessions,
+            settings=parts.server,
+            sessions=doors.sessions,
             classes=classes,
             gate=gate,
-            logins=logins,
-            store=store,
-            spawn=spawn,
+            logins=doors.logins,
+            store=sources.store,
+            spawn=parts.spawn,
         )
 
-    vigil = Vigil(store, logins, accounts, sessions.accounts, lambda: auth().legacy_key_login)
-    return welcome, vigil
+    return welcome, doors.vigil
+
+
+def _classes(parts: Parts, doors: Doors) -> dict[str, RequestClass]:
+    """Every namespace/name that is answered, in lower case."""
+    sources, dispatcher, sessions = parts.sources, parts.dispatcher, doors.sessions
+    store, logins, trail = sources.store, doors.logins, doors.trail
+    tools = Tools(lambda: parts.settings().classes, trail, parts.state_dir)
+    return {
+        "rpc/identify": Identify(host_name),
+        "rpc/auth": Auth(doors.attempts, doors.accounts, parts.auth),
+        "rpc/auth_ssl": AuthSsl(store, doors.attempts, logins, parts.auth),
+        "rpc/auth_token": AuthToken(logins, trail, parts.admin_token),
+        "rpc/auth_clear": AuthClear(),
+        "rpc/query": Query(lambda: tools.here(CLASSES)),
+        "rpc/dispatcher": DispatcherClass(dispatcher, parts.state_dir),
+        "rpc/logs": Logs(store, sources.hub, sources.pages.renderer),
+        "rpc/clients": Clients(store, sessions, doors.guesses, client_group),
+        "rpc/settings": KeyRegistry(store, sessions, logins),
+        "rpc/tokens": Tokens(store, sessions),
+        "events/subscribe": Subscribe(sources, Snapshots(store)),
+        "events/unsubscribe": Unsubscribe(store),
+        **{one.name: JobRequests(one, dispatcher, tools) for one in CLASSES},
+    }
+
+
+def _gate(parts: Parts, doors: Doors) -> Gate:
+    return Gate(
+        Origins(lambda: parts.server().origins).refused,
+        lambda address: address != LOCAL and doors.places.are_taken,
+        parts.health,
+        Metrics(
+            parts.sources.store,
+            parts.sources.hub,
+            doors.sessions,
+            parts.dispatcher,
+            parts.collectors,
+            doors.guesses,
+            parts.clock,
+            parts.health,
+            parts.certificate_ends,
+            parts.admin_token,
+        ),
+    )
