@@ -105,8 +105,12 @@ class Sessions:
 
     def end_key(self, fingerprint: str, why: str) -> None:
         """End all logins that have come by a key."""
+        self.end(lambda _, login: login.key == fingerprint, why)
+
+    def end(self, which: Callable[[Session, Login], bool], why: str) -> None:
+        """End these logins, and close their connections."""
         for session, login in self.logins():
-            if login.key == fingerprint:
+            if which(session, login):
                 session.end_login(why)
 
     def by_token(self, number: int | None) -> list[Session]:
@@ -121,13 +125,9 @@ class Sessions:
         asker: hears of it before its own ends. Raises: StoreFull.
         """
         # First of all: no request of these begins any more.
-        for session, login in self.logins():
-            if session is not asker and of(login):
-                session.end_login(why)
+        self.end(lambda session, login: session is not asker and of(login), why)
         try:
             await self._store.write(change)
         finally:
             # And of those that have come meanwhile: by then it lets nobody in any more.
-            for session, login in self.logins():
-                if of(login):
-                    self._store.soundly(session.end_login, why)
+            self._store.soundly(self.end, lambda _, login: of(login), why)

@@ -201,9 +201,13 @@ def lost(db: Connection, account: str) -> bool | None:
 def tidy(change: Transaction, wall: float) -> list[Key]:
     """Forget, and return, keys whose accounts may not log in since long.
 
-    wall: a clock that is believed, s since 1970.
+    wall: a clock that is believed, s since 1970. What another one has said counts from now on.
     """
-    gone = round((wall - KEPT) * 1000)
+    now, gone = round(wall * 1000), round((wall - KEPT) * 1000)
+    change.db.execute(
+        "UPDATE keys SET lost = ?1 WHERE lost < created OR lost > ?1 + ?2",
+        (now, tokens.ASTRAY),
+    )
     found = [key for key in listed(change.db) if key.lost is not None and key.lost < gone]
     for key in found:
         revoke(change, key.fingerprint)
@@ -230,33 +234,33 @@ class KeyDiary:
 
     def __init__(self, store: Store, fingerprint: str) -> None:
         self._store = store
-        self.key = fingerprint
+        self._key = fingerprint
 
     def read(self) -> dict[int, Place]:
         """The place of each system."""
         return self._places(self._store.reader)
 
     def _places(self, db: Connection) -> dict[int, Place]:
-        rows = db.execute("SELECT system, place FROM heard WHERE key = ?", (self.key,))
+        rows = db.execute("SELECT system, place FROM heard WHERE key = ?", (self._key,))
         return {system: parse_place(place) for system, place in rows}
 
     async def write(self, places: Mapping[int, Place]) -> None:
         """These systems were heard up to here; never less far. Raises: StoreFull."""
 
         def change(change: Transaction) -> None:
-            if find(change.db, self.key) is None:
+            if find(change.db, self._key) is None:
                 return
             known = self._places(change.db)
             for system, place in places.items():
                 # Another connection by the same key may be further.
                 if system not in known or place.seq > known[system].seq:
-                    row = (self.key, system, str(place))
+                    row = (self._key, system, str(place))
                     change.db.execute("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", row)
 
         await self._store.write(change)
 
     async def forget(self, systems: Collection[int]) -> None:
         """They are not wanted any more. Raises: StoreFull."""
-        rows = [(self.key, system) for system in systems]
+        rows = [(self._key, system) for system in systems]
         delete = "DELETE FROM heard WHERE key = ? AND system = ?"
         await self._store.write(lambda change: change.db.executemany(delete, rows))

@@ -197,6 +197,12 @@ def test_a_key_without_an_account_is_forgotten_in_time(tmp_path: Path) -> None:
     assert keys.tidy(change, now + keys.KEPT - 60) == []
     assert [gone.account for gone in keys.tidy(change, now + keys.KEPT + 60)] == ["gone"]
     assert [left.account for left in keys.listed(change.db)] == ["back"]
+    # A clock that was wrong then makes nothing older.
+    for wrong in (0, round(now * 1000) + 10**12):
+        change.db.execute("UPDATE keys SET lost = ?", (wrong,))
+        assert keys.tidy(change, now + 60) == []
+        assert keys.tidy(change, now + keys.KEPT) == []
+    assert [gone.account for gone in keys.tidy(change, now + keys.KEPT + 120)] == ["back"]
 
 
 def test_another_account_of_the_same_name_is_not_it(daemon: Daemon, admin: str) -> None:
