@@ -130,4 +130,4 @@ class Sessions:
             await self._store.write(change)
         finally:
             # And of those that have come meanwhile: by then it lets nobody in any more.
-            self._store.soundly(self.end, lambda _, login: of(login), why)
+            self._store.soundly(lambda: self.end(lambda _, login: of(login), why))

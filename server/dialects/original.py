@@ -5,6 +5,7 @@ Source: the original server of 2018, its defects excepted; docs/protocol.md, "Di
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,11 +28,6 @@ from sysadmd.journal import Event
 
 # Priorities of what tells how far something is; it never had a date.
 _PROGRESS: Final = "0/"
-_WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS: Final = (
-    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
-    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
-)
 # The id by which its client gives itself away in its first request.
 CLIENT_ID: Final = "sysadm_client_identify"
 
@@ -125,9 +121,10 @@ def _local_time(ms: int) -> str:
 
 def _c_date(ms: int) -> str:
     """As date(1) says it in the C locale, which is how most logs have it; local time."""
-    moment = datetime.fromtimestamp(ms / 1000, UTC).astimezone()
-    weekday, month = _WEEKDAYS[moment.weekday()], _MONTHS[moment.month - 1]
-    return f"{weekday} {month} {moment.day:2} {moment:%H:%M:%S %Z %Y}"
+    moment = time.localtime(ms / 1000)
+    # Of any locale; the zone it lacks.
+    day, year = time.asctime(moment).rsplit(" ", 1)
+    return f"{day} {time.strftime('%Z', moment)} {year}"
 
 
 def _spelled(priority: str) -> str:
