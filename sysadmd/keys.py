@@ -32,6 +32,8 @@ EXPONENTS: Final = frozenset((3, 17, 65537))
 PEM_SIZE: Final = 2048
 
 _CONTEXT: Final = b"sysadmd key login v1"
+# What stands in front of the 32 bytes of an Ed25519 key in its SPKI. Source: RFC 8410, 10.1.
+_ED25519_SPKI: Final = bytes.fromhex("302a300506032b6570032100")
 _PEM: Final = re.compile(
     rb"\s*-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*"
 )
@@ -76,6 +78,20 @@ def parse_public(pem: bytes) -> PublicKey:
         raise ValueError("it must be an Ed25519 key, or the RSA key of an original client")
     written = key.export_key(format="PEM") + "\n"
     return PublicKey("ed25519", written.encode(), _fingerprint(key))
+
+
+def as_raw(key: PublicKey) -> bytes:
+    """The 32 bytes of an Ed25519 key. Source: RFC 8032, 5.1.5."""
+    body = b"".join(key.pem.split(b"\n")[1:-2])
+    return base64.b64decode(body)[len(_ED25519_SPKI) :]
+
+
+def from_raw(raw: bytes) -> PublicKey:
+    """The inverse. Raises: ValueError if it is no such key."""
+    body = base64.b64encode(_ED25519_SPKI + raw)
+    return parse_public(
+        b"-----BEGIN PUBLIC KEY-----\n" + body + b"\n-----END PUBLIC KEY-----\n"
+    )
 
 
 def _imported(pem: bytes) -> RSA.RsaKey | ECC.EccKey:
@@ -144,23 +160,30 @@ class PrivateKey:
         pem: str = self._key.public_key().export_key(format="PEM")
         return parse_public(pem.encode() + b"\n")
 
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes. message: begins with what it is for."""
+        signature: bytes = eddsa.new(self._key, "rfc8032").sign(message)
+        return signature
+
     def prove(self, side: Side, other: str, nonce: str) -> str:
         """In base64: this key is ours. other: the pin of whom it is proved to."""
-        signature: bytes = eddsa.new(self._key, "rfc8032").sign(_signed(side, other, nonce))
-        return base64.b64encode(signature).decode()
+        return base64.b64encode(self.sign(_signed(side, other, nonce))).decode()
+
+
+def is_signed(key: PublicKey, message: bytes, signature: bytes) -> bool:
+    """Has who holds this Ed25519 key signed the message?"""
+    if key.kind != "ed25519":
+        return False
+    try:
+        eddsa.new(eddsa.import_public_key(as_raw(key)), "rfc8032").verify(message, signature)
+    except ValueError:
+        return False
+    return True
 
 
 def is_proved(key: PublicKey, proof: bytes, side: Side, other: str, nonce: str) -> bool:
     """Has who holds this Ed25519 key given the proof?"""
-    if key.kind != "ed25519":
-        return False
-    try:
-        eddsa.new(ECC.import_key(key.pem.decode("ascii")), "rfc8032").verify(
-            _signed(side, other, nonce), proof
-        )
-    except ValueError:
-        return False
-    return True
+    return is_signed(key, _signed(side, other, nonce), proof)
 
 
 def _signed(side: Side, other: str, nonce: str) -> bytes:
