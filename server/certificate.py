@@ -18,7 +18,7 @@ from typing import Final
 from server.wire import tls
 from sysadmd.apart import in_time
 from sysadmd.errors import CannotStart
-from sysadmd.settings import ServerSettings
+from sysadmd.settings import DoorSettings, ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,13 @@ SOON: Final = 14 * 86400.0
 NO_CERTIFICATE: Final = (CannotStart, OSError, subprocess.SubprocessError)
 
 
-async def load(settings: ServerSettings, directory: Path) -> tuple[tls.KeyPair, ssl.SSLContext]:
+async def load(settings: DoorSettings, directory: Path) -> tuple[tls.KeyPair, ssl.SSLContext]:
     """What is to be shown, made if that is due. Raises: one of NO_CERTIFICATE."""
 
     def work() -> tuple[tls.KeyPair, ssl.SSLContext]:
         pair = tls.prepare(settings, directory)
-        return pair, tls.context(pair, settings.client_ca)
+        client_ca = settings.client_ca if isinstance(settings, ServerSettings) else ""
+        return pair, tls.context(pair, client_ca)
 
     return await in_time(work, "certificate")
 
@@ -47,7 +48,7 @@ class Certificate:
 
     def __init__(
         self,
-        settings: Callable[[], ServerSettings],
+        settings: Callable[[], DoorSettings],
         directory: Path,
         pair: tls.KeyPair,
         context: ssl.SSLContext,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -13,8 +14,14 @@ from server import own_log
 from sysadmd import __version__
 from sysadmd.completion import completion
 from sysadmd.errors import SettingsInvalid, SysadmdError
-from sysadmd.machine import default_config, default_state_dir
+from sysadmd.machine import default_bridge_dir, default_config, default_state_dir
 from sysadmd.settings import Address, Settings, read_settings
+
+if TYPE_CHECKING:
+    from server.service import Service
+    from sysadmd.keys import Side
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def find_config(named: str | None) -> Path | None:
@@ -64,18 +71,36 @@ _PATH: Final = click.Path(readable=False, path_type=Path)
 _directory = click.argument("directory", type=_PATH, metavar="DIR")
 
 
+def _serving(command: F) -> F:
+    """The options of what runs as a service."""
+    for option in (
+        _config,
+        _state_dir,
+        click.option(
+            *("--listen",),
+            multiple=True,
+            type=_Listen(),
+            metavar="ADDRESS:PORT",
+            help="May be repeated.",
+        ),
+        click.option(
+            *("--log-level",),
+            type=click.Choice(own_log.LEVELS),
+            help="The file's log_level otherwise.",
+        ),
+        click.option(
+            *("--log-format",),
+            type=click.Choice(("text", "json")),
+            default="text",
+            show_default=True,
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@_config
-@_state_dir
-@click.option(
-    "--listen", multiple=True, type=_Listen(), metavar="ADDRESS:PORT", help="May be repeated."
-)
-@click.option(
-    "--log-level", type=click.Choice(own_log.LEVELS), help="The file's log_level otherwise."
-)
-@click.option(
-    "--log-format", type=click.Choice(("text", "json")), default="text", show_default=True
-)
+@_serving
 def serve(
     config: str | None,
     state_dir: str | None,
@@ -84,17 +109,91 @@ def serve(
     log_format: str,
 ) -> None:
     """Run the daemon in the foreground."""
-    from server.daemon import Options, run
+    from server.daemon import Daemon
 
-    options = Options(
-        config=find_config(config),
-        state_dir=state_dir or os.environ.get("SYSADMD_STATE_DIR") or None,
-        listen=listen,
-        log_level=log_level,
-    )
+    state_dir = state_dir or os.environ.get("SYSADMD_STATE_DIR") or None
+    _run(Daemon, config, state_dir, listen, log_level, log_format)
+
+
+@cli.command()
+@_serving
+def bridge(
+    config: str | None,
+    state_dir: str | None,
+    listen: tuple[Address, ...],
+    log_level: str | None,
+    log_format: str,
+) -> None:
+    """Run a bridge in the foreground: where servers and clients meet."""
+    from server.bridge.daemon import BridgeDaemon
+
+    state_dir = state_dir or os.environ.get("SYSADMD_BRIDGE_STATE_DIR") or None
+    _run(BridgeDaemon, config, state_dir, listen, log_level, log_format)
+
+
+def _run(
+    kind: type[Service],
+    config: str | None,
+    state_dir: str | None,
+    listen: tuple[Address, ...],
+    log_level: str | None,
+    log_format: str,
+) -> None:
+    from server.service import Options, run
+
+    options = Options(find_config(config), state_dir, listen, log_level)
     settings = load(options.config)
     own_log.set_up(log_level or settings.log_level, log_format)
-    sys.exit(run(options, settings))
+    sys.exit(run(kind, options, settings))
+
+
+@cli.group("bridge-key")
+def bridge_key() -> None:
+    """Manage the keys that a bridge lets in, whether it runs or not."""
+
+
+def _bridge_dir_of(config: str | None, state_dir: str | None) -> Path:
+    named = state_dir or os.environ.get("SYSADMD_BRIDGE_STATE_DIR")
+    named = named or load(find_config(config)).bridge.state_dir
+    return Path(named or default_bridge_dir()).absolute()
+
+
+@bridge_key.command("add")
+@click.argument("file", type=_PATH, metavar="FILE")
+@click.option("--side", required=True, type=click.Choice(("server", "client")))
+@click.option("--name", required=True, help="What it is called in the log.")
+@_config
+@_state_dir
+def bridge_key_add(
+    file: Path, side: Side, name: str, config: str | None, state_dir: str | None
+) -> None:
+    """Let in who holds a key. FILE: the public one, in PEM; `-`: stdin."""
+    from server.bridge import key_cli
+
+    click.echo(key_cli.add(_bridge_dir_of(config, state_dir), file, side, name))
+
+
+@bridge_key.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_config
+@_state_dir
+def bridge_key_list(as_json: bool, config: str | None, state_dir: str | None) -> None:
+    """Show the keys that are registered."""
+    from server.bridge import key_cli
+
+    if text := key_cli.listed(_bridge_dir_of(config, state_dir), as_json=as_json):
+        click.echo(text)
+
+
+@bridge_key.command("revoke")
+@click.argument("name")
+@_config
+@_state_dir
+def bridge_key_revoke(name: str, config: str | None, state_dir: str | None) -> None:
+    """Let a key in no more, by name or fingerprint; who is here by it goes within a second."""
+    from server.bridge import key_cli
+
+    click.echo(key_cli.revoke(_bridge_dir_of(config, state_dir), name))
 
 
 @cli.command("check-config")

@@ -79,7 +79,7 @@ def _daemon(state_dir: Path) -> psutil.Process:
         if jobs := _named(state_dir):
             text += f", but jobs of one do (processes {jobs}): start it, then stop it"
         raise CannotStop(text)
-    if "serve" not in command_line(daemon.pid):
+    if not {"serve", "bridge"} & set(command_line(daemon.pid)):
         raise CannotStop(
             f"process {daemon.pid}, which has the state directory {state_dir}, is no daemon;"
             " wait until it has ended"

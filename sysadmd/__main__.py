@@ -28,7 +28,7 @@ def main() -> None:
         from dispatcher.keeper import main as keeper_main
 
         sys.exit(keeper_main(sys.argv[2:]))
-    if sys.argv[1:2] == ["serve"]:
+    if sys.argv[1:2] in (["serve"], ["bridge"]):
         # Until the daemon acts on them.
         clean_start.as_daemon(
             {signal.SIGTERM: _stop, signal.SIGINT: _stop, signal.SIGHUP: _Later()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 SYSTEM_STATE_DIR: Final = "/var/db/sysadmd"
+SYSTEM_BRIDGE_DIR: Final = "/var/db/sysadmd-bridge"
 # In the state directory: the daemon's door for programs of this machine.
 LOCAL_SOCKET: Final = "sysadmd.sock"
 # Where commands are looked for: those of jobs, and those that the daemon itself runs.
@@ -34,6 +35,13 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path(SYSTEM_STATE_DIR)
     return Path.home() / ".local" / "state" / "sysadmd"
+
+
+def default_bridge_dir() -> Path:
+    """The same of a bridge: `/var/db/sysadmd-bridge`, or beside the other."""
+    if os.geteuid() == 0:
+        return Path(SYSTEM_BRIDGE_DIR)
+    return Path.home() / ".local" / "state" / "sysadmd-bridge"
 
 
 def default_config() -> Path:

@@ -103,26 +103,45 @@ class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
 
 
-class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may connect, and how much they may ask for.
+class DoorSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may connect to a program of ours.
 
-    listen: at least one. origins: of web pages that may connect, as browsers send them.
-    client_ca: PEM file; empty: no login by certificate. handshake_timeout: s for TLS and the
-    HTTP request; login_timeout: s from the connection to the login; both up to a year.
-    max_clients: that are logged in; unauthenticated_per_address: of strangers, by address
-    (IPv6: by /64); requests_in_flight: of one client; 1 to 1,000,000 each.
+    listen: at least one. handshake_timeout: s for TLS and the HTTP request; login_timeout: s
+    from the connection to the login; both up to a year. max_clients: that are logged in;
+    unauthenticated_per_address: of strangers, by address (IPv6: by /64); 1 to 1,000,000 each.
     """
 
     listen: tuple[Address, ...] = (Address("127.0.0.1:12150"),)
-    dialect: Literal["documented", "sysadm-client"] = "documented"
     max_clients: Count = 10_000
-    origins: tuple[str, ...] = ()
     tls: TlsSettings = TlsSettings()
-    client_ca: str = ""
     handshake_timeout: Seconds = 10.0
     login_timeout: Seconds = 30.0
     unauthenticated_per_address: Count = 20
+
+
+class ServerSettings(DoorSettings, frozen=True, forbid_unknown_fields=True):
+    """What clients of the server may ask for.
+
+    origins: of web pages that may connect, as browsers send them. client_ca: PEM file; empty:
+    no login by certificate. requests_in_flight: of one client, 1 to 1,000,000.
+    """
+
+    dialect: Literal["documented", "sysadm-client"] = "documented"
+    origins: tuple[str, ...] = ()
+    client_ca: str = ""
     requests_in_flight: Count = 32
+
+
+class BridgeSettings(DoorSettings, frozen=True, forbid_unknown_fields=True):
+    """`sysadmd bridge`: where servers and clients meet.
+
+    state_dir: empty: the default one. legacy_key_login: as `auth` has it, for original servers
+    and clients.
+    """
+
+    listen: tuple[Address, ...] = (Address("127.0.0.1:12149"),)
+    state_dir: str = ""
+    legacy_key_login: bool = False
 
 
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -250,6 +269,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     dispatcher: DispatcherSettings = DispatcherSettings()
     classes: ClassSettings = ClassSettings()
     retention: RetentionSettings = RetentionSettings()
+    bridge: BridgeSettings = BridgeSettings()
 
 
 def parse_duration(text: str, kind: type[Duration] = Duration) -> Duration:
@@ -294,7 +314,7 @@ def _contradictions(kind: type[Any], values: Mapping[str, Any], path: str) -> li
     ):
         missing = "key" if certificate else "certificate"
         problems.append(f"{path}.{missing}: is empty; set both files, or neither")
-    if kind is ServerSettings and values.get("listen") == ():
+    if issubclass(kind, DoorSettings) and values.get("listen") == ():
         problems.append(f"{path}.listen: is empty; allowed: at least one ADDRESS:PORT")
     return problems
 

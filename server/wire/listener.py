@@ -17,7 +17,7 @@ from server.wire.connection import Connection
 from server.wire.local import LOCAL, LocalSocket, account_of
 from server.wire.parties import Caller, Peer
 from sysadmd.errors import CannotStart
-from sysadmd.settings import Address, ServerSettings
+from sysadmd.settings import Address, DoorSettings
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +86,14 @@ class Listeners:
     def __init__(
         self,
         sockets: list[socket.socket],
-        local: socket.socket,
+        local: socket.socket | None,
         context: Callable[[], ssl.SSLContext],
-        settings: Callable[[], ServerSettings],
+        settings: Callable[[], DoorSettings],
         welcome: Callable[[Connection], Peer],
         clock: Callable[[], float],
     ) -> None:
-        """local: where programs of this machine connect. clock: for the time of peers.
+        """local: where programs of this machine connect; None: nowhere. clock: for the time of
+        peers.
 
         context, settings: as of the time of the call.
         """
@@ -106,7 +107,7 @@ class Listeners:
         self._strangers: dict[Connection, None] = {}
         self._by_address: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
-        self._sockets = [*sockets, local]
+        self._sockets = sockets if local is None else [*sockets, local]
         self._empty = asyncio.Event()
         self._welcome = welcome
         self._clock = clock

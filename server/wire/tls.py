@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 from sysadmd.errors import CannotStart
 from sysadmd.machine import host_name
 from sysadmd.pins import file_pin
-from sysadmd.settings import ServerSettings
+from sysadmd.settings import DoorSettings
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class KeyPair:
     validity: Validity | None = field(compare=False)
 
 
-def prepare(settings: ServerSettings, directory: Path) -> KeyPair:
+def prepare(settings: DoorSettings, directory: Path) -> KeyPair:
     """The configured pair, or the self-signed one, made or renewed if that is due.
 
     Renewal keeps the key, so that a pin of the public key holds. Raises: CannotStart.
