@@ -109,6 +109,8 @@ class BridgePeer:
                 self._pass_on(text)
         except ProtocolError as error:
             self.connection.send(frame(error.namespace, "error", error.id, error_args(error)))
+            if isinstance(error, _Last):
+                self.connection.close(error.close, error.detail)
 
     def _pass_on(self, text: str) -> None:
         """Raises: ProtocolError."""
@@ -208,16 +210,16 @@ class BridgePeer:
             if side not in ("server", "client"):
                 raise reply.refuse(400, 'args.type must be "server" or "client"')
             self._side = side
-            self._see_side(reply)
+            if self.key is not None:
+                self._see_side(reply, self.key)
         elif reply.id == CHECKSUMS_ID and self.key is not None:
             self._board.accept(self, self.key, self._checksums(reply, self.key))
             self._is_listed = True
 
-    def _see_side(self, request: Request) -> None:
+    def _see_side(self, request: Request, key: BridgeKey) -> None:
         """Is it what its key is registered for? Raises: ProtocolError."""
-        if self.key is not None and self._side not in (None, self.key.side):
-            self.connection.close(4403, f"its key is registered for a {self.key.side}")
-            raise request.refuse(403, f"the key is registered for a {self.key.side}")
+        if self._side not in (None, key.side):
+            raise _Last(request, 403, 4403, f"the key is registered for a {key.side}")
 
     def _checksums(self, reply: Request, key: BridgeKey) -> frozenset[str]:
         """Raises: ProtocolError."""
@@ -229,8 +231,7 @@ class BridgePeer:
             raise reply.refuse(400, "args.md5_keys must be MD5 checksums in base64")
         claimed = frozenset(texts)
         if key.side == "client" and not self._board.may_claim(key, claimed):
-            self.connection.close(4403, "it claims a key that is another's")
-            raise reply.refuse(403, "a client has its own key, and no other's")
+            raise _Last(reply, 403, 4403, "a client has its own key, and no other's")
         return claimed
 
     def _log_in(self, request: Request) -> None:
@@ -256,18 +257,19 @@ class BridgePeer:
             raise request.refuse(400, f"args: {error}") from error
         if key is None:
             self._wrong += 1
+            refused = "the key is not registered here, or was not proved"
             if self._wrong >= PROOFS:
-                log.info("%s: refused: %d wrong proofs of a key", self.address, PROOFS)
-                self.connection.close(4401, "too many wrong proofs")
-            raise request.refuse(401, "the key is not registered here, or was not proved")
+                log.info("%s: sent away: %d times %s", self.address, PROOFS, refused)
+                raise _Last(request, 401, 4401, refused)
+            raise request.refuse(401, refused)
         if not self._board.has_room(key):
             raise request.refuse(429, "there are too many connections by this key")
         self._begin(request, key)
 
     def _begin(self, request: Request, key: BridgeKey) -> None:
         """It is logged in."""
+        self._see_side(request, key)
         self.key = key
-        self._see_side(request)
         self.id = self._board.name(key)
         self._board.log_in(self, key)
         self.connection.admit(self._board.share(key))
@@ -293,6 +295,14 @@ class BridgePeer:
         signature = decode(_text(args, "encrypted_string"))
         rsa = (key for key in self._board.keys.values() if key.kind == "rsa")
         return next((k for k in rsa if is_proved_raw(k.public, signature, text)), None)
+
+
+class _Last(ProtocolError):
+    """Refuses a request, and ends the connection. close: the code of that."""
+
+    def __init__(self, request: Request, code: int, close: int, detail: str) -> None:
+        super().__init__(code, detail, namespace=request.namespace, id=request.id)
+        self.close = close
 
 
 def _text(args: dict[str, Any], key: str) -> str:
