@@ -28,6 +28,7 @@ from server.login import audit, keys, tokens
 from server.loop_clock import LoopClock
 from server.retention import Pruner
 from server.service import Options, Service
+from server.uplink import Uplink
 from server.wire import listener, local
 from server.wire.listener import Listeners
 from server.wiring import Parts, session_maker
@@ -114,11 +115,14 @@ class Daemon(Service):
             sockets, here, lambda: certificate.context, self.door, welcome, clock.now
         )
 
+        uplink = Uplink(lambda: self.settings.bridge_client, path, store, listeners)
+
         async def put_in_force(settings: Settings) -> None:
             dispatcher.reconfigure(settings.dispatcher)
             await collectors.reconfigure(settings.collectors)
             # Who may log in is part of it.
             vigil.look()
+            uplink.reconfigure()
 
         self.obey_signals()
         with self.state.in_words():
@@ -135,6 +139,7 @@ class Daemon(Service):
             job_troubles.tell(SystemState(store), lambda: dispatcher.troubles),
             clock.run(),
             vigil.run(),
+            uplink.run(),
             self._foresee(),
         ]
 

@@ -99,9 +99,7 @@ class Metrics(Collector):
         return respond(200, text.decode(), kind=CONTENT_TYPE_LATEST)
 
     def _permitted(self, address: str, request: Request) -> bool:
-        if address == LOCAL:
-            return True
-        if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        if address == LOCAL or _is_loopback(address):
             return True
         for value in request.headers.get_all("Authorization"):
             scheme, _, secret = value.partition(" ")
@@ -233,3 +231,11 @@ class Metrics(Collector):
         if (at := self._certificate_ends()) is not None:
             ends.add_metric([], at)
         yield ends
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        # Who was relayed has none.
+        return False

@@ -16,7 +16,6 @@ import contextlib
 import itertools
 import json
 import random
-import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -29,20 +28,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-from websockets.asyncio.client import unix_connect as open_local
 from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidURI,
     WebSocketException,
 )
 
-from sysadmd import unix_socket
 from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
-from sysadmd.pins import key_pin
-from sysadmd.target import Target, Unreachable, nobody
+from sysadmd.opening import opened, reason
+from sysadmd.target import Target, Unreachable
 
 if TYPE_CHECKING:
     from sysadmd.keys import PrivateKey
@@ -65,15 +58,12 @@ __all__ = [
 
 # The server sends a heartbeat after 20 s without an event: with three missing it is gone; s.
 SILENCE: Final = 60.0
-# How long opening a connection, and a reply, may take; s.
-OPEN_TIMEOUT: Final = 15.0
+# How long a reply may take; s.
 REPLY_TIMEOUT: Final = 60.0
 # Pauses between attempts to reconnect: the first, and the longest; s. Half to all of it is
 # waited, so that clients of a daemon that was restarted do not come back in one moment.
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 15.0
-# No frame of the server is longer than 512 KiB.
-FRAME_LIMIT: Final = 1024 * 1024
 # Events that wait for who reads them; above, the socket is not read, and the server waits. A
 # reply waits behind them: who asks and listens on one connection must go on reading.
 EVENTS_WAITING: Final = 64
@@ -162,7 +152,7 @@ class Client:
                 await self._socket.send(text)
                 frame = await reply
         except (WebSocketException, OSError, TimeoutError) as error:
-            raise Unreachable(f"the connection was lost: {_reason(error)}") from error
+            raise Unreachable(f"the connection was lost: {reason(error)}") from error
         finally:
             del self._replies[id]
         with _understanding():
@@ -194,7 +184,7 @@ class Client:
             async for text in self._socket:
                 await self._sort(cast("dict[str, Any]", json.loads(text)))
         except (WebSocketException, OSError) as error:
-            gone = f"the connection was lost: {_reason(error)}"
+            gone = f"the connection was lost: {reason(error)}"
         except GARBLED as error:
             gone = no_sysadmd(error)
         self._gone = gone
@@ -217,21 +207,6 @@ class Client:
             await self._frames.put(frame)
 
 
-async def _open(target: Target, stack: contextlib.AsyncExitStack) -> ClientConnection:
-    """A connection that the stack closes."""
-    limits: dict[str, Any] = {
-        "compression": None,
-        "max_size": FRAME_LIMIT,
-        "open_timeout": OPEN_TIMEOUT,
-        "close_timeout": 1,
-    }
-    if target.socket is None:
-        made = open_websocket(target.url, ssl=_context(target), proxy=None, **limits)
-        return await stack.enter_async_context(made)
-    with unix_socket.short(target.socket) as path:
-        return await stack.enter_async_context(open_local(path, **limits))
-
-
 @contextlib.asynccontextmanager
 async def connect(target: Target) -> AsyncGenerator[Client, None]:
     """Connect and, with a key or a token, log in.
@@ -242,20 +217,7 @@ async def connect(target: Target) -> AsyncGenerator[Client, None]:
     target = target.resolved()
     key = _read_key(target)
     async with contextlib.AsyncExitStack() as stack:
-        try:
-            socket = await _open(target, stack)
-        except (OSError, InvalidHandshake, InvalidURI, TimeoutError, UnicodeError) as error:
-            if target.socket and isinstance(error, ConnectionRefusedError | FileNotFoundError):
-                raise nobody(target.socket.parent) from error
-            # A name that can't be one of a machine is a UnicodeError.
-            raise Unreachable(f"{target.socket or target.url}: {_reason(error)}") from error
-        pin = (target.pin or "") if target.socket else peer_pin(socket)
-        # An empty pin: whoever answers, to be asked for its pin.
-        if target.pin and pin != target.pin:
-            raise Unreachable(
-                f"{target.url} has another key than the one that was pinned; if that is right,"
-                " log in again"
-            )
+        socket, pin = await _answering(target, stack)
         client = Client(socket, pin)
         reader = asyncio.create_task(client.read())
         try:
@@ -267,6 +229,18 @@ async def connect(target: Target) -> AsyncGenerator[Client, None]:
         finally:
             reader.cancel()
             await asyncio.wait([reader])
+
+
+async def _answering(
+    target: Target, stack: contextlib.AsyncExitStack
+) -> tuple[ClientConnection, str]:
+    """A connection to the server that is meant, and its pin."""
+    if target.server is None:
+        return await opened(target, stack)
+    # What seals is slow to load, and most need none.
+    from sysadmd.bridge_call import called
+
+    return await called(target, stack)
 
 
 def _read_key(target: Target) -> PrivateKey | None:
@@ -413,27 +387,6 @@ class _Place:
         return _event(frame, {**self._states, "jobs": self._jobs})
 
 
-def peer_pin(socket: ClientConnection) -> str:
-    """The pin of the server that answered. Raises: Unreachable if it has no usable key."""
-    secure = socket.transport.get_extra_info("ssl_object")
-    try:
-        return key_pin(secure.getpeercert(True))
-    except ValueError as error:
-        raise Unreachable(f"the server's certificate can't be read: {error}") from error
-
-
-def _context(target: Target) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=target.cafile)
-    except OSError as error:
-        raise BadRequest(f"{target.cafile} has no certificates in it: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if target.pin is not None:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _event(frame: dict[str, Any], args: dict[str, Any]) -> EventFrame:
     return EventFrame(
         name=frame["name"],
@@ -467,10 +420,3 @@ def _understanding() -> Generator[None]:
 def no_sysadmd(error: BaseException) -> str:
     """What is to be said when a reply has not the form of the protocol."""
     return f"what answers there is no sysadmd, or too new: {error!r}"
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.reason:
-        # What the server said is meant for people; the library tells it twice.
-        return error.rcvd.reason
-    return str(error) or type(error).__name__

@@ -28,6 +28,8 @@ HELLO: Final = b"\1"
 WELCOME: Final = b"\2"
 PROOF: Final = b"\3"
 RECORD: Final = b"\4"
+# Before a channel is open: why there will be none, in UTF-8. Nobody vouches for it.
+REFUSED: Final = b"\5"
 
 _LABEL: Final = b"sysadmd bridge channel v1"
 _KEY: Final = 32

@@ -144,6 +144,21 @@ class BridgeSettings(DoorSettings, frozen=True, forbid_unknown_fields=True):
     legacy_key_login: bool = False
 
 
+class BridgeClientSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A bridge that the server connects to, for clients that can't reach it otherwise.
+
+    url: wss://HOST:PORT; empty: there is none. cafile: PEM that verifies the bridge, the
+    system's authorities otherwise; pin: SHA-256 of its public key in base64, which then counts
+    alone. key: PEM file of the private key by which it logs in, and is known to clients; empty:
+    one of the state directory, made at the first start.
+    """
+
+    url: Annotated[str, Meta(pattern=r"^(wss://[^\s/]+)?$")] = ""
+    cafile: str = ""
+    pin: Annotated[str, Meta(pattern=r"^([A-Za-z0-9+/]{43}=)?$")] = ""
+    key: str = ""
+
+
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Who gets in, as what, and what failing costs.
 
@@ -270,6 +285,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     classes: ClassSettings = ClassSettings()
     retention: RetentionSettings = RetentionSettings()
     bridge: BridgeSettings = BridgeSettings()
+    bridge_client: BridgeClientSettings = BridgeClientSettings()
 
 
 def parse_duration(text: str, kind: type[Duration] = Duration) -> Duration:

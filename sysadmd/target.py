@@ -29,7 +29,8 @@ class Target:
     connection: it may have another port after a restart. token: None: that daemon's own; an
     empty one does not log in. socket: the daemon's own in its state directory, which knows us
     by our account. key: a file with a private key, by which we log in instead of a token; a
-    daemon of this machine needs none, and it is not used there.
+    daemon of this machine needs none, and it is not used there. server: the id of a server, if
+    what is at the URL is a bridge to it; the pin and the cafile are then the bridge's.
     Raises: BadRequest for a URL that is none.
     """
 
@@ -40,6 +41,7 @@ class Target:
     state_dir: Path | None = None
     socket: Path | None = None
     key: Path | None = None
+    server: str | None = None
 
     def __post_init__(self) -> None:
         try:

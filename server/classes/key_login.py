@@ -80,6 +80,9 @@ class AuthSsl:
                 " attempt",
             )
         ours = "signature" in args
+        if not ours and session.connection.relayed_pin:
+            # It signs whatever the other side sends, and whoever relays could be that.
+            raise request.refuse(401, "over a bridge only keys of our own form log in")
         if not ours and not self._settings().legacy_key_login:
             self._say(session.address)
             raise request.refuse(

@@ -214,6 +214,12 @@ def tidy(change: Transaction, wall: float) -> list[Key]:
     return found
 
 
+def callers(db: Connection) -> frozenset[str]:
+    """The fingerprints of the keys that may call us over a bridge."""
+    rows = db.execute("SELECT fingerprint FROM keys WHERE kind = 'ed25519' AND lost IS NULL")
+    return frozenset(row[0] for row in rows)
+
+
 def fingerprints(db: Connection, kind: keys.Kind) -> set[str]:
     """Those of all keys of a kind."""
     return {

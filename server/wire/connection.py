@@ -39,7 +39,7 @@ from server.wire.limits import (
     STRANGER_MESSAGE,
     STRANGER_OUTPUT_HIGH,
 )
-from server.wire.local import LocalSocket
+from server.wire.local import PlainSocket
 from server.wire.messages import Messages, Refusal
 from server.wire.parties import Caller, Owner, Peer, Phase
 from server.wire.protocol import text_frame
@@ -62,16 +62,15 @@ class Connection:
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
-        sock: ssl.SSLSocket | LocalSocket,
+        sock: ssl.SSLSocket | PlainSocket,
         caller: Caller,
         handshake_timeout: float,
         owner: Owner,
         welcome: Callable[[Connection], Peer],
     ) -> None:
         """clock: what `tick` is told, and all that the peer's time is measured by."""
-        self.address, self.port = caller.address, caller.port
-        self.group = caller.group
-        self.local = caller.local
+        self.address, self.port, self.group = caller.address, caller.port, caller.group
+        self.local, self.relayed_pin = caller.local, caller.pin
         self.clock = clock
         self.phase = Phase.HANDSHAKE
         self._loop = loop
@@ -184,9 +183,8 @@ class Connection:
 
     @property
     def pin(self) -> str:
-        """The pin of the key that we have shown here; "": none, as this machine's programs need
-        none."""
-        return "" if isinstance(self._socket, LocalSocket) else tls.shown_pin(self._socket)
+        """The pin of the key that we have shown here, or proved to who was relayed; or ""."""
+        return self.relayed_pin or tls.shown_pin(self._socket)
 
     async def room(self) -> None:
         """Return when what waits for the client is little enough to add a reply to it, and all

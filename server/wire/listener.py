@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from server.wire.connection import Connection
-from server.wire.local import LOCAL, LocalSocket, account_of
+from server.wire.local import LOCAL, PlainSocket, account_of
 from server.wire.parties import Caller, Peer
 from sysadmd.errors import CannotStart
 from sysadmd.settings import Address, DoorSettings
@@ -175,22 +175,10 @@ class Listeners:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _greet(self, sock: socket.socket, address: str, port: int) -> None:
-        group, settings = client_group(address), self._settings()
-        if self._by_address[group] >= settings.unauthenticated_per_address:
-            log.debug(
-                "%s: refused, it has too many connections that are not logged in", address
-            )
+        group = client_group(address)
+        if not self._has_room(address, group):
             sock.close()
             return
-        if len(self.connections) >= settings.max_clients + BEYOND:
-            # Strangers keep nobody out: the oldest makes room for the next.
-            oldest = next(iter(self._strangers), None)
-            if oldest is None:
-                log.debug("%s: refused, there are too many connections", address)
-                sock.close()
-                return
-            log.debug("%s: it had to make room, not being logged in", oldest.address)
-            oldest.abort()
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -200,7 +188,41 @@ class Listeners:
         except OSError:
             sock.close()
             return
-        connection = self._connection(secure, Caller(address, group, port=port))
+        self._begin(secure, Caller(address, group, port=port))
+
+    def relay(self, sock: socket.socket, caller: Caller) -> bool:
+        """Take a connection that another part of us relays; False: there is no room for it.
+
+        sock: non-blocking. It is closed with the connection, or here.
+        """
+        if not self._has_room(caller.address, caller.group):
+            sock.close()
+            return False
+        plain = PlainSocket(sock.family, sock.type, fileno=sock.detach())
+        plain.setblocking(False)
+        self._begin(plain, caller)
+        return True
+
+    def _has_room(self, address: str, group: str) -> bool:
+        """May another connection begin from there? It may cost another its place."""
+        settings = self._settings()
+        if self._by_address[group] >= settings.unauthenticated_per_address:
+            log.debug(
+                "%s: refused, it has too many connections that are not logged in", address
+            )
+            return False
+        if len(self.connections) >= settings.max_clients + BEYOND:
+            # Strangers keep nobody out: the oldest makes room for the next.
+            oldest = next(iter(self._strangers), None)
+            if oldest is None:
+                log.debug("%s: refused, there are too many connections", address)
+                return False
+            log.debug("%s: it had to make room, not being logged in", oldest.address)
+            oldest.abort()
+        return True
+
+    def _begin(self, sock: ssl.SSLSocket | PlainSocket, caller: Caller) -> None:
+        connection = self._connection(sock, caller)
         self.connections[connection] = None
         self.unknown(connection)
         connection.begin()
@@ -214,13 +236,13 @@ class Listeners:
             )
             sock.close()
             return
-        here = LocalSocket(sock.family, sock.type, fileno=sock.detach())
+        here = PlainSocket(sock.family, sock.type, fileno=sock.detach())
         here.setblocking(False)
         connection = self._connection(here, Caller(LOCAL, LOCAL, account))
         self._local_ones[connection] = None
         connection.begin()
 
-    def _connection(self, sock: ssl.SSLSocket | LocalSocket, caller: Caller) -> Connection:
+    def _connection(self, sock: ssl.SSLSocket | PlainSocket, caller: Caller) -> Connection:
         return Connection(
             self._loop,
             self._clock,

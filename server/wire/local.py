@@ -30,7 +30,7 @@ _BACKLOG: Final = 1024
 LOCAL: Final = "local"
 
 
-class LocalSocket(socket.socket):
+class PlainSocket(socket.socket):
     """A connection without TLS that is used as one with it."""
 
     def do_handshake(self) -> None:

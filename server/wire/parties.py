@@ -28,13 +28,15 @@ class Caller:
     """Who has connected, as far as a socket tells.
 
     group: what limits by address count by. local: the account of a program of this machine.
-    port: there; None: it has none.
+    port: there; None: it has none. pin: of the key that it knows us by, where that is not our
+    certificate's: it was relayed.
     """
 
     address: str
     group: str
     local: str | None = None
     port: int | None = None
+    pin: str | None = None
 
 
 class Peer(Protocol):

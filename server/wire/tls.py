@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -256,9 +257,9 @@ def _find_openssl() -> str | None:
     return shutil.which("openssl")
 
 
-def shown_pin(sock: ssl.SSLSocket) -> str:
-    """The pin of the key that we have shown on this connection."""
-    context = sock.context
+def shown_pin(sock: socket.socket) -> str:
+    """The pin of the key that we have shown on this connection; "": there is none."""
+    context = sock.context if isinstance(sock, ssl.SSLSocket) else None
     return context.pin if isinstance(context, ServerContext) else ""
 
 

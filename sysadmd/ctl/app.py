@@ -190,20 +190,20 @@ def unblock(context: Context, address: str | None) -> None:
 
 
 @cli.command()
-@click.argument("server", metavar="URL")
+@click.argument("address", metavar="URL")
 @click.option("--user", help="Asked for otherwise.")
 @click.option("--name", help="What the token is called there; user@host otherwise.")
 @common_options
 @click.pass_obj
-def login(context: Context, server: str, user: str | None, name: str | None) -> None:
+def login(context: Context, address: str, user: str | None, name: str | None) -> None:
     """Exchange user and password for a token, or log in by --key; pin the server's key."""
     from sysadmd.ctl.login import log_in, log_in_by_key
 
     if context.key is None:
-        raise click.exceptions.Exit(log_in(context.printer, server, user, name))
+        raise click.exceptions.Exit(log_in(context.printer, address, user, name))
     if user is not None or name is not None or context.token:
         raise click.UsageError("with --key there is no --user, --name or --token")
-    raise click.exceptions.Exit(log_in_by_key(context.printer, server, context.key))
+    raise click.exceptions.Exit(log_in_by_key(context.printer, address, context.key))
 
 
 @cli.command()
@@ -214,6 +214,16 @@ def logout(context: Context) -> None:
     from sysadmd.ctl.login import log_out
 
     run_work(log_out(context.printer))
+
+
+@cli.command()
+@common_options
+@click.pass_obj
+def servers(context: Context) -> None:
+    """List the servers that can be reached over a --bridge."""
+    from sysadmd.ctl.servers import list_servers
+
+    run_work(list_servers(context.bridge_target(), context.printer))
 
 
 @cli.command()

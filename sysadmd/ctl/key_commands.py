@@ -32,6 +32,17 @@ def new(context: Context, file: Path | None) -> None:
 
 @key.command()
 @_file
+@common_options
+@click.pass_obj
+def show(context: Context, file: Path | None) -> None:
+    """Print the public part of a key, which may be told to everybody."""
+    from sysadmd.ctl.keys import show_key
+
+    raise click.exceptions.Exit(show_key(context.printer, file))
+
+
+@key.command()
+@_file
 @click.option("--public", type=_PATH, help="A public key in PEM, of anybody's.")
 @click.option("--nickname", help="What it is called there; user@host otherwise.")
 @click.option("--user", help="The account that it is for; your own otherwise.")

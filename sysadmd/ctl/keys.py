@@ -32,6 +32,19 @@ def new_key(printer: Printer, file: Path | None) -> int:
     return 0
 
 
+def show_key(printer: Printer, file: Path | None) -> int:
+    """Its public part, in PEM."""
+    path = (file or profile.key_path()).absolute()
+    public = read_key(path).public
+    pem = public.pem.decode("ascii")
+    if printer.as_json:
+        printer.value({"fingerprint": public.fingerprint, "public": pem, "file": str(path)})
+    else:
+        for line in pem.splitlines():
+            printer.line(line)
+    return 0
+
+
 async def register_key(
     target: Target,
     printer: Printer,

@@ -54,6 +54,8 @@ def log_in_by_key(printer: Printer, url: str, file: Path) -> int:
     if pin is None:
         return 1
     new = profile.Profile(url, "", pin, fingerprint, str(file))
+    if asyncio.run(_is_bridge(new.target())):
+        return _log_in_at_bridge(printer, replace(new, bridge=True))
     account = asyncio.run(_prove(new.target(), fingerprint))
     profile.save(new)
     if printer.as_json:
@@ -62,6 +64,26 @@ def log_in_by_key(printer: Printer, url: str, file: Path) -> int:
     else:
         # Whose it is there, who has registered it has said: somebody else, perhaps.
         printer.line(f"logged in to {url} as {account} by the key {fingerprint} of {file}")
+    return 0
+
+
+async def _is_bridge(target: Target) -> bool:
+    async with connect(replace(target, key=None)) as client:
+        reply = await client.request("rpc", "identify")
+    return bool(reply["type"] == "bridge")
+
+
+def _log_in_at_bridge(printer: Printer, new: profile.Profile) -> int:
+    from sysadmd.bridge_call import available
+
+    servers = asyncio.run(available(new.target()))
+    profile.save(new)
+    if printer.as_json:
+        values = {"url": new.url, "key": new.key, "fingerprint": new.name, "pin": new.pin}
+        printer.value({**values, "servers": list(servers)})
+    else:
+        printer.line(f"logged in to the bridge {new.url} by the key {new.name} of {new.key}")
+        printer.note("`sysadmctl servers` lists whom it reaches, `--server` names one")
     return 0
 
 
@@ -137,7 +159,11 @@ async def log_out(printer: Printer) -> int:
         printer.note("not logged in anywhere")
         return 1
     profile.remove()
-    if kept.key is None:
+    if kept.bridge:
+        printer.note(
+            f"the key {kept.name} of {kept.key} stays registered at the bridge {kept.url}"
+        )
+    elif kept.key is None:
         await end_token(kept, printer)
     else:
         printer.note(
@@ -159,7 +185,8 @@ async def end_token(kept: profile.Profile, printer: Printer) -> None:
 
 async def identify_server(target: Target, printer: Printer) -> int:
     """What the server says it is, and the pin of its key."""
-    async with connect(replace(target, token="", key=None)) as client:
+    stranger = target if target.server else replace(target, token="", key=None)
+    async with connect(stranger) as client:
         reply = await client.request("rpc", "identify")
         # The type first: what has none is no server of ours.
         values = {"type": reply["type"], **reply, "pin": client.pin}

@@ -24,6 +24,8 @@ class Context:
     """The options that stand before or after the command."""
 
     url: str | None = None
+    bridge: str | None = None
+    server: str | None = None
     token: str | None = None
     key: Path | None = None
     cafile: Path | None = None
@@ -40,6 +42,8 @@ class Context:
         Raises: click.UsageError if both a token and a key are named.
         """
         token, key = self._login()
+        if self.bridge is not None or self.server is not None:
+            return self._over_bridge(token, key)
         kept = profile.load()
         if self.url is not None and (kept is None or kept.url != self.url):
             return Target(self.url, token, self.cafile, key=key)
@@ -51,6 +55,35 @@ class Context:
             named_login = token is not None or key is not None
             return replace(target, token=token, key=key) if named_login else target
         return Target(token=token, state_dir=Path(named) if named else default_state_dir())
+
+    def bridge_target(self) -> Target:
+        """The bridge itself. Raises: click.UsageError."""
+        if self.server is not None:
+            raise click.UsageError("this is asked of the bridge, not of a --server")
+        return replace(self._over_bridge(*self._login(), server=""), server=None)
+
+    def _over_bridge(
+        self, token: str | None, key: Path | None, server: str | None = None
+    ) -> Target:
+        """A server that is reached over a bridge. Raises: click.UsageError."""
+        server = self.server if server is None else server
+        kept = profile.load()
+        url = self.bridge or (kept.url if kept is not None and kept.bridge else None)
+        if url is None:
+            raise click.UsageError("--server is reached over a bridge: name that with --bridge")
+        if server is None:
+            raise click.UsageError(
+                "name a server with --server; `sysadmctl servers` lists those of the bridge"
+            )
+        if self.url is not None or self.token:
+            raise click.UsageError("over a bridge it is a --key that logs in, and no --url")
+        pin = None
+        if kept is not None and kept.url == url:
+            pin = None if self.cafile else kept.pin
+            key = key or (Path(kept.key) if kept.key else None)
+        if key is None and profile.key_path().exists():
+            key = profile.key_path()
+        return Target(url, cafile=self.cafile, pin=pin, key=key, server=server)
 
     def _login(self) -> tuple[str | None, Path | None]:
         """The token and the key that were named: one of them at most."""
@@ -71,6 +104,15 @@ def common_options(command: F) -> F:
 
     for option in (
         click.option("--url", callback=keep, expose_value=False, help="wss://HOST:PORT"),
+        click.option(
+            "--bridge",
+            callback=keep,
+            expose_value=False,
+            help="wss://HOST:PORT of a bridge over which a --server is reached.",
+        ),
+        click.option(
+            "--server", callback=keep, expose_value=False, help="Its id at the bridge."
+        ),
         click.option(
             "--token", callback=keep, expose_value=False, help="SYSADMCTL_TOKEN otherwise."
         ),

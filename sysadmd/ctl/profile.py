@@ -17,7 +17,7 @@ class Profile:
     """A server that was logged in to. name: of the token there.
 
     key: the absolute path of the private key by which we log in; then there is no token, and
-    name is the key's fingerprint.
+    name is the key's fingerprint. bridge: it is none, but a bridge to servers.
     """
 
     url: str
@@ -25,6 +25,7 @@ class Profile:
     pin: str
     name: str
     key: str | None = None
+    bridge: bool = False
 
     def target(self) -> Target:
         key = None if self.key is None else Path(self.key)
@@ -53,9 +54,8 @@ def load() -> Profile | None:
         values = json.loads(path().read_text(encoding="utf-8"))
         words = {word: str(values[word]) for word in ("url", "token", "pin", "name")}
         # Profiles of before there were keys have none.
-        if values.get("key") is not None:
-            words["key"] = str(values["key"])
-        return Profile(**words)
+        key = None if values.get("key") is None else str(values["key"])
+        return Profile(**words, key=key, bridge=values.get("bridge") is True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

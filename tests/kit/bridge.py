@@ -54,7 +54,7 @@ class Peer:
         key: PrivateKey,
         accepts: Iterable[PrivateKey] = (),
     ) -> None:
-        self.side = side
+        self.side: Side = side
         self.key = key
         self.checksums = [one.public.checksum for one in accepts] or [key.public.checksum]
         self._stack = contextlib.ExitStack()
