@@ -77,7 +77,7 @@ class Calls:
         self._known = known
         for call in tuple(self._calls.values()):
             if call.key and call.key not in known:
-                call.end()
+                self._end(call, "the key was revoked")
         await link.tell_checksums()
 
     # The link's side.
@@ -89,27 +89,27 @@ class Calls:
             message = from_payload(payload)
             if message[:1] == HELLO:
                 if call is not None:
-                    call.end()
+                    call.cancel()
                 self._begin(sender, message)
             elif call is not None:
                 call.take(message)
         except SealBroken as error:
             log.warning("the call of %s at the bridge is ended: %s", sender, error)
             if call is not None:
-                call.end()
+                self._end(call, str(error))
 
     def listed(self, ids: Sequence[str]) -> None:
         """As `Receiver` has it."""
         there = frozenset(ids)
         for sender, call in tuple(self._calls.items()):
             if sender not in there:
-                call.end()
+                call.cancel()
 
     def refused(self, destination: str, why: str) -> None:
         """As `Receiver` has it: a record is missing now."""
         if (call := self._calls.get(destination)) is not None:
             log.info("the call of %s at the bridge is ended: %s", destination, why)
-            call.end()
+            self._end(call, why)
 
     # One call.
 
@@ -120,7 +120,7 @@ class Calls:
         if sum(not call.key for call in self._calls.values()) >= PENDING:
             group.create_task(self._refuse(link, sender, "too many calls at once"))
             return
-        call = self._calls[sender] = _CallFrom()
+        call = self._calls[sender] = _CallFrom(sender)
         call.task = group.create_task(self._answer(link, sender, call, hello))
 
     async def _answer(
@@ -147,6 +147,7 @@ class Calls:
                 stream.close()
         except SealBroken as error:
             log.warning("a call of %s at the bridge is no call: %s", sender, error)
+            await self._refuse(link, sender, str(error))
         except TimeoutError:
             log.debug("a call of %s at the bridge has stopped half way", sender)
         except Unreachable:
@@ -173,6 +174,12 @@ class Calls:
         log.debug("%s calls over the bridge, as %s there", address, sender)
         return SealedStream(channel, theirs, partial(link.send, sender))
 
+    def _end(self, call: _CallFrom, why: str) -> None:
+        """Let go of who calls, and tell him why."""
+        call.cancel()
+        if self._link is not None and self._group is not None:
+            self._group.create_task(self._refuse(self._link, call.sender, why))
+
     async def _refuse(self, link: BridgeLink, sender: str, why: str) -> None:
         await link.send(sender, as_payload(REFUSED + why.encode()))
 
@@ -180,7 +187,8 @@ class Calls:
 class _CallFrom:
     """One caller. key: the fingerprint of his, when he has proved it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sender: str) -> None:
+        self.sender = sender
         self.task: asyncio.Task[None] | None = None
         self.proof: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.key = ""
@@ -207,7 +215,7 @@ class _CallFrom:
             stream.take(message)
         self._early.clear()
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """Let go of him."""
         if self.task is not None:
             self.task.cancel()

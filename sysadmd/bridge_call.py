@@ -167,6 +167,11 @@ class _Call:
         await link.send(server, as_payload(proof))
         moving = asyncio.ensure_future(self._stream.run())
         try:
+            with _patience(ANSWER, f"the server {server} does not answer"):
+                async with asyncio.timeout(ANSWER):
+                    await asyncio.wait(
+                        (self.opened, self._over), return_when=asyncio.FIRST_COMPLETED
+                    )
             await asyncio.wait((moving, self._over), return_when=asyncio.FIRST_COMPLETED)
             if self._over.done():
                 self._over.result()

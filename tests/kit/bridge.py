@@ -15,7 +15,7 @@ from server.bridge import registry
 from sysadmd.keys import PrivateKey, Side, as_text
 from sysadmd.pins import key_pin
 from tests.kit.daemon import Daemon
-from tests.kit.waiting import DEADLINE
+from tests.kit.waiting import DEADLINE, wait_for
 
 
 class Bridge(Daemon):
@@ -32,6 +32,9 @@ class Bridge(Daemon):
     def let_in(self, key: PrivateKey, side: Side, name: str) -> None:
         """Register a key, as `sysadmd bridge-key add` does."""
         registry.add(self.state_dir, key.public, side, name)
+        if self.is_up:
+            said = f"{len(registry.read(self.state_dir))} keys are registered now"
+            wait_for(lambda: said in self.log.read_text(), said)
 
     def peer(self, side: Side, key: PrivateKey, accepts: Iterable[PrivateKey] = ()) -> Peer:
         """A peer that has logged in; it accepts these keys, or its own."""
