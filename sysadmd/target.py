@@ -75,8 +75,9 @@ class Target:
             # Known by its key: an address of this machine need not stand in the certificate.
             pin = file_pin(certificate)
             # A daemon that was started before there was one.
-            token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
-            token = token if self.token is None else self.token
+            token = self.token
+            if token is None:
+                token = Path(endpoint["token_file"]).read_text(encoding="ascii").strip()
             return Target(str(endpoint["url"]), token, pin=pin)
         except FileNotFoundError as error:
             raise nobody(state_dir) from error
