@@ -6,12 +6,11 @@ What is watched is in `machine_metrics`. docs/monitoring.md lists all of them.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import accumulate
-from typing import Final, cast
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -20,8 +19,6 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.openmetrics import exposition
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from websockets.http11 import Request, Response
 
@@ -35,16 +32,12 @@ from server.login.guesses import Guesses
 from server.loop_clock import BOUNDS, LoopClock
 from server.machine_metrics import of_machine
 from server.sessions import Sessions
-from server.wire.http import respond
+from server.wire.http import exposed, is_loopback, respond
 from server.wire.local import LOCAL
 from sysadmd import __version__, journal
 from sysadmd.errors import SysadmdError
 from sysadmd.events import SYSTEMS
 from sysadmd.store import Store
-
-# The library has no types for it.
-_generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_latest)  # pyright: ignore[reportUnknownMemberType]
-
 
 # Ends of jobs that are counted when the figures are asked for, the rest the next time: the loop
 # has others to serve. A machine that ends as many between two scrapes is not known.
@@ -93,13 +86,12 @@ class Metrics(Collector):
         try:
             if not self._permitted(address, request):
                 return respond(401, "A token is needed: Authorization: Bearer TOKEN.\n")
-            text = _generate(self._registry)
+            return exposed(self._registry)
         except SysadmdError as error:
             return respond(503, f"{error}\n")
-        return respond(200, text.decode(), kind=CONTENT_TYPE_LATEST)
 
     def _permitted(self, address: str, request: Request) -> bool:
-        if address == LOCAL or _is_loopback(address):
+        if address == LOCAL or is_loopback(address):
             return True
         for value in request.headers.get_all("Authorization"):
             scheme, _, secret = value.partition(" ")
@@ -231,11 +223,3 @@ class Metrics(Collector):
         if (at := self._certificate_ends()) is not None:
             ends.add_metric([], at)
         yield ends
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        # Who was relayed has none.
-        return False

@@ -15,8 +15,8 @@ from typing import Final
 from server.calls import Calls
 from server.wire.listener import Listeners
 from sysadmd.apart import in_time
-from sysadmd.backoff import backoff
 from sysadmd.bridge_link import join
+from sysadmd.client import pauses
 from sysadmd.errors import SysadmdError
 from sysadmd.key_file import make_key, read_key
 from sysadmd.keys import PrivateKey
@@ -27,10 +27,8 @@ from sysadmd.target import Target
 
 log = logging.getLogger(__name__)
 
-# Pauses between attempts to connect: the first, and the longest; s. A connection that has
-# lasted so long begins with the first again.
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
+# A connection that has lasted so long was a good one: the next attempt is made soon; s.
+GOOD: Final = 30.0
 # The key of the state directory, if the configuration names no other.
 KEY_FILE: Final = "bridge_key.pem"
 
@@ -81,7 +79,7 @@ class Uplink:
         """Connect again and again; for ever."""
         if not settings.url:
             await asyncio.Event().wait()
-        said, waits = "", backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        said, waits = "", pauses()
         while True:
             begun = time.monotonic()
             try:
@@ -90,8 +88,8 @@ class Uplink:
                 if str(error) != said:
                     log.warning("not at the bridge %s: %s", settings.url, error)
                 said = str(error)
-            if time.monotonic() - begun > LONGEST_PAUSE:
-                said, waits = "", backoff(FIRST_PAUSE, LONGEST_PAUSE)
+            if time.monotonic() - begun > GOOD:
+                said, waits = "", pauses()
             await asyncio.sleep(next(waits))
 
     async def _key(self, settings: BridgeClientSettings) -> PrivateKey:

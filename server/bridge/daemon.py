@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from server.bridge import registry
+from server.bridge.metrics import BridgeMetrics
 from server.bridge.peer import BridgePeer
 from server.bridge.registry import Keys, RegistryUnusable
 from server.bridge.switchboard import Switchboard
@@ -19,7 +20,7 @@ from server.loop_clock import LoopClock
 from server.service import Options, Service
 from server.wire import listener
 from server.wire.connection import Connection
-from server.wire.http import Gate, respond
+from server.wire.http import Gate
 from server.wire.listener import Listeners
 from server.wire.origins import Origins
 from sysadmd.apart import in_time
@@ -64,7 +65,7 @@ class BridgeDaemon(Service):
             Origins(lambda: ()).refused,
             lambda address: len(board.peers) >= self.bridge().max_clients,
             lambda: [clock.trouble] if clock.trouble else [],
-            lambda address, request: respond(404, "A bridge has no figures.\n"),
+            BridgeMetrics(board),
         )
 
         def welcome(connection: Connection) -> BridgePeer:

@@ -34,7 +34,7 @@ def _public(file: Path) -> PublicKey:
 
 def listed(directory: Path, *, as_json: bool) -> str:
     """The keys, a line each: side, name, fingerprint, and when it was registered."""
-    keys = registry.read(directory).values()
+    keys = registry.read(directory).by_fingerprint.values()
     if as_json:
         return "\n".join(
             json.dumps({**asdict(key), "created": rfc3339(key.created)}) for key in keys

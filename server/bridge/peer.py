@@ -18,10 +18,10 @@ from websockets.http11 import Response
 
 from server.bridge.registry import BridgeKey
 from server.bridge.switchboard import Switchboard
-from server.dialects.documented import error_args, frame
 from server.login.challenge import Challenge
 from server.request_reading import as_value
 from server.wire.connection import Connection
+from server.wire.envelope import error_args, frame
 from server.wire.http import Gate
 from server.wire.protocol import (
     FRAME_LIMIT,
@@ -283,9 +283,11 @@ class BridgePeer:
         """The registered key that was proved. Raises: ValueError."""
         if "signature" in args:
             signature, given = decode(_text(args, "signature")), _text(args, "public_key")
-            key = self._board.key_of(given)
+            keys = self._board.keys
+            key = keys.by_text.get(given)
             if key is None:
-                key = self._board.keys.get(from_text(given).fingerprint)
+                # Written in another way than ours.
+                key = keys.by_fingerprint.get(from_text(given).fingerprint)
             if key is None:
                 return None
             pin = self.connection.pin
@@ -293,7 +295,7 @@ class BridgePeer:
         if not self._settings().legacy_key_login:
             return None
         signature = decode(_text(args, "encrypted_string"))
-        rsa = (key for key in self._board.keys.values() if key.kind == "rsa")
+        rsa = self._board.keys.legacy
         return next((k for k in rsa if is_proved_raw(k.public, signature, text)), None)
 
 

@@ -9,15 +9,16 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from sysadmd.errors import CannotStart, Conflict, NotFound, SysadmdError
-from sysadmd.keys import Kind, PublicKey, Side, parse_public
+from sysadmd.keys import Kind, PublicKey, Side, as_text, stored
 from sysadmd.machine import make_parents, write_private
 from sysadmd.text import quoted
 
@@ -51,22 +52,53 @@ class BridgeKey:
         return PublicKey(self.kind, self.pem.encode("ascii"), self.fingerprint)
 
 
-Keys = Mapping[str, BridgeKey]
+@dataclass(frozen=True)
+class Keys:
+    """All of them, by fingerprint; what is looked up is made ready where they are read."""
+
+    by_fingerprint: Mapping[str, BridgeKey]
+
+    def __len__(self) -> int:
+        return len(self.by_fingerprint)
+
+    @cached_property
+    def by_text(self) -> Mapping[str, BridgeKey]:
+        """By the text that requests have for them, as we write it."""
+        return {as_text(key.public.pem): key for key in self.by_fingerprint.values()}
+
+    @cached_property
+    def checksums(self) -> frozenset[str]:
+        """What the original calls them."""
+        return frozenset(key.public.checksum for key in self.by_fingerprint.values())
+
+    @cached_property
+    def legacy(self) -> Sequence[BridgeKey]:
+        """Those of original programs, which do not say which key they have."""
+        return [key for key in self.by_fingerprint.values() if key.kind == "rsa"]
+
+
 # Inode, time and size of the file; None: there is none.
 Stamp = tuple[int, int, int] | None
 
 
 def read(directory: Path) -> Keys:
-    """The keys, by fingerprint; none, if there is no file. Raises: RegistryUnusable."""
+    """The keys; none, if there is no file. Raises: RegistryUnusable."""
+    keys = Keys(MappingProxyType(_read(directory)))
+    # Here it may take its time.
+    _ = keys.by_text, keys.checksums, keys.legacy
+    return keys
+
+
+def _read(directory: Path) -> dict[str, BridgeKey]:
     path = directory / FILE
     try:
         listed: object = json.loads(path.read_text(encoding="ascii"))
         if not isinstance(listed, list):
             raise RegistryUnusable(f"{path} is no list of keys; {_REMEDY}")
         found = map(_key, cast("list[dict[str, Any]]", listed))
-        return MappingProxyType({key.fingerprint: key for key in found})
+        return {key.fingerprint: key for key in found}
     except FileNotFoundError:
-        return MappingProxyType({})
+        return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RegistryUnusable(f"{path} can't be used: {error}; {_REMEDY}") from error
 
@@ -76,7 +108,7 @@ _REMEDY: Final = "put it right, or move it away and register the keys again"
 
 def _key(entry: dict[str, Any]) -> BridgeKey:
     """Raises: ValueError, KeyError, TypeError."""
-    public = parse_public(str(entry["pem"]).encode("ascii"))
+    public = stored(str(entry["pem"]).encode("ascii"))
     side = entry["side"]
     if side not in ("server", "client"):
         raise ValueError(f"a side is server or client, not {side!r}")
@@ -141,7 +173,7 @@ def _changing(directory: Path) -> Generator[dict[str, BridgeKey]]:
         lock = os.open(directory / f"{FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            keys = dict(read(directory))
+            keys = _read(directory)
             yield keys
             listed = [asdict(key) for key in keys.values()]
             write_private(directory / FILE, json.dumps(listed, indent=1) + "\n")

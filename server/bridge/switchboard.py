@@ -15,11 +15,10 @@ from weakref import WeakValueDictionary
 
 from server.bridge.registry import BridgeKey, Keys
 from server.bridge.roster import Roster
-from server.dialects.documented import frame
+from server.wire.envelope import frame
 from server.wire.limits import SLICE
 from server.wire.protocol import ProtocolError
 from server.wire.share import SHARE, Share
-from sysadmd.keys import as_text
 
 if TYPE_CHECKING:
     from server.bridge.peer import BridgePeer
@@ -55,21 +54,15 @@ class Switchboard:
     def set_keys(self, keys: Keys) -> None:
         """These may come from now on; those who are here by others go."""
         self.keys = keys
-        self._by_text = {as_text(key.public.pem): key for key in keys.values()}
-        self._checksums = {key.public.checksum for key in keys.values()}
         for peer in tuple(self.peers.values()):
-            if peer.key is not None and peer.key.fingerprint not in keys:
+            if peer.key is not None and peer.key.fingerprint not in keys.by_fingerprint:
                 peer.connection.close(4401, "the key was revoked")
-
-    def key_of(self, text: str) -> BridgeKey | None:
-        """The registered key that is written so, as we would write it."""
-        return self._by_text.get(text)
 
     def may_claim(self, key: BridgeKey, checksums: frozenset[str]) -> bool:
         """May a client of this key say that these are its own? The original's has another key
         for servers than for bridges, which nobody else here may have."""
         others = checksums - {key.public.checksum}
-        return not others or (key.kind == "rsa" and others.isdisjoint(self._checksums))
+        return not others or (key.kind == "rsa" and others.isdisjoint(self.keys.checksums))
 
     def share(self, key: BridgeKey) -> Share:
         """What all connections by a key may hold in memory."""

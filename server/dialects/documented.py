@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -16,12 +15,11 @@ from collectors import lp_events
 from dispatcher.events import Told
 from dispatcher.records import JobRow
 from server.dialects.values import CommandEntry, rfc3339, told_by_class, with_log
+from server.wire.envelope import error_args, frame
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event
 
-# Characters of an error's detail: it may quote what was asked for.
-DETAIL: Final = 1024
 RETURN_CODE: Final = "return_codes/"
 # Keys of process_details that are never a command's own.
 RESERVED: Final = frozenset(
@@ -123,17 +121,6 @@ def class_fields(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:
         number = max(commands.logs, default=0) if told.state == "finished" else told.command
         fields[job.log_field] = commands.logs.get(number, _NO_TEXT)
     return fields
-
-
-def frame(namespace: str, name: str, id: str, args: Any) -> bytes:
-    """The JSON text of a frame with no more than the four keys."""
-    return _encode({"namespace": namespace, "name": name, "id": id, "args": args})
-
-
-def error_args(error: ProtocolError) -> dict[str, Any]:
-    """`args` of an error."""
-    phrase = HTTPStatus(error.code).phrase
-    return {"code": error.code, "message": phrase, "detail": error.detail[:DETAIL]}
 
 
 def process_details(job: JobRow, told: Told, commands: Commands) -> dict[str, Any]:

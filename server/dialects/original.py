@@ -18,10 +18,9 @@ from server.dialects.documented import (
     Commands,
     Documented,
     class_fields,
-    error_args,
-    frame,
     process_details,
 )
+from server.wire.envelope import error_args, frame
 from server.wire.protocol import ProtocolError, Request
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import http
+import ipaddress
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from typing import cast
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics import exposition
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+
+# The library has no types for it.
+_generate = cast("Callable[[CollectorRegistry], bytes]", exposition.generate_latest)  # pyright: ignore[reportUnknownMemberType]
 
 
 def respond(status: int, text: str, *, kind: str = "text/plain; charset=utf-8") -> Response:
@@ -22,6 +30,20 @@ def respond(status: int, text: str, *, kind: str = "text/plain; charset=utf-8") 
         ]
     )
     return Response(status, http.HTTPStatus(status).phrase, headers, body)
+
+
+def exposed(registry: CollectorRegistry) -> Response:
+    """The figures of a registry, as OpenMetrics."""
+    return respond(200, _generate(registry).decode(), kind=CONTENT_TYPE_LATEST)
+
+
+def is_loopback(address: str) -> bool:
+    """Does who has this address run on this machine?"""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        # Who was relayed has none.
+        return False
 
 
 class Gate:
