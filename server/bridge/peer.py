@@ -121,13 +121,15 @@ class BridgePeer:
 
     def output(self, *, live: bool = False) -> bytes | None:
         """All that waits for it."""
+        if self._list is None and not self._waiting:
+            return None
         told, self._list = self._list, None
         parts = [] if told is None else [text_frame(told)]
         parts += self._waiting
         self._waiting.clear()
         self._size = 0
         self.connection.reserve(0)
-        return b"".join(parts) or None
+        return b"".join(parts)
 
     def tick(self, now: float) -> None:
         if not self._is_listed and now >= self._until:
@@ -273,6 +275,7 @@ class BridgePeer:
         self.id = self._board.name(key)
         self._board.log_in(self, key)
         self.connection.admit(self._board.share(key))
+        self.connection.relays = True
         who = key.side, key.name, key.fingerprint
         log.info("%s: the %s %r is here, by the key %s", self.address, *who)
         self._reply(request, NO_TOKEN)

@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -33,6 +32,7 @@ from server.wire.limits import (
     OUTPUT_HIGH,
     PING_AFTER,
     READ_SIZE,
+    READ_SLICE,
     SEND_SIZE,
     SILENT_AFTER,
     SLICE,
@@ -43,13 +43,10 @@ from server.wire.local import PlainSocket
 from server.wire.messages import Messages, Refusal
 from server.wire.parties import Caller, Owner, Peer, Phase
 from server.wire.protocol import text_frame
+from server.wire.records import NO_ROOM_YET, NOTHING_YET, read
 from server.wire.share import Part, Share
 
 log = logging.getLogger(__name__)
-
-# What a socket says that has nothing to read now, or no room: with TLS, and without.
-_NOTHING_YET: Final = (ssl.SSLWantReadError, BlockingIOError)
-_NO_ROOM_YET: Final = (ssl.SSLWantWriteError, *_NOTHING_YET)
 
 _QUIET = logging.getLogger("server.wire.connection.websockets")
 _QUIET.setLevel(logging.CRITICAL)
@@ -73,6 +70,8 @@ class Connection:
         self.local, self.relayed_pin = caller.local, caller.pin
         self.clock = clock
         self.phase = Phase.HANDSHAKE
+        # Its peer passes messages on: those that have come are taken, and written, together.
+        self.relays = False
         self._loop = loop
         self._socket = sock
         self._file = sock.fileno()
@@ -262,8 +261,10 @@ class Connection:
                 self._socket.do_handshake()
                 self.phase = Phase.HTTP
                 self._loop.remove_writer(self._file)
-            self._receive()
-        except _NOTHING_YET:
+            end = self._loop.time() + READ_SLICE
+            while self._receive() and self._loop.time() < end:
+                pass
+        except NOTHING_YET:
             pass
         except ssl.SSLWantWriteError:
             self._loop.add_writer(self._file, self._readable_again)
@@ -280,10 +281,11 @@ class Connection:
         if self.phase is Phase.OPEN:
             self.write()
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Returns: there may be more that is to be read in this turn. Raises: OSError."""
         if not self._reading:
-            return
-        data = self._socket.recv(READ_SIZE)
+            return False
+        data = read(self._socket, together=self.relays)
         self._received = self.clock()
         self._pinged = False
         if self.phase is Phase.LINGERING or self._finish:
@@ -292,7 +294,7 @@ class Connection:
                 self._look_again()
             else:
                 self.abort()
-            return
+            return False
         if data:
             self._protocol.receive_data(data)
             self._unparsed += len(data)
@@ -312,6 +314,7 @@ class Connection:
             self._look_again()
         else:
             self.abort()
+        return self.relays and len(data) == READ_SIZE and self.phase is Phase.OPEN
 
     def _look_again(self) -> None:
         """Bytes that TLS has decrypted already do not wake the selector."""
@@ -336,7 +339,7 @@ class Connection:
         elif self.phase is Phase.OPEN:
             if self._protocol.state is not State.OPEN:
                 self._begin_closing()
-            elif not self._is_member and self._unparsed > STRANGER_MESSAGE + 14:
+            elif not self._peer.member and self._unparsed > STRANGER_MESSAGE + 14:
                 self.close(1009, "before login a message has at most 8 KiB")
             elif self._part.share.is_full and self._unparsed + len(self._messages) > READ_SIZE:
                 # Of those that do not come to their end none would make room for another.
@@ -346,12 +349,8 @@ class Connection:
             self._finish = True
 
     @property
-    def _is_member(self) -> bool:
-        return self._peer.member
-
-    @property
     def _high(self) -> int:
-        return OUTPUT_HIGH if self._is_member else STRANGER_OUTPUT_HIGH
+        return OUTPUT_HIGH if self._peer.member else STRANGER_OUTPUT_HIGH
 
     def _answer_http(self, request: Request) -> None:
         response = self._peer.http(request, lambda: self._protocol.accept(request))
@@ -369,7 +368,7 @@ class Connection:
             return
         if frame.opcode is Opcode.PONG and frame.data:
             self._peer.pong(bytes(frame.data))
-        heard = self._messages.take(frame, member=self._is_member)
+        heard = self._messages.take(frame, member=self._peer.member)
         if isinstance(heard, Refusal):
             self.close(heard.code, heard.reason)
         elif heard is not None:
@@ -455,7 +454,7 @@ class Connection:
         assert self._rest is not None
         try:
             sent = self._socket.send(self._rest[:SEND_SIZE])
-        except _NO_ROOM_YET:
+        except NO_ROOM_YET:
             # TLS must see the same bytes again: the rest is kept as it is.
             self._weigh()
             self._wait_for_room(True)
