@@ -29,7 +29,7 @@ from tests.kit.bridge import Bridge
 from tests.kit.figures import resident, spent
 
 # The contract's promises: an idle peer's memory as a ratio to an idle client's of the daemon; s
-# until all lists are right; CPU of a message as a ratio to the better of C and NATS.
+# until all lists are right; CPU of a message as a ratio to C, or to NATS.
 MEMORY, LISTS, RELAY = 1.2, 1.0, 2.0
 # How many of one client key are here, with as many servers that accept it.
 FAMILY = 8
@@ -214,7 +214,7 @@ def compare(costs: dict[str, list[float]], pairs: int, window: int) -> None:
     (_, own), *rest = costs.items()
     for name, found in rest:
         ratio = median(a / b for a, b in zip(own, found, strict=True))
-        print(f"  bridge as a ratio to {name}: {ratio:.1f} (limit {RELAY:g}, of the better)")
+        print(f"  bridge as a ratio to {name}: {ratio:.1f} (limit {RELAY:g}, to one of these)")
 
 
 # Sealed ones.
