@@ -9,7 +9,7 @@ from termios import FIONREAD
 from typing import Final
 
 from server.wire.limits import READ_SIZE
-from server.wire.local import LocalSocket
+from server.wire.local import PlainSocket
 
 # What a socket says that has nothing to read now, or no room: with TLS, and without.
 NOTHING_YET: Final = (ssl.SSLWantReadError, BlockingIOError)
@@ -20,7 +20,7 @@ NO_ROOM_YET: Final = (ssl.SSLWantWriteError, *NOTHING_YET)
 _NO_BYTES: Final = bytes(4)
 
 
-def read(sock: ssl.SSLSocket | LocalSocket, *, together: bool) -> bytes:
+def read(sock: ssl.SSLSocket | PlainSocket, *, together: bool) -> bytes:
     """What is worked at in one go; b"": the end. Raises: OSError, of NOTHING_YET, too.
 
     together: also if it came as several records of TLS, which gives one at a time.
