@@ -1,1 +1,1 @@
-"""The bridge: where servers and clients meet that can not reach each other. No job, no event."""
+"""The bridge: servers and clients meet here that can't reach each other. No job, no event."""
