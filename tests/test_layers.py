@@ -24,8 +24,15 @@ SERVER_ROOMS = {
         *("server.classes", "server.session", "server.sessions", "server.delivery"),
         *("server.dialects", "server.job_classes", "server.login", _PROTOCOL),
     },
+    "bridge": {
+        *("server.bridge", "server.service", "server.certificate", "server.loop_clock"),
+        *("server.dialects", "server.login.challenge", "server.request_reading"),
+        "server.wire",
+    },
 }
-# Modules outside `wire` that open a connection, none of which is a client's.
+# Rooms whose peers come through a socket, and name its types.
+HAS_PEERS = {"wire", "bridge"}
+# Modules outside of these that open a connection, none of which is a client's.
 ASKS_STRANGERS = {"remote_size"}
 # The door alone may look up, inside its functions: every program starts there.
 DOOR = ROOT / "sysadmd" / "__main__.py"
@@ -63,7 +70,7 @@ def test_a_room_of_the_server_imports_only_what_it_may(room: str) -> None:
                 allowed = SERVER_ROOMS[room]
                 fits = any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)
                 assert fits, f"{file.relative_to(ROOT)} imports {name}"
-        if room != "wire" and file.stem not in ASKS_STRANGERS:
+        if room not in HAS_PEERS and file.stem not in ASKS_STRANGERS:
             outside = {name.partition(".")[0] for name in names}
             assert not outside & {"socket", "ssl", "websockets"}, file.relative_to(ROOT)
 

@@ -73,7 +73,7 @@ def test_a_defect_in_what_follows_a_commit_ends_the_daemon_and_loses_nothing(
             ask(client, action, **args)
         assert daemon.wait() == 1
         said = daemon.log.read_text()
-        for word in ("critical server.daemon: stopped by a defect", "ZeroDivisionError"):
+        for word in ("critical server.service: stopped by a defect", "ZeroDivisionError"):
             assert word in said
     with Daemon(state_dir, QUIET) as daemon, daemon.client() as client:
         if action == "pause":
@@ -99,7 +99,7 @@ def test_a_defect_in_ending_who_has_a_revoked_token_ends_the_daemon(tmp_path: Pa
             client.ask("rpc", "tokens", {"action": "revoke", "name": "own"})
             client.receive()
         assert daemon.wait() == 1
-        assert "critical server.daemon: stopped by a defect" in daemon.log.read_text()
+        assert "critical server.service: stopped by a defect" in daemon.log.read_text()
     with Daemon(tmp_path / "state", QUIET) as daemon, daemon.stranger() as client:
         assert client.ask_raw("rpc", "auth_token", {"token": token})["args"]["code"] == 401
 

@@ -151,9 +151,9 @@ def test_a_signal_in_the_first_moments_is_not_the_systems_to_handle(tmp_path: Pa
 def test_a_reload_asked_for_in_the_first_moments_is_done(tmp_path: Path) -> None:
     # The configuration has been read when the signal comes, and is not the one that is meant.
     before = (
-        "import os, signal, pathlib, server.daemon as d; run = d.run; "
-        "d.run = lambda options, settings: (options.config.write_text('log_level = 5'), "
-        "os.kill(os.getpid(), signal.SIGHUP), run(options, settings))[2]"
+        "import os, signal, pathlib, server.service as s; run = s.run; "
+        "s.run = lambda kind, options, settings: (options.config.write_text('log_level = 5'), "
+        "os.kill(os.getpid(), signal.SIGHUP), run(kind, options, settings))[2]"
     )
     with Daemon(tmp_path / "state", QUIET, before=before) as daemon:
         wait_for(lambda: "reload refused" in daemon.log.read_text(), "the reload")

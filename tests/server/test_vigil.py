@@ -199,7 +199,7 @@ def test_who_may_stay_in_by_a_defect_after_its_tokens_are_gone_goes_with_the_dae
             with contextlib.suppress(ConnectionClosed):
                 asker.ask_raw("rpc", "auth_token", {"token": token})
             assert daemon.wait() == 1
-        assert "critical server.daemon: stopped by a defect" in daemon.log.read_text()
+        assert "critical server.service: stopped by a defect" in daemon.log.read_text()
 
 
 def test_a_token_is_renewed_for_all_its_connections(tmp_path: Path, name: str) -> None:

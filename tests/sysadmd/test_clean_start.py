@@ -114,7 +114,7 @@ def test_a_daemon_works_whatever_it_was_left(what: str, state_dir: Path) -> None
 
 def test_no_clock_of_who_started_it_runs_in_a_daemon(state_dir: Path) -> None:
     before = (
-        "import pathlib, signal, server.daemon as d; run = d.run; d.run = lambda *given: ("
+        "import pathlib, signal, server.service as s; run = s.run; s.run = lambda *given: ("
         f"pathlib.Path({str(state_dir)!r} + '.clocks').write_text(repr([signal.getitimer(each)"
         " for each in (0, 1, 2)])), run(*given))[1]"
     )
