@@ -6,7 +6,7 @@ site=$(python3.11 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 python3.11 -m zipfile -e sysadmd-*.whl "$site"
 python3.11 -m compileall -q "$site/sysadmd"
 cp -R "$site"/sysadmd-*.data/data/ /usr/local/
-chmod 755 /usr/local/etc/rc.d/sysadmd
+chmod 755 /usr/local/etc/rc.d/sysadmd /usr/local/etc/rc.d/sysadmd_bridge
 for program in sysadmd.__main__:sysadmd sysadmd.ctl:sysadmctl; do
 	printf '#!/usr/local/bin/python3.11\nimport sys\nfrom %s import main\nsys.exit(main())\n' \
 	    "${program%:*}" > "/usr/local/bin/${program#*:}"
@@ -20,7 +20,7 @@ export SYSADMD_TEST_SLOWNESS=10 SYSADMD_TEST_SERVICE=1
 # One that fails has the rest tested all the same.
 status=0
 python3.11 -m pytest -p no:cacheprovider -v -rs --color=no --durations=10 -n2 --dist loadfile \
-    tests/freebsd/test_rc_script.py $(grep ^tests tests/freebsd/fast.txt) || status=$?
+    tests/freebsd/test_rc_script.py tests/freebsd/test_bridge_script.py $(grep ^tests tests/freebsd/fast.txt) || status=$?
 
 # With its default paths: what the second boot looks at.
 sysrc sysadmd_enable=YES

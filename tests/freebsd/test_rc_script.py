@@ -17,7 +17,7 @@ import pytest
 from dispatcher import keepers
 from tests.kit.daemon import ROOT
 from tests.kit.needs import needs, needs_freebsd
-from tests.kit.service import ON_FREEBSD, SCRIPT, Service
+from tests.kit.service import ON_FREEBSD, SCRIPTS, Service
 from tests.kit.waiting import wait_for
 
 GENERATIONS = ["its own"] if ON_FREEBSD else ["signals", "kqueue"]
@@ -295,39 +295,48 @@ def test_the_log_is_opened_anew_when_it_was_rotated(running: Service) -> None:
     assert "configuration reloaded" not in old.read_text()
 
 
-def test_a_script_as_rclint_wants_it() -> None:
+@pytest.mark.parametrize(
+    ("name", "desc"),
+    [
+        ("sysadmd", "System integration daemon"),
+        ("sysadmd_bridge", "Bridge between servers with sysadmd and their clients"),
+    ],
+)
+def test_a_script_as_rclint_wants_it(name: str, desc: str) -> None:
     """The rules of rclint(1), which is in no package registry: freebsd ports, devel/rclint."""
-    lines = SCRIPT.read_text().splitlines()
+    text = (SCRIPTS / name).read_text()
+    lines = text.splitlines()
     assert lines[0] == "#!/bin/sh"
     # PROVIDE is the file's name, and that of the service.
-    assert lines[2:5] == ["# PROVIDE: sysadmd", "# REQUIRE: LOGIN", "# KEYWORD: shutdown"]
+    assert lines[2:5] == [f"# PROVIDE: {name}", "# REQUIRE: LOGIN", "# KEYWORD: shutdown"]
     code = [line for line in lines if line and not line.startswith("#")]
     assert code[:5] == [
         ". /etc/rc.subr",
-        "name=sysadmd",
-        "rcvar=sysadmd_enable",
-        'desc="System integration daemon"',
+        f"name={name}",
+        f"rcvar={name}_enable",
+        f'desc="{desc}"',
         "load_rc_config $name",
     ]
     assert code[-1] == "run_rc_command $1"
     # After that come defaults; := where blank makes no sense, = where it does.
-    assert code[5] == ": ${sysadmd_enable:=NO}"
+    assert code[5] == f": ${{{name}_enable:=NO}}"
     for line in code:
         assert not re.match(r" +\S", line), f"indented by blanks: {line!r}"
         assert line == line.rstrip(), f"blanks at the end: {line!r}"
         if line.endswith("()"):
             assert code[code.index(line) + 1] == "{"
-    documented = set(re.findall(r"^# (sysadmd_\w+) \(", SCRIPT.read_text(), re.M))
-    assert documented == set(re.findall(r"^: \$\{(sysadmd_\w+):?=", SCRIPT.read_text(), re.M))
+    documented = set(re.findall(r"^# (sysadmd_\w+) \(", text, re.M))
+    assert documented == set(re.findall(r"^: \$\{(sysadmd_\w+):?=", text, re.M))
 
 
-def test_shells_find_nothing_wrong_in_it() -> None:
-    subprocess.run(["/bin/sh", "-n", SCRIPT], check=True)
+@pytest.mark.parametrize("name", ["sysadmd", "sysadmd_bridge"])
+def test_shells_find_nothing_wrong_in_it(name: str) -> None:
+    subprocess.run(["/bin/sh", "-n", SCRIPTS / name], check=True)
     needs("shellcheck")
     # What rc.subr(8) reads is set and not used, what it evals later is quoted for that.
     but = "SC1091,SC2016,SC2034,SC2086,SC2223"
     done = subprocess.run(
-        ["shellcheck", "-s", "dash", "-e", but, SCRIPT],
+        ["shellcheck", "-s", "dash", "-e", but, SCRIPTS / name],
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""sysadmd as a service: rc.d/sysadmd, run as service(8) does.
+"""sysadmd as a service, or a bridge: rc.d/sysadmd, rc.d/sysadmd_bridge, run as service(8) does.
 
 On FreeBSD the installed one, with the real rc.subr(8) and daemon(8); elsewhere a copy of it, on
 stand-ins that lie in tests/freebsd/stand_in.
@@ -23,11 +23,14 @@ from tests.kit.daemon import QUIET, ROOT
 from tests.kit.waiting import DEADLINE, wait_for
 
 ON_FREEBSD: Final = sys.platform.startswith("freebsd")
-SCRIPT: Final = ROOT / "rc.d" / "sysadmd"
+SCRIPTS: Final = ROOT / "rc.d"
+# By the service: the command that it runs, and the section of the configuration.
+_COMMAND: Final = {"sysadmd": "serve", "sysadmd_bridge": "bridge"}
+_SECTION: Final = {"sysadmd": "server", "sysadmd_bridge": "bridge"}
 _STAND_IN: Final = ROOT / "tests" / "freebsd" / "stand_in"
 # As service(8) has it: without /usr/local. Source: service.sh of 13.2.
 _ENVIRONMENT: Final = {"HOME": "/", "PATH": "/sbin:/bin:/usr/sbin:/usr/bin"}
-_CONFIG: Final = f'[server]\nlisten = ["127.0.0.1:0"]\nhandshake_timeout = 60\n{QUIET}'
+_LISTEN: Final = 'listen = ["127.0.0.1:0"]\nhandshake_timeout = 60\n'
 # What rc.subr(8) and daemon(8) need for themselves, beside what is waited for; s.
 _PATIENCE: Final = 2 * DEADLINE
 
@@ -35,33 +38,35 @@ _PATIENCE: Final = 2 * DEADLINE
 class Service:
     """The service in a directory of its own. Its settings are those of rc.conf(5)."""
 
-    def __init__(self, directory: Path, generation: str = "") -> None:
-        """generation: of the stand-in for daemon(8)."""
+    def __init__(self, directory: Path, generation: str = "", name: str = "sysadmd") -> None:
+        """generation: of the stand-in for daemon(8). name: of its script."""
         if ON_FREEBSD and not os.environ.get("SYSADMD_TEST_SERVICE"):
             pytest.skip("takes the place of this machine's service: see first_boot.sh")
+        self.name = name
         self.state_dir = directory / "state"
+        self._configured = f"[{_SECTION[name]}]\n{_LISTEN}{QUIET}"
         self.config = directory / "sysadmd.toml"
         self.log = directory / "sysadmd.log"
         self.settings: dict[str, str] = {}
         self._environment = {**_ENVIRONMENT}
         if ON_FREEBSD:
-            self._command = ["/usr/sbin/service", "sysadmd"]
-            self._rc_conf = Path("/etc/rc.conf.d/sysadmd")
+            self._command = ["/usr/sbin/service", name]
+            self._rc_conf = Path("/etc/rc.conf.d") / name
             self._rc_conf.parent.mkdir(exist_ok=True)
             run = Path("/var/run")
         else:
             run = directory / "run"
             run.mkdir()
             self._rc_conf = directory / "rc.conf"
-            self._command = [str(_adapted(directory, run))]
+            self._command = [str(_adapted(SCRIPTS / name, directory, run))]
             self._environment["DAEMON_GENERATION"] = generation
         self._pid_files = {
-            "daemon(8)": run / "sysadmd.pid",
-            "sysadmd": run / "sysadmd-child.pid",
+            "daemon(8)": run / f"{name}.pid",
+            "sysadmd": run / f"{name}-child.pid",
         }
 
     def __call__(self, action: str) -> subprocess.CompletedProcess[str]:
-        """Run `service sysadmd ACTION` to its end, and of all that hold its output."""
+        """Run `service NAME ACTION` to its end, and of all that hold its output."""
         lines = (f'{name}="{value}"\n' for name, value in self.settings.items())
         self._rc_conf.write_text("".join(lines))
         return subprocess.run(
@@ -77,19 +82,19 @@ class Service:
 
     def set_up(self) -> None:
         """Give it the settings and the configuration that tests begin with."""
-        self.config.write_text(_CONFIG)
+        self.config.write_text(self._configured)
         self.settings = {
-            "sysadmd_enable": "YES",
-            "sysadmd_config": str(self.config),
-            "sysadmd_state_dir": str(self.state_dir),
-            "sysadmd_logfile": str(self.log),
-            "sysadmd_bin": str(Path(sys.executable).with_name("sysadmd")),
+            f"{self.name}_enable": "YES",
+            f"{self.name}_config": str(self.config),
+            f"{self.name}_state_dir": str(self.state_dir),
+            f"{self.name}_logfile": str(self.log),
+            f"{self.name}_bin": str(Path(sys.executable).with_name("sysadmd")),
         }
 
     def is_whole(self) -> bool:
         """Is there one daemon, and what supervises it?"""
         both = sorted((self.pid("daemon(8)"), self.pid("sysadmd")))
-        return both == self.running() and _text(self.config) == _CONFIG
+        return both == self.running() and _text(self.config) == self._configured
 
     def start(self) -> None:
         """Have it started, and wait until it is ready."""
@@ -140,7 +145,8 @@ class Service:
                 continue
             # daemon(8) shows a title in place of its arguments.
             # FreeBSD's kernel is pid 0.
-            if ("serve" in words and mark in words) or 0 != process.pid == supervisor:
+            serves = _COMMAND[self.name] in words and mark in words
+            if serves or 0 != process.pid == supervisor:
                 found.append(process.pid)
         return sorted(found)
 
@@ -158,9 +164,9 @@ class Service:
             file.unlink(missing_ok=True)
 
 
-def _adapted(directory: Path, run: Path) -> Path:
-    """A copy of the script that works on the stand-ins."""
-    text = SCRIPT.read_text()
+def _adapted(shipped: Path, directory: Path, run: Path) -> Path:
+    """A copy of a script that works on the stand-ins."""
+    text = shipped.read_text()
     for there, here in (
         ("/etc/rc.subr", directory / "rc.subr"),
         ("/usr/sbin/daemon", directory / "daemon"),
@@ -168,7 +174,7 @@ def _adapted(directory: Path, run: Path) -> Path:
     ):
         assert there in text
         text = text.replace(there, str(here))
-    script = directory / "sysadmd"
+    script = directory / shipped.name
     script.write_text(text)
     script.chmod(0o755)
     for name in ("rc.subr", "daemon"):

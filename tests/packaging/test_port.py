@@ -77,10 +77,17 @@ def test_its_list_has_every_sample_that_the_wheel_brings() -> None:
     assert set(re.findall(r"^@sample (.*)$", listed, re.MULTILINE)) == samples
 
 
-def test_its_service_script_is_the_one_of_the_source() -> None:
-    text = (PORT / "files" / "sysadmd.in").read_text()
-    assert "%%PREFIX%%/bin/sysadmd" in text
-    assert text.replace("%%PREFIX%%", "/usr/local") == (ROOT / "rc.d/sysadmd").read_text()
+def test_its_service_scripts_are_those_of_the_source(tree: Path) -> None:
+    shared = project()["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    services = make(tree, "-V", "USE_RC_SUBR").split()
+    assert {f"etc/rc.d/{name}" for name in services} == {
+        path for path in shared.values() if path.startswith("etc/rc.d/")
+    }
+    assert {path.stem for path in (PORT / "files").iterdir()} == set(services)
+    for name in services:
+        text = (PORT / "files" / f"{name}.in").read_text()
+        assert "%%PREFIX%%/bin/sysadmd" in text
+        assert text.replace("%%PREFIX%%", "/usr/local") == (ROOT / "rc.d" / name).read_text()
 
 
 def test_another_prefix_is_told_to_all_who_name_it(tree: Path) -> None:
