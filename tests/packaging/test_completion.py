@@ -81,6 +81,7 @@ def complete(shell: str, program: str, words: str, tmp_path: Path) -> list[str]:
         ("sysadmctl queue pa", ["pause"]),
         ("sysadmctl key re", ["register", "revoke"]),
         ("sysadmd check", ["check-config"]),
+        ("sysadmd bridge-key re", ["revoke"]),
         ("sysadmd token add --ro", ["--role"]),
     ],
 )
