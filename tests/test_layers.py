@@ -17,7 +17,7 @@ _PROTOCOL = "server.wire.protocol"
 SERVER_ROOMS = {
     "wire": {"server.wire"},
     "login": {"server.login"},
-    "dialects": {"server.dialects", _PROTOCOL},
+    "dialects": {"server.dialects", _PROTOCOL, "server.wire.envelope"},
     "delivery": {"server.delivery", "server.dialects", _PROTOCOL},
     "job_classes": {"server.job_classes", "server.dialects.values"},
     "classes": {
@@ -26,7 +26,7 @@ SERVER_ROOMS = {
     },
     "bridge": {
         *("server.bridge", "server.service", "server.certificate", "server.loop_clock"),
-        *("server.dialects", "server.login.challenge", "server.request_reading"),
+        *("server.dialects.values", "server.login.challenge", "server.request_reading"),
         "server.wire",
     },
 }

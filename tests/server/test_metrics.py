@@ -11,6 +11,7 @@ import pytest
 
 from collectors.figures import figures, vdev_errors
 from tests.kit import QUIET, ROOT, Daemon, wait_for
+from tests.kit.bridge import Bridge
 from tests.kit.daemon import following
 from tests.kit.pools import StandIn, watching
 
@@ -20,6 +21,8 @@ RULES = ROOT / "packaging" / "prometheus" / "sysadmd.rules.yml"
 NAME = re.compile(r"\b(?:sysadmd|zfs)_[a-z_]+\b")
 # What a name of a family has behind it when it is asked for.
 COUNTER = "_total"
+# What the names of a bridge's figures begin with.
+OF_A_BRIDGE = "sysadmd_bridge_"
 
 
 def read(daemon: Daemon) -> dict[str, float]:
@@ -35,11 +38,21 @@ def families(daemon: Daemon) -> dict[str, str]:
     return dict(line.split()[2:4] for line in lines if line.startswith("# TYPE"))
 
 
+def documented() -> set[str]:
+    """The names of the figures of all programs that the document lists."""
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+
+
+def test_the_document_names_the_figures_of_a_bridge(tmp_path: Path) -> None:
+    with Bridge(tmp_path / "bridge") as bridge:
+        there = set(families(bridge))
+    assert {name for name in documented() if name.startswith(OF_A_BRIDGE)} == there
+
+
 def test_the_document_and_the_alert_rules_name_what_is_there(daemon: Daemon) -> None:
     there = families(daemon)
-    document = {name for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")
-                for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}  # fmt: skip
-    assert document == set(there)
+    assert {name for name in documented() if not name.startswith(OF_A_BRIDGE)} == set(there)
     expressions = re.findall(
         r"^ +expr: (?:>-\n)?((?:.+\n)+?) +(?:for|labels):", RULES.read_text(), re.M
     )
