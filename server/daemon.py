@@ -16,6 +16,7 @@ from collectors.system_state import SystemState
 from dispatcher import records
 from dispatcher.runner import Dispatcher
 from server import job_troubles, supervision
+from server.calls import CALLERS
 from server.certificate import Certificate
 from server.delivery.frames import Renderer
 from server.delivery.hub import Hub
@@ -66,6 +67,11 @@ class Daemon(Service):
     def fixed(settings: Settings) -> dict[str, object]:
         """As `Service` has it."""
         return {"state_dir": settings.state_dir, "server.listen": settings.server.listen}
+
+    @staticmethod
+    def more_files(settings: Settings) -> int:
+        """As `Service` has it. Who is relayed needs another: his stream ends in a pair."""
+        return CALLERS if settings.bridge_client.url else 0
 
     def explain(self) -> SysadmdError | None:
         """A page that can be read, but is not what was written, looks like a defect."""

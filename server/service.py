@@ -109,6 +109,11 @@ class Service(ABC):
         door: DoorSettings = getattr(settings, cls.section)
         return door
 
+    @staticmethod
+    def more_files(settings: Settings) -> int:
+        """Open files that its clients may need beside one each."""
+        return 0
+
     def explain(self) -> SysadmdError | None:
         """What is wrong that would look like a defect, if anything is."""
         return None
@@ -237,7 +242,7 @@ class Service(ABC):
         """The new settings with as many clients as there can be open files for."""
         door = self.door_of(settings)
         try:
-            _raise_file_limit(self.section, door.max_clients)
+            _raise_file_limit(self.section, door.max_clients, self.more_files(settings))
         except CannotStart as error:
             kept = self.door().max_clients
             log.error("%s.max_clients stays %d: %s", self.section, kept, error)
@@ -256,7 +261,8 @@ def run(kind: type[Service], options: Options, settings: Settings) -> int:
     # Unix socket paths are short on FreeBSD: from here on they are relative to the directory.
     with state.in_words():
         os.chdir(path)
-    limits = _raise_file_limit(kind.section, kind.door_of(settings).max_clients)
+    clients = kind.door_of(settings).max_clients
+    limits = _raise_file_limit(kind.section, clients, kind.more_files(settings))
     service = kind(Process(options, state, signals, manager, limits), settings)
     try:
         with _runner() as runner:
@@ -290,7 +296,7 @@ def _runner() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-def _raise_file_limit(section: str, clients: int) -> dict[int, tuple[int, int]]:
+def _raise_file_limit(section: str, clients: int, more: int) -> dict[int, tuple[int, int]]:
     """Raise the limit of open files to fit; returns the limits that jobs get: those before."""
     before = {
         number: resource.getrlimit(number)
@@ -298,7 +304,8 @@ def _raise_file_limit(section: str, clients: int) -> dict[int, tuple[int, int]]:
         if name.startswith("RLIMIT_")
     }
     soft, hard = before[resource.RLIMIT_NOFILE]
-    needed = clients + SPARE_FILES
+    spare = more + SPARE_FILES
+    needed = clients + spare
     if soft != resource.RLIM_INFINITY and soft < needed:
         try:
             most = needed if hard == resource.RLIM_INFINITY else max(hard, needed)
@@ -307,7 +314,7 @@ def _raise_file_limit(section: str, clients: int) -> dict[int, tuple[int, int]]:
             raise CannotStart(
                 f"{section}.max_clients = {clients} needs {needed} open files, the limit is"
                 f" {hard}; raise it (ulimit -Hn {needed}) or lower {section}.max_clients to"
-                f" {max(1, hard - SPARE_FILES)}"
+                f" {max(1, hard - spare)}"
             ) from error
     return before
 

@@ -131,7 +131,7 @@ async def _active(client: Client) -> list[str]:
 
 def end(state_dir: Path, daemon: psutil.Process) -> None:
     """SIGTERM to it, or to the daemon(8) that would start it again, and passes that on."""
-    ending = [daemon]
+    ending, lock = [daemon], state_dir / "lock"
     try:
         supervisor = daemon.parent()
         if supervisor is not None and supervisor.name() == "daemon":
@@ -143,13 +143,14 @@ def end(state_dir: Path, daemon: psutil.Process) -> None:
     except psutil.AccessDenied as error:
         raise CannotStop(f"process {error.pid} can't be ended by uid {os.geteuid()}") from error
     _wait(
-        lambda: not any(map(_runs, ending)),
+        # The lock outlives the process by a moment, in which it has ended for psutil.
+        lambda: not any(map(_runs, ending)) and locks.owner(lock) != daemon.pid,
         END,
         lambda: (
             f"the daemon (pid {daemon.pid}) has not ended within {END:g} s; its log may say why"
         ),
     )
-    if (another := locks.owner(state_dir / "lock")) is not None:
+    if (another := locks.owner(lock)) is not None:
         raise CannotStop(
             f"another daemon (pid {another}) was started meanwhile; stop the service that does"
             " so"

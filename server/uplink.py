@@ -88,6 +88,8 @@ class Uplink:
                 if str(error) != said:
                     log.warning("not at the bridge %s: %s", settings.url, error)
                 said = str(error)
+            except Exception:  # the outer edge: nothing that a bridge says ends the daemon
+                log.exception("the connection to the bridge %s failed", settings.url)
             if time.monotonic() - begun > GOOD:
                 said, waits = "", pauses()
             await asyncio.sleep(next(waits))

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import InvalidHandshake
 
-from sysadmd.bridge_link import BridgeLink, join
+from sysadmd.bridge_link import BridgeLink, join, told
 from sysadmd.errors import BadRequest
 from sysadmd.key_file import read_key
 from sysadmd.keys import PrivateKey
@@ -25,7 +25,6 @@ from sysadmd.opening import LIMITS, reason
 from sysadmd.sealed import REFUSED, WELCOME, Calling, SealBroken
 from sysadmd.sealed_stream import SealedStream, as_payload, from_payload
 from sysadmd.target import Target, Unreachable
-from sysadmd.text import printable
 
 # How long a server that is not there is waited for, and one that is there may take to answer:
 # after a cut both ends come back, and not in one moment; s.
@@ -101,8 +100,8 @@ class _Call:
         try:
             message = from_payload(payload)
             if message[:1] == REFUSED:
-                why = printable(message[1:].decode("utf-8", "replace"))
-                self._fail(f"the server refuses: {why}")
+                why = told(message[1:].decode("utf-8", "replace"))
+                self._fail(f"the server, or the bridge in its name, says: {why}")
             elif message[:1] == WELCOME and not self._welcome.done():
                 self._welcome.set_result(message)
             elif self._stream is not None:
@@ -178,6 +177,10 @@ class _Call:
             await moving
         finally:
             moving.cancel()
+            await asyncio.wait((moving,))
+            if not moving.cancelled():
+                # What was wrong first counts.
+                moving.exception()
 
 
 @contextlib.contextmanager

@@ -8,21 +8,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
+from sysadmd.errors import first_alone
 from sysadmd.keys import PrivateKey, Side, as_text
 from sysadmd.opening import opened, reason
 from sysadmd.target import Target, Unreachable
+from sysadmd.text import printable
 
 # How long the login may take; s.
 LOGIN_TIMEOUT: Final = 30.0
 # The ids of what a bridge asks. Source: the original's BridgeConnection.
 IDENT: Final = "sysadm_bridge_request_ident"
 CHECKSUMS_ID: Final = "bridge_request_list_keys"
+# Characters of a text to be signed, and ids that are listed; more is no bridge of ours.
+NONCE: Final = 1024
+LISTED: Final = 20_000
+# Characters of what is told of a bridge's words.
+TOLD: Final = 256
 _LOGIN: Final = "login"
 _PEERS: Final = "peers"
 
@@ -55,7 +62,8 @@ class BridgeLink:
         self._identity = identity
         self._checksums = checksums
         self._receiver = receiver
-        self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        # What was asked, as long as the answer is awaited.
+        self._asked: asyncio.Future[dict[str, Any]] | None = None
 
     async def send(self, destination: str, payload: str) -> None:
         """Send a message. Raises: Unreachable."""
@@ -70,17 +78,19 @@ class BridgeLink:
         """Prove a key, and say who we are; pin: of the bridge. Raises: Unreachable."""
         try:
             async with asyncio.timeout(LOGIN_TIMEOUT):
-                given = await self._ask("auth_ssl", {})
-                signature = key.prove(side, pin, str(given["test_string"]))
+                nonce = (await self._ask("auth_ssl", {}))["test_string"]
+                if not isinstance(nonce, str) or not nonce.isascii() or len(nonce) > NONCE:
+                    raise Unreachable("what the bridge wants to have signed is no nonce")
+                signature = key.prove(side, pin, nonce)
                 public = as_text(key.public.pem)
                 await self._ask("auth_ssl", {"public_key": public, "signature": signature})
                 await self.tell_checksums()
                 # Behind that: whom we see now.
-                await self._say(_frame("events", "bridge", _PEERS, {}))
-                self._list((await self._reply())["available_connections"])
+                seen = await self._ask("bridge", {}, namespace="events", id=_PEERS)
+                self._list(seen["available_connections"])
         except TimeoutError as error:
             raise Unreachable(f"no login at the bridge within {LOGIN_TIMEOUT:g} s") from error
-        except (KeyError, TypeError) as error:
+        except _GARBLED as error:
             raise Unreachable(f"what answers there is no bridge: {error!r}") from error
 
     async def read(self) -> None:
@@ -90,7 +100,7 @@ class BridgeLink:
                 await self._take(str(text))
         except (WebSocketException, OSError) as error:
             raise Unreachable(f"the bridge was lost: {reason(error)}") from error
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+        except _GARBLED as error:
             raise Unreachable(f"what answers there is no bridge: {error!r}") from error
         why = self._socket.close_reason or "it has ended the connection"
         raise Unreachable(f"the bridge was lost: {why}")
@@ -107,21 +117,25 @@ class BridgeLink:
         elif name == "error" and id not in (_LOGIN, _PEERS):
             self._receiver.refused(str(id), _detail(frame))
         elif name in ("response", "error"):
-            self._replies.put_nowait(frame)
+            if self._asked is None or self._asked.done():
+                raise ValueError("an answer to what was not asked")
+            self._asked.set_result(frame)
         elif id == IDENT:
             await self._say(_frame("rpc", "response", id, self._identity))
         elif id == CHECKSUMS_ID:
             await self.tell_checksums()
 
     def _list(self, ids: list[Any]) -> None:
-        self._receiver.listed([str(id) for id in ids])
+        if len(ids) > LISTED or not all(isinstance(id, str) and id.isascii() for id in ids):
+            raise ValueError("a list of ids that are none")
+        self._receiver.listed(ids)
 
-    async def _ask(self, name: str, args: dict[str, str]) -> Any:
-        await self._say(_frame("rpc", name, _LOGIN, args))
-        return await self._reply()
-
-    async def _reply(self) -> Any:
-        frame = await self._replies.get()
+    async def _ask(
+        self, name: str, args: dict[str, str], namespace: str = "rpc", id: str = _LOGIN
+    ) -> Any:
+        self._asked = asyncio.get_running_loop().create_future()
+        await self._say(_frame(namespace, name, id, args))
+        frame = await self._asked
         if frame["name"] == "error":
             raise Unreachable(f"the bridge lets us not in: {_detail(frame)}")
         return frame["args"]
@@ -153,7 +167,7 @@ async def join(
     async with contextlib.AsyncExitStack() as stack:
         socket, pin = await opened(target, stack)
         link = BridgeLink(socket, identity, checksums or (lambda: own), receiver)
-        with unreachable_alone():
+        with first_alone():
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(link.read())
                 await link.log_in(key, side, pin)
@@ -161,17 +175,8 @@ async def join(
                 reader.cancel()
 
 
-@contextlib.contextmanager
-def unreachable_alone() -> Generator[None]:
-    """Of a group of errors that says how a link was lost, the first one alone is raised."""
-    try:
-        yield
-    except* Unreachable as errors:
-        lost: BaseException = errors
-        while isinstance(lost, BaseExceptionGroup):
-            several = cast("BaseExceptionGroup[BaseException]", lost)
-            lost = several.exceptions[0]
-        raise lost from None
+# What reading a frame raises that has not the form of the protocol.
+_GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def _frame(namespace: str, name: str, id: str, args: object) -> str:
@@ -180,4 +185,9 @@ def _frame(namespace: str, name: str, id: str, args: object) -> str:
 
 
 def _detail(frame: dict[str, Any]) -> str:
-    return str(frame["args"]["detail"])
+    return told(str(frame["args"]["detail"]))
+
+
+def told(text: str) -> str:
+    """What somebody has said whom nobody vouches for, to be shown."""
+    return printable(text[:TOLD])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import cast
+
 
 class SysadmdError(Exception):
     """Root of every expected error. `code` is a stable word; str() says what to do about it."""
@@ -107,3 +111,16 @@ class BackupFailed(SysadmdError):
     """No backup was made; nothing of it is left."""
 
     code = "backup-failed"
+
+
+@contextmanager
+def first_alone() -> Generator[None]:
+    """Of a group of errors that are expected the first one alone is raised."""
+    try:
+        yield
+    except* SysadmdError as errors:
+        lost: BaseException = errors
+        while isinstance(lost, BaseExceptionGroup):
+            several = cast("BaseExceptionGroup[BaseException]", lost)
+            lost = several.exceptions[0]
+        raise lost from None

@@ -13,6 +13,7 @@ from typing import Final
 
 from sysadmd.errors import BadRequest, Conflict, SysadmdError
 from sysadmd.keys import PrivateKey, PublicKey, parse_public
+from sysadmd.machine import write_private
 
 # Bytes of a file that may be a key; ours has 119.
 LONGEST: Final = 65536
@@ -24,26 +25,25 @@ def make_key(path: Path) -> PrivateKey:
     Raises: Conflict if there is something of that name; SysadmdError if it can't be written.
     """
     key = PrivateKey.new()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        file = os.open(path, flags, 0o600)
+        write_private(new, key.pem)
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            new.unlink()
+        raise SysadmdError(f"{path} can't be made: {_why(error)}") from error
+    try:
+        # Half a key would be in the way of the next attempt: its name it gets when it is whole.
+        os.link(new, path, follow_symlinks=False)
     except FileExistsError as error:
         raise Conflict(
             f"{path} is there already, and no key is overwritten: use it, or name another file"
             " with --file"
         ) from error
-    except (OSError, ValueError) as error:
-        raise SysadmdError(f"{path} can't be made: {_why(error)}") from error
-    try:
-        with os.fdopen(file, "w", encoding="ascii") as out:
-            out.write(key.pem)
-            out.flush()
-            os.fsync(out.fileno())
     except OSError as error:
-        # Half a key is in the way of the next attempt.
-        with suppress(OSError):
-            path.unlink()
-        raise SysadmdError(f"{path} can't be written: {_why(error)}") from error
+        raise SysadmdError(f"{path} can't be made: {_why(error)}") from error
+    finally:
+        new.unlink(missing_ok=True)
     return key
 
 

@@ -141,11 +141,12 @@ def _agree(own: ECC.EccKey, other: bytes, server: str, said: bytes) -> _Secrets:
     Raises: SealBroken.
     """
     try:
+        fingerprint = base64.b64decode(server, validate=True)
         public = DH.import_x25519_public_key(other)
         shared: bytes = DH.key_agreement(eph_priv=own, eph_pub=public, kdf=bytes)
     except ValueError as error:
-        raise SealBroken("the key for the exchange is none") from error
-    digest = hashlib.sha256(_LABEL + base64.b64decode(server) + said).digest()
+        raise SealBroken("the key for the exchange, or the server's id, is none") from error
+    digest = hashlib.sha256(_LABEL + fingerprint + said).digest()
     keys: Any = HKDF(shared, _KEY, digest, SHA256, num_keys=4, context=_LABEL)
     return _Secrets(digest, *keys)
 

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from sysadmd.errors import first_alone
 from sysadmd.sealed import SealBroken, SealedChannel
 
 # Bytes that may be on their way to an end which has not said that they were taken.
@@ -23,6 +24,9 @@ WINDOW: Final = 256 * 1024
 # Bytes of one record; and how many were taken before that is said.
 CHUNK: Final = 16 * 1024
 CREDIT: Final = WINDOW // 4
+
+# How long the other end may take for its last words, once ours were said; s.
+LINGER: Final = 5.0
 
 # The first byte of a record's content.
 _DATA: Final = b"\0"
@@ -70,7 +74,7 @@ class SealedStream:
         """A record has come. Raises: SealBroken, and the stream is of no use then."""
         content = self._channel.open(record)
         kind, rest = content[:1], content[1:]
-        if kind == _DATA and not self._has_ended:
+        if kind == _DATA and rest and not self._has_ended:
             self._held += len(rest)
             if self._held > WINDOW:
                 raise SealBroken("more came than was asked for")
@@ -93,11 +97,15 @@ class SealedStream:
         await self._say(_TAKEN + bytes(_COUNT))
 
     async def run(self) -> None:
-        """Move bytes. Raises: what `send` does."""
+        """Move bytes. Raises: what `send` does, if that is one of ours."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._outward())
-                group.create_task(self._inward())
+            with first_alone():
+                async with asyncio.TaskGroup() as group:
+                    inward = group.create_task(self._inward())
+                    await self._outward()
+                    # Our end has said its last: the other's may be on its way.
+                    await asyncio.wait((inward,), timeout=LINGER)
+                    inward.cancel()
         except* OSError:
             # Our end is gone; nobody reads on.
             pass

@@ -164,6 +164,14 @@ def revoke(directory: Path, name: str) -> BridgeKey:
     return found[0]
 
 
+def _give(directory: Path) -> None:
+    """Whose directory it is, the bridge is: root may have changed the file for it."""
+    owner = directory.stat()
+    for name in (FILE, f"{FILE}.lock"):
+        if (directory / name).stat().st_uid != owner.st_uid:
+            os.chown(directory / name, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 @contextmanager
 def _changing(directory: Path) -> Generator[dict[str, BridgeKey]]:
     """The keys, which are written if there is no error, one change at a time."""
@@ -177,6 +185,7 @@ def _changing(directory: Path) -> Generator[dict[str, BridgeKey]]:
             yield keys
             listed = [asdict(key) for key in keys.values()]
             write_private(directory / FILE, json.dumps(listed, indent=1) + "\n")
+            _give(directory)
         finally:
             os.close(lock)
     except OSError as error:

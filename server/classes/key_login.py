@@ -80,7 +80,7 @@ class AuthSsl:
                 " attempt",
             )
         ours = "signature" in args
-        if not ours and session.connection.relayed_pin:
+        if not ours and session.connection.relayed:
             # It signs whatever the other side sends, and whoever relays could be that.
             raise request.refuse(401, "over a bridge only keys of our own form log in")
         if not ours and not self._settings().legacy_key_login:
@@ -146,6 +146,12 @@ class AuthSsl:
             return public, is_proved(public, signature, "client", pin, text)
 
         public, proved = await in_thread(check, "a proof")
+        relayed = session.connection.relayed
+        if relayed is not None and public.fingerprint != relayed.key:
+            # Else who has stolen this server's key could hand on the proof of another.
+            raise ValueError(
+                "public_key: over a bridge the key that calls logs in, and no other"
+            )
         key = keys.find(self._store.reader, public.fingerprint)
         name = key.account if key is not None else NOBODY + public.fingerprint
         return _Outcome(key if proved else None, name)

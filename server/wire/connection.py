@@ -67,7 +67,7 @@ class Connection:
     ) -> None:
         """clock: what `tick` is told, and all that the peer's time is measured by."""
         self.address, self.port, self.group = caller.address, caller.port, caller.group
-        self.local, self.relayed_pin = caller.local, caller.pin
+        self.local, self.relayed = caller.local, caller.relayed
         self.clock = clock
         self.phase = Phase.HANDSHAKE
         # Its peer passes messages on: those that have come are taken, and written, together.
@@ -183,7 +183,7 @@ class Connection:
     @property
     def pin(self) -> str:
         """The pin of the key that we have shown here, or proved to who was relayed; or ""."""
-        return self.relayed_pin or tls.shown_pin(self._socket)
+        return self.relayed.pin if self.relayed else tls.shown_pin(self._socket)
 
     async def room(self) -> None:
         """Return when what waits for the client is little enough to add a reply to it, and all

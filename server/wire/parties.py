@@ -24,19 +24,27 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Relayed:
+    """It has come over a bridge. pin: of the key that we have proved; key: the fingerprint of
+    the one that the caller has."""
+
+    pin: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who has connected, as far as a socket tells.
 
     group: what limits by address count by. local: the account of a program of this machine.
-    port: there; None: it has none. pin: of the key that it knows us by, where that is not our
-    certificate's: it was relayed.
+    port: there; None: it has none. relayed: how it has come, if not to a door of ours.
     """
 
     address: str
     group: str
     local: str | None = None
     port: int | None = None
-    pin: str | None = None
+    relayed: Relayed | None = None
 
 
 class Peer(Protocol):

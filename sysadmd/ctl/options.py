@@ -43,8 +43,10 @@ class Context:
         """
         token, key = self._login()
         if self.bridge is not None or self.server is not None:
-            return self._over_bridge(token, key)
+            return self._over_bridge(key)
         kept = profile.load()
+        if kept is not None and kept.bridge and not (self.url or self.state_dir):
+            return self._over_bridge(key)
         if self.url is not None and (kept is None or kept.url != self.url):
             return Target(self.url, token, self.cafile, key=key)
         named = self.state_dir or os.environ.get("SYSADMD_STATE_DIR")
@@ -60,11 +62,9 @@ class Context:
         """The bridge itself. Raises: click.UsageError."""
         if self.server is not None:
             raise click.UsageError("this is asked of the bridge, not of a --server")
-        return replace(self._over_bridge(*self._login(), server=""), server=None)
+        return replace(self._over_bridge(self._login()[1], server=""), server=None)
 
-    def _over_bridge(
-        self, token: str | None, key: Path | None, server: str | None = None
-    ) -> Target:
+    def _over_bridge(self, key: Path | None, server: str | None = None) -> Target:
         """A server that is reached over a bridge. Raises: click.UsageError."""
         server = self.server if server is None else server
         kept = profile.load()
@@ -75,8 +75,11 @@ class Context:
             raise click.UsageError(
                 "name a server with --server; `sysadmctl servers` lists those of the bridge"
             )
-        if self.url is not None or self.token:
-            raise click.UsageError("over a bridge it is a --key that logs in, and no --url")
+        if self.url is not None or self.token or self.state_dir is not None:
+            raise click.UsageError(
+                "over a bridge a --key logs in, and --server says where: no --url, --token or"
+                " --state-dir"
+            )
         pin = None
         if kept is not None and kept.url == url:
             pin = None if self.cafile else kept.pin

@@ -14,6 +14,8 @@ from sysadmd.errors import SysadmdError
 
 # Servers that are asked at once for their names.
 AT_ONCE: Final = 8
+# How long all of them have for that; s.
+PATIENCE: Final = 30.0
 
 
 async def list_servers(bridge: Target, printer: Printer) -> int:
@@ -35,12 +37,16 @@ async def list_servers(bridge: Target, printer: Printer) -> int:
 async def _names(bridge: Target, ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
     """Of each its host name, or why it is not known."""
     turns = asyncio.Semaphore(AT_ONCE)
+    end = asyncio.get_running_loop().time() + PATIENCE
 
     async def ask(id: str) -> tuple[str | None, str | None]:
         try:
-            async with turns, connect(replace(bridge, server=id)) as client:
+            there = connect(replace(bridge, server=id))
+            async with asyncio.timeout_at(end), turns, there as client:
                 reply = await client.request("rpc", "identify")
                 return str(reply["hostname"]), None
+        except TimeoutError:
+            return None, f"no answer within {PATIENCE:g} s"
         except (SysadmdError, *GARBLED) as error:
             return None, str(error)
 

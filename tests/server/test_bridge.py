@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from server.bridge import registry
 from server.bridge.peer import CHECKSUMS_ID, IDENT, WAITING
 from sysadmd.keys import PrivateKey, Side
-from tests.kit import wait_for
+from tests.kit import needs_root, wait_for
 from tests.kit.bridge import Bridge, Peer
 from tests.kit.daemon import sysadmd
 
@@ -288,3 +289,12 @@ def test_the_bridge_does_not_start_with_a_registry_that_makes_no_sense(tmp_path:
 def test_health_and_figures_are_plain_http(bridge: Bridge) -> None:
     assert bridge.fetch("/healthz") == (200, "ok\n")
     assert bridge.fetch("/nothing")[0] == 404
+
+
+@needs_root
+def test_the_registry_is_the_bridges_whoever_changes_it(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    registry.add(directory, ALICE.public, "client", "alice")
+    assert {file.stat().st_uid for file in directory.iterdir()} == {65534}

@@ -137,7 +137,7 @@ def test_the_walk_through_leads_to_a_tail(machines: Machines) -> None:
     step("web1")
     step("bridge")
     log = machines.home("web1") / "out"
-    wait_for(lambda: "at the bridge wss" in log.read_text(), "web1 at the bridge")
+    wait_for(lambda: ": at the bridge wss" in log.read_text(), "web1 at the bridge")
     listed = step("you").splitlines()[-1].split()
     machines.words["ID"] = listed[0]
     assert listed[0] in log.read_text()

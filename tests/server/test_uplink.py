@@ -48,9 +48,10 @@ def observer(world: Bridged, side: str, name: str, accepts: tuple[str, ...] = ()
 
 
 def callers(admin: Plain) -> list[Any]:
-    """Who has come over a bridge and is logged in."""
+    """Who has come over a bridge, is logged in, and is told events."""
     listed = admin.ask("rpc", "clients", {"action": "list"})["clients"]
-    return [one for one in listed if one["address"].startswith("bridge:")]
+    came = (one for one in listed if one["address"].startswith("bridge:"))
+    return [one for one in came if one["systems"]]
 
 
 def test_lists_are_right_after_whatever_happens_to_whom(world: Bridged) -> None:
