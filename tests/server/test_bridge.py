@@ -291,8 +291,8 @@ def test_health_and_figures_are_plain_http(bridge: Bridge) -> None:
     assert bridge.fetch("/nothing")[0] == 404
 
 
-@needs_root
 def test_the_registry_is_the_bridges_whoever_changes_it(tmp_path: Path) -> None:
+    needs_root()
     directory = tmp_path / "state"
     directory.mkdir()
     os.chown(directory, 65534, 65534)

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
+from server.calls import PENDING
 from sysadmd.client import Client, NotPermitted, Refused, Target, Unreachable, connect
-from sysadmd.keys import PrivateKey
+from sysadmd.keys import PrivateKey, as_text
+from sysadmd.sealed import Calling
+from sysadmd.sealed_stream import as_payload
 from tests.kit import DEADLINE, Daemon, wait_for
 from tests.kit import Client as Plain
 from tests.kit.bridge import Bridge, Peer
 from tests.kit.bridged import Bridged
-from tests.kit.ctl import lines
+from tests.kit.ctl import Ctl, lines
 
 SYSTEMS = ["dispatcher", "life-preserver", "system-state"]
 
@@ -421,3 +424,72 @@ def test_a_client_without_a_key_or_server_is_told_so(world: Bridged) -> None:
     assert done.returncode == 2
     assert "--key" in done.stderr
     assert ctl("servers").stdout.split() == ["ID", "HOSTNAME"]
+
+
+def test_who_calls_hears_at_once_that_his_call_is_over(world: Bridged) -> None:
+    """The server was away for so short a time that no list has changed."""
+    world.let_in("alice")
+    one = world.server("one", ["alice"])
+    with (
+        world.ctl("alice", "one").started("tail", "--json", "dispatcher") as tail,
+        one.local() as admin,
+    ):
+        wait_for(lambda: callers(admin))
+        with world.bridge.stranger() as stranger:
+            text = one.config.read_text() + f'pin = "{stranger.pin}"\n'
+        one.config.write_text(text)
+        one.reload()
+        world.until_there("one", 2)
+        begun = time.monotonic()
+        wait_for(lambda: callers(admin))
+        args = {"action": "submit", "job": {"id": "job", "commands": ["true"]}}
+        admin.ask("rpc", "dispatcher", args)
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["args"]["process_id"] == "job"
+        # Not as late as one who hears nothing for 40 s.
+        assert time.monotonic() - begun < 30
+
+
+def test_only_the_key_that_calls_logs_in(world: Bridged) -> None:
+    world.let_in("alice")
+    world.server("one", ["alice", "bob"])
+
+    async def attempt() -> None:
+        async with connect(world.target("alice", "one")) as client:
+            said = await client.request("rpc", "auth_ssl", "")
+            other = world.key("bob")
+            signature = other.prove("client", client.pin, said["test_string"])
+            args = {"public_key": as_text(other.public.pem), "signature": signature}
+            with pytest.raises(Refused, match="the key that calls"):
+                await client.request("rpc", "auth_ssl", args)
+
+    asyncio.run(attempt())
+
+
+def test_half_calls_keep_nobody_out(world: Bridged) -> None:
+    world.let_in("alice", "bob", "carol")
+    world.server("one", ["alice", "bob", "carol"])
+    with contextlib.ExitStack() as stack:
+        for number in range(PENDING + 8):
+            name = "bob" if number % 2 else "carol"
+            peer = stack.enter_context(observer(world, "client", name))
+            hello = Calling(world.key(name), world.id("one")).hello
+            peer.send(world.id("one"), as_payload(hello))
+        assert asked(world.target("alice", "one"), "rpc", "identify")["type"] == "server"
+
+
+def test_a_bridge_that_was_logged_in_to_is_asked_for_a_server(world: Bridged) -> None:
+    world.let_in("alice")
+    world.server("one", ["alice"])
+    ctl = Ctl(world.directory)
+    key = str(world.key_file("alice"))
+    done = ctl("login", world.bridge.url, "--key", key, text="y\n")
+    assert done.returncode == 0, done.stderr
+    done = ctl("tail")
+    assert (done.returncode, "--server" in done.stderr) == (2, True)
+    assert world.id("one") in ctl("servers").stdout
+    assert ctl("run", "echo", "hello", "--server", world.id("one")).returncode != 0
+    assert ctl("--server", world.id("one"), "run", "echo", "hello").stdout == "hello\n"
+    assert ctl("state", "--server", world.id("one"), "--state-dir", "/").returncode == 2
+    assert ctl("logout").returncode == 0
+    assert ctl("servers").returncode == 2
