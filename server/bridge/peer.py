@@ -110,7 +110,7 @@ class BridgePeer:
         except ProtocolError as error:
             self.connection.send(frame(error.namespace, "error", error.id, error_args(error)))
             if isinstance(error, _Last):
-                self.connection.close(error.close, error.detail)
+                self._board.send_away(self, error.close, error.detail)
 
     def _pass_on(self, text: str) -> None:
         """Raises: ProtocolError."""
@@ -135,7 +135,7 @@ class BridgePeer:
         if not self._is_listed and now >= self._until:
             timeout = self._settings().login_timeout
             what = "not logged in" if self.key is None else "no answer to what was asked"
-            self.connection.close(4401, f"{what} within {timeout:g} s")
+            self._board.send_away(self, 4401, f"{what} within {timeout:g} s")
 
     def pong(self, said: bytes) -> None:
         """It has answered a ping."""
@@ -185,7 +185,8 @@ class BridgePeer:
             raise request
         if request.name == "error":
             if request.id in (IDENT, CHECKSUMS_ID):
-                self.connection.close(4403, f"{request.id} was refused, and can't be missed")
+                why = f"{request.id} was refused, and can't be missed"
+                self._board.send_away(self, 4403, why)
         elif request.name == "response":
             self._answered(request)
         elif request.key == "rpc/identify":

@@ -56,7 +56,7 @@ class Switchboard:
         self.keys = keys
         for peer in tuple(self.peers.values()):
             if peer.key is not None and peer.key.fingerprint not in keys.by_fingerprint:
-                peer.connection.close(4401, "the key was revoked")
+                self.send_away(peer, 4401, "the key was revoked")
 
     def may_claim(self, key: BridgeKey, checksums: frozenset[str]) -> bool:
         """May a client of this key say that these are its own? The original's has another key
@@ -89,10 +89,15 @@ class Switchboard:
                 " its place; if that goes on, two machines use one key",
                 *(there.address, peer.address, key.name),
             )
-            self.leave(there)
-            there.connection.close(4409, "another connection has come by the same key")
+            self.send_away(there, 4409, "another connection has come by the same key")
         self.peers[peer.id] = peer
         self._by_key[key.fingerprint] += 1
+
+    def send_away(self, peer: BridgePeer, code: int, why: str) -> None:
+        """End its connection. It is on nobody's list from here on, though it may take its time
+        to answer."""
+        self.leave(peer)
+        peer.connection.close(code, why)
 
     def leave(self, peer: BridgePeer) -> None:
         """It is gone, or is to be treated as if."""
@@ -146,6 +151,10 @@ class Switchboard:
     def relay(self, sender: BridgePeer, destination: str, payload: str) -> None:
         """Pass a message on. Raises: ProtocolError, which names the destination."""
         peer = self.peers.get(destination)
+        if peer is not None and not peer.connection.is_open:
+            # It has begun to close, or was closed for what its connection can't take.
+            self.leave(peer)
+            peer = None
         if peer is None or not self.roster.is_seen(destination, by=sender.id):
             self.refused += 1
             raise ProtocolError(404, "there is no such connection for you", id=destination)

@@ -13,8 +13,9 @@ from websockets.sync.client import connect
 
 from server.bridge import registry
 from sysadmd.keys import PrivateKey, Side, as_text
-from sysadmd.pins import key_pin
+from sysadmd.pins import file_pin, key_pin
 from tests.kit.daemon import Daemon
+from tests.kit.raw_client import RawClient
 from tests.kit.waiting import DEADLINE, wait_for
 
 
@@ -150,6 +151,36 @@ class Peer:
     def close(self) -> None:
         """Say goodbye."""
         self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DeafPeer(RawClient):
+    """A peer that has logged in, reads when it is told to, and does not answer a close."""
+
+    def __init__(
+        self, bridge: Bridge, side: Side, key: PrivateKey, receives: int | None = None
+    ) -> None:
+        """It accepts its own key. receives: as `RawClient` has it."""
+        super().__init__(bridge.state_dir, receives=receives)
+        pin = file_pin(bridge.state_dir / "tls" / "certificate.pem")
+        nonce = self.ask("rpc", "auth_ssl", "")["test_string"]
+        proof = {
+            "public_key": as_text(key.public.pem),
+            "signature": key.prove(side, pin, nonce),
+        }
+        self.ask("rpc", "auth_ssl", proof)
+        self.say("bridge_request_list_keys", {"md5_keys": [key.public.checksum]})
+        self.ask("events", "bridge", {})
+
+    def say(self, id: str, args: object) -> None:
+        """Answer what the bridge has asked."""
+        frame = {"namespace": "rpc", "name": "response", "id": id, "args": args}
+        self.send_text(json.dumps(frame).encode())
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ from server.bridge import registry
 from server.bridge.peer import CHECKSUMS_ID, IDENT, WAITING
 from sysadmd.keys import PrivateKey, Side
 from tests.kit import needs_root, wait_for
-from tests.kit.bridge import Bridge, Peer
+from tests.kit.bridge import Bridge, DeafPeer, Peer
 from tests.kit.daemon import sysadmd
 
 ALICE, BOB, WEB, DB = (PrivateKey.new() for _ in range(4))
@@ -168,6 +168,35 @@ def test_who_is_revoked_is_gone_within_a_second(bridge: Bridge) -> None:
         assert time.monotonic() - begun < 2
         with stranger(bridge) as again:
             assert again.log_in()["args"]["code"] == 401
+
+
+def test_who_is_sent_away_and_stays_is_seen_and_reached_by_nobody(bridge: Bridge) -> None:
+    with bridge.peer("server", WEB, [ALICE, BOB]) as web:
+
+        def is_gone(id: str) -> None:
+            begun = time.monotonic()
+            assert web.until_told(0) == []
+            assert time.monotonic() - begun < 2
+            web.send(id, "hello")
+            assert web.reply()["args"]["code"] == 404
+
+        with DeafPeer(bridge, "client", ALICE) as alice:
+            (id,) = web.until_told(1)
+            registry.revoke(bridge.state_dir, "alice")
+            is_gone(id)
+            alice.send("rpc", "identify", {})
+        with DeafPeer(bridge, "client", BOB) as bob:
+            (id,) = web.until_told(1)
+            bob.say(CHECKSUMS_ID, {"md5_keys": [ALICE.public.checksum]})
+            is_gone(id)
+        with DeafPeer(bridge, "client", BOB) as bob:
+            (id,) = web.until_told(1)
+            # By the connection itself: it is not one of ours.
+            bob.socket.sendall(b"\x82\x80\0\0\0\0")
+            assert bob.socket.recv(4096)
+            web.send(id, "hello")
+            assert web.reply()["args"]["code"] == 404
+            is_gone(id)
 
 
 def test_a_server_that_comes_again_takes_its_own_place(bridge: Bridge) -> None:
