@@ -13,7 +13,7 @@ from typing import Any, Final
 from server.bridge import registry
 from server.bridge.metrics import BridgeMetrics
 from server.bridge.peer import BridgePeer
-from server.bridge.registry import Keys, RegistryUnusable
+from server.bridge.registry import Keys
 from server.bridge.switchboard import Switchboard
 from server.certificate import Certificate
 from server.loop_clock import LoopClock
@@ -23,7 +23,8 @@ from server.wire.connection import Connection
 from server.wire.http import Gate
 from server.wire.listener import Listeners
 from server.wire.origins import Origins
-from sysadmd.apart import in_time
+from sysadmd.apart import apart, in_time
+from sysadmd.errors import SysadmdError
 from sysadmd.machine import default_bridge_dir
 from sysadmd.settings import BridgeSettings, Settings
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # How often the file of keys is looked at: who is revoked is gone within a second; s.
 LOOK: Final = 0.4
+# When a look takes so long it is said that the disk hangs; s.
+LONG: Final = 5.0
 
 
 class BridgeDaemon(Service):
@@ -96,25 +99,29 @@ class BridgeDaemon(Service):
 
     async def _keep_keys(self, board: Switchboard, stamp: registry.Stamp) -> None:
         """See to it that who was revoked is gone within a second; runs until cancelled."""
-        path = self.state.path
-
-        def look(stamp: registry.Stamp) -> tuple[registry.Stamp, Keys | None]:
-            found = registry.stamp(path)
-            return found, None if found == stamp else registry.read(path)
-
+        said = ""
+        found: Keys | Exception | None
         while True:
             await asyncio.sleep(LOOK)
+            looking = apart(partial(registry.look, self.state.path, stamp), "keys")
+            await asyncio.wait([looking], timeout=LONG)
+            if not looking.done():
+                log.error("%s: no answer from the disk within %g s", _AS_THEY_WERE, LONG)
+                # It may hang for days: each look more would be a thread more that hangs.
+                await asyncio.wait([looking])
             try:
-                stamp, keys = await in_time(partial(look, stamp), "keys")
-            except (RegistryUnusable, OSError) as error:
-                if str(error) != self._said:
-                    log.error("the keys stay what they were: %s", error)
-                self._said = str(error)
+                stamp, found = looking.result()
+            except (SysadmdError, OSError) as error:
+                found = error
+            if isinstance(found, Exception):
+                if str(found) != said:
+                    log.error("%s: %s", _AS_THEY_WERE, found)
+                said = str(found)
                 continue
-            self._said = ""
-            if keys is not None:
-                board.set_keys(keys)
-                log.info("%d keys are registered now", len(keys))
+            said = ""
+            if found is not None:
+                board.set_keys(found)
+                log.info("%d keys are registered now", len(found))
 
-    # What was wrong with the keys, as it was said last.
-    _said = ""
+
+_AS_THEY_WERE: Final = "the keys stay what they were"

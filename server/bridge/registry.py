@@ -83,23 +83,33 @@ Stamp = tuple[int, int, int] | None
 
 def read(directory: Path) -> Keys:
     """The keys; none, if there is no file. Raises: RegistryUnusable."""
-    keys = Keys(MappingProxyType(_read(directory)))
+    try:
+        return _prepared(_read(directory))
+    except OSError as error:
+        raise RegistryUnusable(f"{directory / FILE} can't be read: {error}") from error
+
+
+def _prepared(found: dict[str, BridgeKey]) -> Keys:
+    keys = Keys(MappingProxyType(found))
     # Here it may take its time.
     _ = keys.by_text, keys.checksums, keys.legacy
     return keys
 
 
 def _read(directory: Path) -> dict[str, BridgeKey]:
+    """Raises: RegistryUnusable, OSError."""
     path = directory / FILE
     try:
-        listed: object = json.loads(path.read_text(encoding="ascii"))
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    try:
+        listed: object = json.loads(text.decode("ascii"))
         if not isinstance(listed, list):
             raise RegistryUnusable(f"{path} is no list of keys; {_REMEDY}")
         found = map(_key, cast("list[dict[str, Any]]", listed))
         return {key.fingerprint: key for key in found}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryUnusable(f"{path} can't be used: {error}; {_REMEDY}") from error
 
 
@@ -124,6 +134,18 @@ def stamp(directory: Path) -> Stamp:
     except FileNotFoundError:
         return None
     return info.st_ino, info.st_mtime_ns, info.st_size
+
+
+def look(directory: Path, last: Stamp) -> tuple[Stamp, Keys | RegistryUnusable | None]:
+    """The file's stamp, and if that is not the last one, the keys, or why they can't be used:
+    who looks again is told no more of it until the file changes. Raises: OSError."""
+    found = stamp(directory)
+    if found == last:
+        return found, None
+    try:
+        return found, _prepared(_read(directory))
+    except RegistryUnusable as error:
+        return found, error
 
 
 def add(directory: Path, public: PublicKey, side: Side, name: str) -> BridgeKey:

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from server.bridge import registry
 from server.bridge.peer import CHECKSUMS_ID, IDENT, WAITING
+from server.bridge.registry import RegistryUnusable
 from sysadmd.keys import PrivateKey, Side
 from tests.kit import needs_root, wait_for
 from tests.kit.bridge import Bridge, DeafPeer, Peer
@@ -305,6 +306,36 @@ def test_the_registry_outlives_whoever_damages_it(bridge: Bridge) -> None:
         file.write_text(good)
         wait_for(lambda: "4 keys are registered now" in bridge.log.read_text())
         assert alice.sees() == []
+
+
+def test_the_bridge_outlives_a_disk_that_hangs(bridge: Bridge) -> None:
+    file = bridge.state_dir / registry.FILE
+    good = file.read_text()
+    with bridge.peer("client", ALICE) as alice:
+        file.unlink()
+        os.mkfifo(file)
+        wait_for(lambda: "no answer from the disk" in bridge.log.read_text())
+        assert alice.sees() == []
+        file.write_text(good)
+        wait_for(lambda: "4 keys are registered now" in bridge.log.read_text())
+        file.unlink()
+        wait_for(lambda: "0 keys are registered now" in bridge.log.read_text())
+        assert closing(alice) == 4401
+
+
+@pytest.mark.parametrize("text", ["[{", "{}", "[7]", "[{}]", "é", "[" * 100_000])
+def test_a_registry_that_makes_no_sense_is_read_once(tmp_path: Path, text: str) -> None:
+    (tmp_path / registry.FILE).write_text(text)
+    stamp, found = registry.look(tmp_path, None)
+    assert isinstance(found, RegistryUnusable)
+    assert registry.look(tmp_path, stamp) == (stamp, None)
+
+
+def test_a_registry_that_can_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / registry.FILE).mkdir()
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            registry.look(tmp_path, None)
 
 
 def test_the_bridge_does_not_start_with_a_registry_that_makes_no_sense(tmp_path: Path) -> None:
