@@ -11,16 +11,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
+from server.bridge.legacy import Proof
 from server.bridge.registry import BridgeKey
 from server.bridge.switchboard import Switchboard
 from server.login.challenge import Challenge
 from server.request_reading import as_value
 from server.wire.connection import Connection
+from server.wire.edge import outer_edge
 from server.wire.envelope import error_args, frame
 from server.wire.http import Gate
 from server.wire.protocol import (
@@ -30,7 +33,7 @@ from server.wire.protocol import (
     parse_request,
     text_frame,
 )
-from sysadmd.keys import Side, decode, from_text, is_proved, is_proved_raw
+from sysadmd.keys import Side, decode, from_text, is_proved
 from sysadmd.settings import BridgeSettings
 
 log = logging.getLogger(__name__)
@@ -108,9 +111,16 @@ class BridgePeer:
             else:
                 self._pass_on(text)
         except ProtocolError as error:
-            self.connection.send(frame(error.namespace, "error", error.id, error_args(error)))
-            if isinstance(error, _Last):
-                self._board.send_away(self, error.close, error.detail)
+            self._refuse(error)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        self.connection.send(frame(error.namespace, "error", error.id, error_args(error)))
+        if isinstance(error, _Last):
+            self._board.send_away(self, error.close, error.detail)
+
+    def fail(self) -> None:
+        """As `outer_edge` has it."""
+        self.connection.fail()
 
     def _pass_on(self, text: str) -> None:
         """Raises: ProtocolError."""
@@ -255,9 +265,16 @@ class BridgePeer:
                 " attempt",
             )
         try:
+            if "signature" not in args:
+                self._try_legacy(request, decode(_text(args, "encrypted_string")), challenge)
+                return
             key = self._proved(args, challenge.text)
         except ValueError as error:
             raise request.refuse(400, f"args: {error}") from error
+        self._tried(request, key)
+
+    def _tried(self, request: Request, key: BridgeKey | None) -> None:
+        """key: that it has proved. Raises: ProtocolError."""
         if key is None:
             self._wrong += 1
             refused = "the key is not registered here, or was not proved"
@@ -285,22 +302,38 @@ class BridgePeer:
 
     def _proved(self, args: dict[str, Any], text: str) -> BridgeKey | None:
         """The registered key that was proved. Raises: ValueError."""
-        if "signature" in args:
-            signature, given = decode(_text(args, "signature")), _text(args, "public_key")
-            keys = self._board.keys
-            key = keys.by_text.get(given)
-            if key is None:
-                # Written in another way than ours.
-                key = keys.by_fingerprint.get(from_text(given).fingerprint)
-            if key is None:
-                return None
-            pin = self.connection.pin
-            return key if is_proved(key.public, signature, key.side, pin, text) else None
-        if not self._settings().legacy_key_login:
+        signature, given = decode(_text(args, "signature")), _text(args, "public_key")
+        keys = self._board.keys
+        key = keys.by_text.get(given)
+        if key is None:
+            # Written in another way than ours.
+            key = keys.by_fingerprint.get(from_text(given).fingerprint)
+        if key is None:
             return None
-        signature = decode(_text(args, "encrypted_string"))
-        rsa = self._board.keys.legacy
-        return next((k for k in rsa if is_proved_raw(k.public, signature, text)), None)
+        pin = self.connection.pin
+        return key if is_proved(key.public, signature, key.side, pin, text) else None
+
+    def _try_legacy(self, request: Request, signature: bytes, challenge: Challenge) -> None:
+        """Go on when the proof was tried. Raises: ProtocolError."""
+        keys = self._board.keys.legacy
+        if not self._settings().legacy_key_login or not keys:
+            self._tried(request, None)
+            return
+        then = partial(self._tried_apart, request)
+        self.connection.hold(True)
+        self._board.proofs.add(
+            Proof(keys, signature, challenge.text, lambda: self.connection.is_open, then)
+        )
+
+    @outer_edge
+    def _tried_apart(self, request: Request, key: BridgeKey | None) -> None:
+        try:
+            # It may have been revoked meanwhile.
+            here = key is not None and key.fingerprint in self._board.keys.by_fingerprint
+            self._tried(request, key if here else None)
+        except ProtocolError as error:
+            self._refuse(error)
+        self.connection.hold(False)
 
 
 class _Last(ProtocolError):

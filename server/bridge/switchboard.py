@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from server.bridge.legacy import LegacyProofs
 from server.bridge.registry import BridgeKey, Keys
 from server.bridge.roster import Roster
 from server.wire.envelope import frame
@@ -40,6 +41,7 @@ class Switchboard:
     def __init__(self, keys: Keys) -> None:
         self.peers: dict[str, BridgePeer] = {}
         self.roster = Roster()
+        self.proofs = LegacyProofs()
         # Messages and their bytes that were passed on, and messages that were refused.
         self.relayed = self.relayed_bytes = self.refused = 0
         self._by_key: Counter[str] = Counter()

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import secrets
 import time
+from base64 import b64decode
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from Crypto.PublicKey import RSA
 from websockets.exceptions import ConnectionClosed
 
 from server.bridge import registry
+from server.bridge.legacy import LegacyProofs, Proof
 from server.bridge.peer import CHECKSUMS_ID, IDENT, WAITING
-from server.bridge.registry import RegistryUnusable
-from sysadmd.keys import PrivateKey, Side
+from server.bridge.registry import BridgeKey, RegistryUnusable
+from sysadmd.keys import PrivateKey, Side, parse_public
 from tests.kit import needs_root, wait_for
 from tests.kit.bridge import Bridge, DeafPeer, Peer
 from tests.kit.daemon import sysadmd
+from tests.kit.rsa_keys import RsaKey
 
 ALICE, BOB, WEB, DB = (PrivateKey.new() for _ in range(4))
 
@@ -121,6 +128,72 @@ def test_a_proof_for_another_bridge_is_none_here(bridge: Bridge) -> None:
     with stranger(bridge) as peer:
         peer.pin = "A" * 43 + "="
         assert peer.log_in()["args"]["code"] == 401
+
+
+def test_an_original_logs_in_and_its_proof_holds_up_nobody(tmp_path: Path) -> None:
+    bridge = Bridge(tmp_path / "bridge", "[bridge]\nlegacy_key_login = true\n")
+    bridge.let_in(ALICE, "client", "alice")
+    wrong, own = RsaKey(tmp_path), RsaKey(tmp_path)
+    public = parse_public(own.public)
+    for number in range(registry.MOST_LEGACY - 1):
+        # Nobody has the private ones.
+        other = RSA.construct((secrets.randbits(2048) | 1 << 2047 | 1, 65537), False)
+        key = parse_public(other.export_key("PEM"))
+        registry.add(bridge.state_dir, key, "client", f"other {number}")
+    registry.add(bridge.state_dir, public, "server", "original")
+
+    def prove(peer: Peer, key: RsaKey) -> None:
+        nonce = peer.ask("auth_ssl", "")["args"]["test_string"]
+        peer.say("auth_ssl", {"encrypted_string": key.sign(nonce)})
+
+    with bridge, contextlib.ExitStack() as stack:
+        strangers = [stack.enter_context(stranger(bridge)) for _ in range(5)]
+        alice = stack.enter_context(bridge.peer("client", ALICE))
+        for peer in strangers:
+            prove(peer, wrong)
+        for _ in range(20):
+            alice.sees()
+        with pytest.raises(TimeoutError):
+            strangers[-1].receive(0)
+        # What is said behind a proof waits for its end.
+        strangers[0].say("identify", {}, id="behind")
+        for peer in strangers:
+            assert peer.reply()["args"]["code"] == 401
+        assert strangers[0].reply()["id"] == "behind"
+        original = stack.enter_context(stranger(bridge, "server"))
+        original.checksums = [ALICE.public.checksum]
+        prove(original, own)
+        assert original.reply()["args"] == ["", 900]
+        original.until_told(1)
+        assert alice.until_told(1) == [public.fingerprint]
+
+
+def test_nobody_is_told_of_his_proof_who_is_gone_by_then(tmp_path: Path) -> None:
+    own = RsaKey(tmp_path)
+    public = parse_public(own.public)
+    registry.add(tmp_path, public, "server", "original")
+    keys, signature = registry.read(tmp_path).legacy, b64decode(own.sign("text"))
+    there = {"first": True, "second": False, "third": True, "last": True}
+    told: list[tuple[str, BridgeKey | None]] = []
+
+    async def tried() -> None:
+        proofs, end = LegacyProofs(), asyncio.Event()
+
+        def then(name: str, key: BridgeKey | None) -> None:
+            told.append((name, key))
+            if name == "last":
+                end.set()
+
+        for name in there:
+            text = "another" if name == "last" else "text"
+            is_there = partial(there.__getitem__, name)
+            proofs.add(Proof(keys, signature, text, is_there, partial(then, name)))
+        # It was begun to be tried.
+        there["first"] = False
+        await end.wait()
+
+    asyncio.run(tried())
+    assert told == [("third", keys[0]), ("last", None)]
 
 
 @pytest.mark.parametrize(
