@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from server.bridge.registry import BridgeKey
@@ -52,8 +53,8 @@ class LegacyProofs:
             proof = self._waiting.popleft()
             if proof.is_wanted():
                 self._is_busy = True
-                found = apart(lambda: _whose(proof), "proof")
-                found.add_done_callback(lambda found: self._tried(proof, found))
+                found = apart(partial(_whose, proof), "proof")
+                found.add_done_callback(partial(self._tried, proof))
                 return
 
     def _tried(self, proof: Proof, found: asyncio.Future[BridgeKey | None]) -> None:

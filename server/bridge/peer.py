@@ -84,10 +84,10 @@ class BridgePeer:
         self._is_listed = False
         # Until when that is to be.
         self._until = connection.clock() + settings().login_timeout
-        # Messages that wait for it as frames, and what it is to be told of whom it sees.
+        # Messages that wait for it as frames. It is to be told whom it sees, if that is news.
         self._waiting: deque[bytes] = deque()
         self._size = 0
-        self._list: bytes | None = None
+        self._is_due = False
         self._writing = False
 
     # The connection's side.
@@ -131,15 +131,16 @@ class BridgePeer:
 
     def output(self, *, live: bool = False) -> bytes | None:
         """All that waits for it."""
-        if self._list is None and not self._waiting:
+        if not self._is_due and not self._waiting:
             return None
-        told, self._list = self._list, None
+        told = self._board.news(self) if self._is_due else None
+        self._is_due = False
         parts = [] if told is None else [text_frame(told)]
         parts += self._waiting
         self._waiting.clear()
         self._size = 0
         self.connection.reserve(0)
-        return b"".join(parts)
+        return b"".join(parts) or None
 
     def tick(self, now: float) -> None:
         if not self._is_listed and now >= self._until:
@@ -157,10 +158,10 @@ class BridgePeer:
 
     # The board's side.
 
-    def tell(self, text: bytes) -> None:
-        """What it sees now; of two lists the last one counts. text: a frame's."""
-        self._list = text
-        self._write_soon()
+    def tell(self) -> None:
+        """Tell it whom it sees, as soon as it takes that: as it is then."""
+        self._is_due = True
+        self.connection.write()
 
     def take(self, message: bytes) -> int:
         """Hand it a message; returns its size. Raises: ProtocolError."""

@@ -46,7 +46,10 @@ class Switchboard:
         self.relayed = self.relayed_bytes = self.refused = 0
         self._by_key: Counter[str] = Counter()
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
-        self._telling: Iterator[tuple[str, bytes]] | None = None
+        self._telling: Iterator[str] | None = None
+        # Lists as they are written, as of this version of the roster.
+        self._texts: dict[tuple[str, ...], bytes] = {}
+        self._texts_of = 0
         self._due: asyncio.TimerHandle | None = None
         self._again = False
         self.set_keys(keys)
@@ -128,25 +131,30 @@ class Switchboard:
         loop = asyncio.get_running_loop()
         if self._telling is None:
             self._again = False
-            self._telling = self._news()
+            self._telling = self.roster.due()
         end = loop.time() + SLICE
-        for id, text in self._telling:
+        for id in self._telling:
             if (peer := self.peers.get(id)) is not None:
-                peer.tell(text)
+                peer.tell()
             if loop.time() > end:
                 loop.call_soon(self._tell)
                 return
         self._telling = None
+        self._texts.clear()
         if self._again:
             self._tell_soon()
 
-    def _news(self) -> Iterator[tuple[str, bytes]]:
-        """Peers and their lists, each list written once."""
-        texts: dict[tuple[str, ...], bytes] = {}
-        for id, ids in self.roster.news():
-            if ids not in texts:
-                texts[ids] = frame("events", "bridge", "", {"available_connections": ids})
-            yield id, texts[ids]
+    def news(self, peer: BridgePeer) -> bytes | None:
+        """The text that it is to be told by now, each list written once; None: it knows it."""
+        ids = self.roster.news(peer.id)
+        if ids is None:
+            return None
+        if self._texts_of != self.roster.version:
+            self._texts_of = self.roster.version
+            self._texts.clear()
+        if ids not in self._texts:
+            self._texts[ids] = frame("events", "bridge", "", {"available_connections": ids})
+        return self._texts[ids]
 
     # Messages.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 from hypothesis import settings
@@ -23,6 +25,8 @@ class Model(RuleBasedStateMachine):
         self.roster = Roster()
         self.there: dict[str, tuple[Side, frozenset[str]]] = {}
         self.heard: dict[str, tuple[str, ...]] = {}
+        # Who is still to be told, as it was begun.
+        self.due: Iterator[str] = iter(())
 
     @rule(id=st.sampled_from(IDS), keys=st.frozensets(st.sampled_from(KEYS)))
     def enter(self, id: str, keys: frozenset[str]) -> None:
@@ -38,13 +42,27 @@ class Model(RuleBasedStateMachine):
         self.heard.pop(id, None)
         self.roster.leave(id)
 
+    @rule(count=st.integers(1, 5))
+    def tell_some(self, count: int) -> None:
+        for id in islice(self.due, count):
+            ids = self.roster.news(id)
+            if ids is not None:
+                assert set(ids) == self.seen(id), "told what is no more"
+                assert ids != self.heard[id], "told what it knew"
+                self.heard[id] = ids
+
     @rule()
     def tell(self) -> None:
-        for id, ids in self.roster.news():
-            assert ids != self.heard[id], "told what it knew"
-            self.heard[id] = ids
+        self.tell_some(1_000)
+        self.due = self.roster.due()
+        self.tell_some(1_000)
         for id in self.there:
             assert set(self.heard[id]) == self.seen(id)
+
+    @rule()
+    def begin_to_tell(self) -> None:
+        self.tell_some(1_000)
+        self.due = self.roster.due()
 
     def seen(self, id: str) -> set[str]:
         side, keys = self.there[id]
@@ -64,21 +82,31 @@ TestRoster = cast("Any", Model).TestCase
 TestRoster.settings = settings(max_examples=60, stateful_step_count=30)
 
 
+def news(roster: Roster) -> dict[str, tuple[str, ...]]:
+    """All that is to be told."""
+    told: dict[str, tuple[str, ...]] = {}
+    for id in roster.due():
+        ids = roster.news(id)
+        if ids is not None:
+            told[id] = ids
+    return told
+
+
 def test_who_is_alone_is_told_nothing() -> None:
     roster = Roster()
     roster.enter("server", "server", ["key"])
     roster.enter("third", "client", ["another"])
-    assert list(roster.news()) == []
+    assert news(roster) == {}
 
 
 def test_what_is_undone_before_it_is_told_is_not_told() -> None:
     roster = Roster()
     roster.enter("server", "server", ["key"])
     roster.enter("client", "client", ["key"])
-    assert dict(roster.news()) == {"server": ("client",), "client": ("server",)}
+    assert news(roster) == {"server": ("client",), "client": ("server",)}
     roster.leave("server")
     roster.enter("server", "server", ["key"])
-    assert dict(roster.news()) == {"server": ("client",)}
+    assert news(roster) == {"server": ("client",)}
 
 
 def test_those_with_the_same_keys_are_told_the_same_value() -> None:
@@ -86,6 +114,16 @@ def test_those_with_the_same_keys_are_told_the_same_value() -> None:
     for number in range(100):
         roster.enter(f"c{number}", "client", ["key"])
         roster.enter(f"s{number}", "server", ["key", "other"])
-    told = dict(roster.news())
+    told = news(roster)
     assert len(told) == 200
     assert len({id(ids) for ids in told.values()}) == 2
+
+
+def test_who_has_other_keys_touches_those_alone_that_have_changed() -> None:
+    roster = Roster()
+    for number in range(3):
+        roster.enter(f"client {number}", "client", [f"key {number}"])
+    roster.enter("server", "server", ["key 0", "key 1"])
+    news(roster)
+    roster.enter("server", "server", ["key 1", "key 2"])
+    assert set(roster.due()) == {"server", "client 0", "client 2"}
