@@ -19,7 +19,7 @@ from websockets.http11 import Response
 
 from server.bridge.legacy import Proof
 from server.bridge.registry import BridgeKey
-from server.bridge.switchboard import Switchboard
+from server.bridge.switchboard import GATHER, Switchboard
 from server.login.challenge import Challenge
 from server.request_reading import as_value
 from server.wire.connection import Connection
@@ -80,8 +80,11 @@ class BridgePeer:
         self._side: Side | None = None
         self._challenge: Challenge | None = None
         self._wrong = 0
-        # It has said what it accepts, and is on the roster.
-        self._is_listed = False
+        # What it accepts, as it is on the roster with, and as it has said last; None: it has
+        # said nothing. For a while after each change another one waits.
+        self._accepts: frozenset[str] | None = None
+        self._newest: frozenset[str] | None = None
+        self._is_resting = False
         # Until when that is to be.
         self._until = connection.clock() + settings().login_timeout
         # Messages that wait for it as frames. It is to be told whom it sees, if that is news.
@@ -143,7 +146,7 @@ class BridgePeer:
         return b"".join(parts) or None
 
     def tick(self, now: float) -> None:
-        if not self._is_listed and now >= self._until:
+        if self._accepts is None and now >= self._until:
             timeout = self._settings().login_timeout
             what = "not logged in" if self.key is None else "no answer to what was asked"
             self._board.send_away(self, 4401, f"{what} within {timeout:g} s")
@@ -227,8 +230,21 @@ class BridgePeer:
             if self.key is not None:
                 self._see_side(reply, self.key)
         elif reply.id == CHECKSUMS_ID and self.key is not None:
-            self._board.accept(self, self.key, self._checksums(reply, self.key))
-            self._is_listed = True
+            self._newest = self._checksums(reply, self.key)
+            if not self._is_resting:
+                self._accept()
+
+    @outer_edge
+    def _accept(self) -> None:
+        """Put in force what it has said last; the next of it no sooner than it is told."""
+        self._is_resting = False
+        key, newest = self.key, self._newest
+        if key is None or newest is None or newest == self._accepts:
+            return
+        if self.connection.is_open:
+            self._accepts, self._is_resting = newest, True
+            self._board.accept(self, key, newest)
+            asyncio.get_running_loop().call_later(GATHER, self._accept)
 
     def _see_side(self, request: Request, key: BridgeKey) -> None:
         """Is it what its key is registered for? Raises: ProtocolError."""

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from sysadmd.keys import PrivateKey, Side, parse_public
 from tests.kit import needs_root, wait_for
 from tests.kit.bridge import Bridge, DeafPeer, Peer
 from tests.kit.daemon import sysadmd
+from tests.kit.figures import spent
 from tests.kit.rsa_keys import RsaKey
 
 ALICE, BOB, WEB, DB = (PrivateKey.new() for _ in range(4))
@@ -291,6 +292,27 @@ def test_a_peer_may_say_anew_what_it_accepts(bridge: Bridge) -> None:
         assert alice.until_told(1) == [WEB.public.fingerprint]
         web.say("response", {"md5_keys": []}, id=CHECKSUMS_ID)
         assert alice.until_told(0) == []
+
+
+def test_who_says_anew_what_it_accepts_all_the_time_costs_little(bridge: Bridge) -> None:
+    others = [
+        [b64encode(secrets.token_bytes(16)).decode() for _ in range(1000)] for _ in range(2)
+    ]
+    with bridge.peer("server", WEB, [BOB]) as web, bridge.peer("client", ALICE) as alice:
+        before = spent(bridge.pid)
+        for number in range(400):
+            web.say("response", {"md5_keys": others[number % 2]}, id=CHECKSUMS_ID)
+        web.sees()
+        # Each is read, which takes a millisecond; few are put in force.
+        assert spent(bridge.pid) - before < 1.2
+        last = [ALICE.public.checksum, *others[0]]
+        web.say("response", {"md5_keys": last}, id=CHECKSUMS_ID)
+        assert alice.until_told(1) == [WEB.public.fingerprint]
+        for _ in range(400):
+            web.say("response", {"md5_keys": last}, id=CHECKSUMS_ID)
+        web.sees()
+        assert alice.sees() == [WEB.public.fingerprint]
+        assert len(alice.lists) == 1
 
 
 @pytest.mark.parametrize(
