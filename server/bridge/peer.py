@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
@@ -18,6 +17,7 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from server.bridge.legacy import Proof
+from server.bridge.outbox import Outbox
 from server.bridge.registry import BridgeKey
 from server.bridge.switchboard import GATHER, Switchboard
 from server.login.challenge import Challenge
@@ -43,9 +43,10 @@ API_TEXT: Final = 64 * 1024
 # Checksums of the keys that a peer accepts, and characters of each (MD5 in base64).
 CHECKSUMS: Final = 1024
 CHECKSUM_LENGTH: Final = 24
-# Bytes of messages that wait for a peer; what comes above is refused. A channel between two of
-# ours holds a quarter of it at most, so one that reads loses nothing by it.
-WAITING: Final = 1024 * 1024
+# Bytes of messages that are handed to the socket at once: what is handed out keeps its order,
+# whoever's turn it would be. And of those in one turn of the loop: half a millisecond of TLS.
+PORTION: Final = 64 * 1024
+TURN: Final = 256 * 1024
 # Wrong proofs on one connection: who holds a key has no need of a second attempt.
 PROOFS: Final = 3
 # Characters of an id, at most.
@@ -87,9 +88,10 @@ class BridgePeer:
         self._is_resting = False
         # Until when that is to be.
         self._until = connection.clock() + settings().login_timeout
-        # Messages that wait for it as frames. It is to be told whom it sees, if that is news.
-        self._waiting: deque[bytes] = deque()
-        self._size = 0
+        # Messages that wait for it as frames, and bytes that it was handed in this turn of the
+        # loop. It is to be told whom it sees, if that is news.
+        self._outbox = Outbox()
+        self._handed = 0
         self._is_due = False
         self._writing = False
 
@@ -133,17 +135,20 @@ class BridgePeer:
         self._board.relay(self, destination[:ID_LENGTH], payload)
 
     def output(self, *, live: bool = False) -> bytes | None:
-        """All that waits for it."""
-        if not self._is_due and not self._waiting:
+        """A portion of what waits for it."""
+        if not self._is_due and not self._outbox:
+            return None
+        if self._handed >= TURN:
+            self._write_soon()
             return None
         told = self._board.news(self) if self._is_due else None
         self._is_due = False
         parts = [] if told is None else [text_frame(told)]
-        parts += self._waiting
-        self._waiting.clear()
-        self._size = 0
-        self.connection.reserve(0)
-        return b"".join(parts) or None
+        parts += self._outbox.take(PORTION)
+        self.connection.reserve(self._outbox.size)
+        data = b"".join(parts)
+        self._handed += len(data)
+        return data or None
 
     def tick(self, now: float) -> None:
         if self._accepts is None and now >= self._until:
@@ -166,15 +171,13 @@ class BridgePeer:
         self._is_due = True
         self.connection.write()
 
-    def take(self, message: bytes) -> int:
+    def take(self, sender: str, message: bytes) -> int:
         """Hand it a message; returns its size. Raises: ProtocolError."""
         if len(message) > FRAME_LIMIT:
             raise ProtocolError(400, f"a message has at most {FRAME_LIMIT} bytes; send parts")
-        if self._size + len(message) > WAITING:
+        if not self._outbox.put(sender, text_frame(message)):
             raise ProtocolError(429, "the destination does not read what is sent to it")
-        self._waiting.append(text_frame(message))
-        self._size += len(message)
-        self.connection.reserve(self._size)
+        self.connection.reserve(self._outbox.size)
         self._write_soon()
         return len(message)
 
@@ -186,6 +189,7 @@ class BridgePeer:
 
     def _write(self) -> None:
         self._writing = False
+        self._handed = 0
         self.connection.write()
 
     # What it says.

@@ -169,7 +169,7 @@ class Switchboard:
             self.refused += 1
             raise ProtocolError(404, "there is no such connection for you", id=destination)
         try:
-            size = peer.take(f"{sender.id}\n{payload}".encode())
+            size = peer.take(sender.id, f"{sender.id}\n{payload}".encode())
         except ProtocolError as error:
             self.refused += 1
             error.id = destination

@@ -163,10 +163,16 @@ class DeafPeer(RawClient):
     """A peer that has logged in, reads when it is told to, and does not answer a close."""
 
     def __init__(
-        self, bridge: Bridge, side: Side, key: PrivateKey, receives: int | None = None
+        self,
+        bridge: Bridge,
+        side: Side,
+        key: PrivateKey,
+        accepts: Iterable[PrivateKey] = (),
+        receives: int | None = None,
     ) -> None:
-        """It accepts its own key. receives: as `RawClient` has it."""
+        """It accepts these keys, or its own. receives: as `RawClient` has it."""
         super().__init__(bridge.state_dir, receives=receives)
+        checksums = [one.public.checksum for one in accepts] or [key.public.checksum]
         pin = file_pin(bridge.state_dir / "tls" / "certificate.pem")
         nonce = self.ask("rpc", "auth_ssl", "")["test_string"]
         proof = {
@@ -174,7 +180,7 @@ class DeafPeer(RawClient):
             "signature": key.prove(side, pin, nonce),
         }
         self.ask("rpc", "auth_ssl", proof)
-        self.say("bridge_request_list_keys", {"md5_keys": [key.public.checksum]})
+        self.say("bridge_request_list_keys", {"md5_keys": checksums})
         self.ask("events", "bridge", {})
 
     def say(self, id: str, args: object) -> None:

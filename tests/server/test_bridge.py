@@ -18,7 +18,8 @@ from websockets.exceptions import ConnectionClosed
 
 from server.bridge import registry
 from server.bridge.legacy import LegacyProofs, Proof
-from server.bridge.peer import CHECKSUMS_ID, IDENT, WAITING
+from server.bridge.outbox import OF_SENDER
+from server.bridge.peer import CHECKSUMS_ID, IDENT
 from server.bridge.registry import BridgeKey, RegistryUnusable
 from sysadmd.keys import PrivateKey, Side, parse_public
 from tests.kit import needs_root, wait_for
@@ -348,7 +349,7 @@ def test_who_does_not_read_costs_no_more_than_his_share(bridge: Bridge) -> None:
         # What does not read it reads nothing of: the sender is told, and goes on.
         payload = "x" * 100_000
         refused = False
-        for _ in range(100 * WAITING // len(payload)):
+        for _ in range(100 * OF_SENDER // len(payload)):
             web.send(id, payload)
             with contextlib.suppress(TimeoutError):
                 error = web.receive(0.001)
@@ -361,6 +362,38 @@ def test_who_does_not_read_costs_no_more_than_his_share(bridge: Bridge) -> None:
         while frame["name"] == "error":
             frame = web.reply()
         assert frame["args"] == {"available_connections": [id]}
+
+
+def test_who_floods_a_server_keeps_nobody_else_from_it(bridge: Bridge) -> None:
+    with (
+        DeafPeer(bridge, "server", WEB, [ALICE, BOB], receives=4096) as web,
+        bridge.peer("client", ALICE) as alice,
+        bridge.peer("client", BOB) as bob,
+    ):
+        destination = WEB.public.fingerprint
+        alice.until_told(1)
+        bob.until_told(1)
+        while True:
+            alice.send(destination, "x" * 20_000)
+            with contextlib.suppress(TimeoutError):
+                error = alice.receive(0.001) or {}
+                assert (error["id"], error["args"]["code"]) == (destination, 429)
+                break
+        bob_sends = [f"{number} {'y' * 20_000}" for number in range(16)]
+        for payload in bob_sends:
+            bob.send(destination, payload)
+        # None was refused.
+        bob.sees()
+        order: list[str] = []
+        came: list[str] = []
+        while len(came) < len(bob_sends):
+            text = web.frame().decode()
+            if not text.startswith("{"):
+                order.append(text[-1])
+                came += [text.partition("\n")[2]] if text[-1] == "y" else []
+        assert came == bob_sends
+        # In turn with the other, as soon as it was theirs.
+        assert "".join(order).lstrip("x") == "yx" * 15 + "y"
 
 
 def test_a_message_that_is_too_long_is_refused(bridge: Bridge) -> None:
