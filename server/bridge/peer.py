@@ -33,6 +33,7 @@ from server.wire.protocol import (
     parse_request,
     text_frame,
 )
+from sysadmd.bridge_link import CHECKSUMS_ID, IDENT
 from sysadmd.keys import Side, decode, from_text, is_proved
 from sysadmd.settings import BridgeSettings
 
@@ -53,9 +54,6 @@ PROOFS: Final = 3
 ID_LENGTH: Final = 64
 # Characters of a proof, or a key.
 TEXT_LENGTH: Final = 4096
-# The ids of what the bridge asks. Source: the original's BridgeConnection.
-IDENT: Final = "sysadm_bridge_request_ident"
-CHECKSUMS_ID: Final = "bridge_request_list_keys"
 # What a login is answered with: there is no token, and no end of it.
 NO_TOKEN: Final = ["", 900]
 

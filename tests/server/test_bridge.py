@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from server.bridge import registry
 from server.bridge.legacy import LegacyProofs, Proof
 from server.bridge.outbox import OF_SENDER
-from server.bridge.peer import CHECKSUMS_ID, IDENT
 from server.bridge.registry import BridgeKey, RegistryUnusable
+from sysadmd.bridge_link import CHECKSUMS_ID, IDENT
 from sysadmd.keys import PrivateKey, Side, parse_public
 from tests.kit import needs_root, wait_for
 from tests.kit.bridge import Bridge, DeafPeer, Peer
