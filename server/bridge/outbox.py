@@ -1,4 +1,4 @@
-"""Messages that wait for a peer of a bridge: who sends much keeps no other sender out. Pure.
+"""Messages that wait for one peer of a bridge: no sender keeps out another. Pure.
 
 Each sender has a queue, and they are taken from in turn, a message of each.
 """
@@ -9,9 +9,9 @@ from collections import deque
 from typing import Final
 
 # Bytes of one sender that wait. Two of ours keep below it by themselves, by the window of a
-# sealed stream, 256 KiB. A record of n bytes is a message of 4/3 * (n + 26) in base64, with 45
-# of the sender's id and 10 of its frame: 16 of 16 KiB are 343 KiB, 2,622 of 100 bytes 569 KiB.
-# Shorter ones than 41 bytes in such a number would be too many.
+# sealed stream, 256 KiB. A record of n bytes is a message of 4/3 * (n + 26) in base64, and 55
+# for the sender's id and the frame: 16 of 16 KiB are 343 KiB, 2,622 of 100 bytes 571 KiB. It
+# would have to be full of shorter ones than 34 bytes.
 OF_SENDER: Final = 1024 * 1024
 # Bytes of all senders. Above it who would have more than his equal share is refused, so n of
 # them can come to 1 + 1/2 + ... + 1/n of it: twenty to 14 MiB.

@@ -158,7 +158,7 @@ class Listeners:
             except OSError as error:
                 log.error(
                     "can't accept a connection: %s; raise the limit of open files or lower"
-                    " server.max_clients; trying again in %g s",
+                    " max_clients; trying again in %g s",
                     os.strerror(error.errno or 0),
                     EXHAUSTED_PAUSE,
                 )
