@@ -21,7 +21,7 @@ from sysadmd.bridge_link import BridgeLink, join, told
 from sysadmd.errors import BadRequest
 from sysadmd.key_file import read_key
 from sysadmd.keys import PrivateKey
-from sysadmd.opening import LIMITS, reason
+from sysadmd.opening import LIMITS, OPEN_TIMEOUT, reason
 from sysadmd.sealed import REFUSED, WELCOME, Calling, SealBroken
 from sysadmd.sealed_stream import SealedStream, as_payload, from_payload
 from sysadmd.target import Target, Unreachable
@@ -52,7 +52,9 @@ async def called(
         # It says why.
         work.result()
     try:
-        made = open_websocket("ws://server/", sock=ours, proxy=None, **LIMITS)
+        made = open_websocket(
+            "ws://server/", sock=ours, proxy=None, open_timeout=OPEN_TIMEOUT, **LIMITS
+        )
         return await stack.enter_async_context(made), target.server
     except (OSError, InvalidHandshake, TimeoutError) as error:
         raise Unreachable(

@@ -106,9 +106,6 @@ class SealedStream:
                     # Our end has said its last: the other's may be on its way.
                     await asyncio.wait((inward,), timeout=LINGER)
                     inward.cancel()
-        except* OSError:
-            # Our end is gone; nobody reads on.
-            pass
         finally:
             self.close()
 
@@ -122,7 +119,11 @@ class SealedStream:
             while self._window <= 0:
                 self._opened.clear()
                 await self._opened.wait()
-            data = await loop.sock_recv(self._socket, min(CHUNK, self._window))
+            try:
+                data = await loop.sock_recv(self._socket, min(CHUNK, self._window))
+            except OSError:
+                # It was cut off; that is an end, too.
+                data = b""
             if not data:
                 await self._say(_END)
                 return
@@ -141,7 +142,9 @@ class SealedStream:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_WR)
                 return
-            await loop.sock_sendall(self._socket, data)
+            with contextlib.suppress(OSError):
+                # Nobody may read on there.
+                await loop.sock_sendall(self._socket, data)
             self._held -= len(data)
             taken += len(data)
             if taken >= CREDIT:
