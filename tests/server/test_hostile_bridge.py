@@ -20,7 +20,7 @@ from server.wire import tls
 from sysadmd.key_file import make_key
 from sysadmd.keys import PrivateKey
 from sysadmd.settings import DoorSettings
-from tests.kit import QUIET, Daemon, wait_for
+from tests.kit import DEADLINE, QUIET, Daemon, wait_for
 from tests.kit.ctl import Ctl
 from tests.kit.figures import resident
 
@@ -249,25 +249,32 @@ def test_who_floods_a_server_with_calls_costs_bounded_memory(
     pair: tls.KeyPair, server: Callable[[str], Daemon]
 ) -> None:
     """He reads nothing of what he is told."""
-    flooded = threading.Event()
-    end = threading.Event()
+    warm, begin, flooded, end = (threading.Event() for _ in range(4))
 
-    def flood(connection: ServerConnection) -> None:
-        listing([])(connection)
+    def flood(connection: ServerConnection, numbers: range) -> None:
         hello = "AQ" + "A" * 42
-        for number in range(20_000):
+        for number in numbers:
             connection.send(f"caller-{number}\n{hello}")
             connection.send(f"nobody-{number}\nBAAAAAAAAAAA")
             connection.send(f"garbage-{number}\n!")
+
+    def talk(connection: ServerConnection) -> None:
+        listing([])(connection)
+        flood(connection, range(20_000))
+        warm.set()
+        begin.wait()
+        flood(connection, range(20_000, 80_000))
         flooded.set()
         end.wait()
 
-    with bridge(pair, flood) as url:
+    with bridge(pair, talk) as url:
         daemon = server(url)
+        assert warm.wait(DEADLINE)
         before = resident(daemon.pid)
-        assert flooded.wait(120)
+        begin.set()
+        assert flooded.wait(DEADLINE)
         grown = resident(daemon.pid) - before
         check_unharmed(daemon)
         end.set()
-        # MiB; each message would be 200 bytes if they were kept, and a task 2,000.
+        # MiB; if 200 bytes of each message were kept, these would be 34.
         assert grown < 16
