@@ -34,7 +34,7 @@ def make_key(path: Path) -> PrivateKey:
         raise SysadmdError(f"{path} can't be made: {_why(error)}") from error
     try:
         # Half a key would be in the way of the next attempt: its name it gets when it is whole.
-        os.link(new, path, follow_symlinks=False)
+        os.link(new, path)
     except FileExistsError as error:
         raise Conflict(
             f"{path} is there already, and no key is overwritten: use it, or name another file"
