@@ -16,7 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from sysadmd.errors import first_alone
 from sysadmd.keys import PrivateKey, Side, as_text
-from sysadmd.opening import opened, reason
+from sysadmd.opening import GARBLED, opened, reason
 from sysadmd.target import Target, Unreachable
 from sysadmd.text import printable
 
@@ -90,7 +90,7 @@ class BridgeLink:
                 self._list(seen["available_connections"])
         except TimeoutError as error:
             raise Unreachable(f"no login at the bridge within {LOGIN_TIMEOUT:g} s") from error
-        except _GARBLED as error:
+        except GARBLED as error:
             raise Unreachable(f"what answers there is no bridge: {error!r}") from error
 
     async def read(self) -> None:
@@ -100,7 +100,7 @@ class BridgeLink:
                 await self._take(str(text))
         except (WebSocketException, OSError) as error:
             raise Unreachable(f"the bridge was lost: {reason(error)}") from error
-        except _GARBLED as error:
+        except GARBLED as error:
             raise Unreachable(f"what answers there is no bridge: {error!r}") from error
         why = self._socket.close_reason or "it has ended the connection"
         raise Unreachable(f"the bridge was lost: {why}")
@@ -173,10 +173,6 @@ async def join(
                 await link.log_in(key, side, pin)
                 yield link
                 reader.cancel()
-
-
-# What reading a frame raises that has not the form of the protocol.
-_GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def _frame(namespace: str, name: str, id: str, args: object) -> str:

@@ -34,7 +34,7 @@ from websockets.exceptions import (
 
 from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
-from sysadmd.opening import opened, reason
+from sysadmd.opening import GARBLED, opened, reason
 from sysadmd.target import Target, Unreachable
 
 if TYPE_CHECKING:
@@ -67,8 +67,6 @@ LONGEST_PAUSE: Final = 15.0
 # Events that wait for who reads them; above, the socket is not read, and the server waits. A
 # reply waits behind them: who asks and listens on one connection must go on reading.
 EVENTS_WAITING: Final = 64
-# What reading a frame raises that has not the form of the protocol.
-GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # Refusals that pass: too many logins, and a daemon that stops.
 PASSING: Final = (429, 503)
 BAD_REQUEST: Final = 400

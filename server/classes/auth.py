@@ -21,6 +21,9 @@ from sysadmd.settings import AuthSettings
 SECRET_LENGTH: Final = 256
 # What an unlimited token's reply says for "seconds left": a century.
 FOR_EVER: Final = 100 * 366 * 86400
+# What PAM is told of who comes over a bridge: a name without a dot is one of this machine's
+# network (pam_access). Source: RFC 2606, 2: nobody is called so.
+RELAYED: Final = "bridge.invalid"
 
 
 def token_reply(secret: str, login: Login) -> Reply:
@@ -28,6 +31,13 @@ def token_reply(secret: str, login: Login) -> Reply:
     if login.expires is None:
         return Reply([secret, FOR_EVER])
     return Reply([secret, max(0, round(login.expires / 1000 - time.time()))])
+
+
+def _host(session: Session) -> str | None:
+    """What PAM is told of where somebody is; None: on this machine."""
+    if session.connection.relayed:
+        return RELAYED
+    return session.address if session.connection.local is None else None
 
 
 class Auth:
@@ -59,9 +69,7 @@ class Auth:
             )
         where = session.where
         with self._attempts.attempt(where):
-            # PAM is told no address of who is on this machine.
-            host = session.address if session.connection.local is None else None
-            role = await self._accounts.check(name, password, host)
+            role = await self._accounts.check(name, password, _host(session))
             if role is None:
                 await self._attempts.failed(where, name, auth_lines.PASSWORD)
                 raise request.refuse(

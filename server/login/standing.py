@@ -30,8 +30,6 @@ PAM_SUCCESS: Final = 0
 # pam_set_item(3); the same numbers, too.
 PAM_TTY: Final = 3
 PAM_RHOST: Final = 4
-# What PAM is told of who comes over a bridge. Source: RFC 2606, 2: nobody is called so.
-RELAYED: Final = "bridge.invalid"
 # What stands for a terminal, as "ssh" does for sshd. pam_login_access needs a host or this, and
 # holds what has no dot for local: so do rules about LOCAL.
 TERMINAL: Final = "sysadmd"
@@ -196,9 +194,7 @@ def _with_items(
 
     The library has no argument for that either, and this is the first that has its handle.
     """
-    # A name without a dot is taken for one of this machine's network (pam_access).
-    named = host if host is None or not host.startswith("bridge:") else RELAYED
-    items = {PAM_TTY: TERMINAL} | ({} if named is None else {PAM_RHOST: named})
+    items = {PAM_TTY: TERMINAL} | ({} if host is None else {PAM_RHOST: host})
 
     def authenticate(handle: object, _: int) -> int:
         for item, value in items.items():

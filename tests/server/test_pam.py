@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from server.login import standing
 from server.login.roles import Role
+from sysadmd.client import NotPermitted, Target, connect
 from sysadmd.settings import AuthSettings
 from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.accounts import PASSWORD, account, pam_service, take_shell
+from tests.kit.bridged import Bridged
 
 SERVICE = "sysadmd-pam"
 RULES = "auth required pam_unix.so\naccount required pam_unix.so\n"
@@ -63,6 +66,29 @@ def test_pam_is_told_where_a_password_comes_from(
         with daemon.stranger() as client:
             client.ask("rpc", "auth_token", {"token": token})
             assert heard() == ["account sysadmd []"]
+
+
+def test_who_comes_over_a_bridge_is_not_taken_for_one_of_this_network(
+    tmp_path: Path, name: str, rules: Callable[[str], object]
+) -> None:
+    access = tmp_path / "access.conf"
+    access.write_text("-:ALL:ALL EXCEPT LOCAL\n")
+    rules(f"account required pam_access.so accessfile={access}\n{RULES}")
+    config = CONFIG.removeprefix(QUIET)
+
+    async def password(target: Target) -> None:
+        async with connect(target) as client:
+            await client.request("rpc", "auth", {"username": name, "password": PASSWORD})
+
+    with Bridged(tmp_path) as world:
+        world.let_in("alice")
+        world.server("one", more=config)
+        world.register("one", "alice", name)
+        # Its key logs in: PAM is told no address of that.
+        with pytest.raises(NotPermitted, match="password is wrong"):
+            asyncio.run(password(world.target("alice", "one")))
+        (Path("/etc/pam.d") / SERVICE).write_text(RULES)
+        asyncio.run(password(world.target("alice", "one")))
 
 
 def test_a_rule_about_addresses_refuses_passwords_and_ends_nothing(
