@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,9 @@ from dispatcher.writers import Writers
 
 # Times that stragglers are looked for before those stopped so far are killed.
 _SWEEPS: Final = 5
+# Times that newcomers are looked for in one look. A quiet machine has none at the second; where
+# others start processes without end, this is enough to see those of the job among them.
+_LISTINGS: Final = 5
 # For how long after it was seen a group's number can't have gone to others, s.
 CONTINUITY: Final = 1.0
 
@@ -69,6 +72,23 @@ def _pids() -> list[int]:
     if not HAS_PROC:
         return psutil.pids()
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def _everybody() -> Iterator[Stat]:
+    """Who runs, those included that began while we looked: newest first, each pid once.
+
+    Who forks and ends at once is in a list for as long as it takes to look at few.
+    """
+    looked: set[int] = set()
+    for _ in range(_LISTINGS):
+        fresh = sorted(set(_pids()) - looked, reverse=True)
+        for pid in fresh:
+            stat = look_at(pid)
+            if stat is not None and not stat.zombie:
+                yield stat
+        if not fresh:
+            return
+        looked.update(fresh)
 
 
 def is_alive(identity: Identity) -> bool:
@@ -176,10 +196,8 @@ class Family:
         strangers, self._strangers = self._strangers, {}
         seen: dict[int, Stat] = {}
         alive: dict[int, Member] = {}
-        for pid in _pids():
-            stat = look_at(pid)
-            if stat is None or stat.zombie:
-                continue
+        for stat in _everybody():
+            pid = stat.pid
             seen[pid] = stat
             known = self._members.get(pid)
             if known is not None and _is_member(known, stat):
@@ -236,6 +254,11 @@ class Family:
             if parent is None:
                 return True
             if dyed(parent.pid) != self._mark:
+                now = look_at(stat.pid)
+                if now is not None and now.parent != stat.parent:
+                    # That one ended while we looked.
+                    stat = now
+                    continue
                 # Orphans fall to the guard.
                 return self._is_spared(parent.pid)
             if parent.start < self._since:
@@ -288,7 +311,7 @@ class Family:
 
     def kill(self) -> bool:
         """End all that are there now. False: nobody is left."""
-        if not self.look():
+        if not self.look(strike=signal.SIGSTOP):
             return False
         # Reaches everyone in the group at one instant, however fast they fork.
         self._signal_group(signal.SIGKILL)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import pytest
@@ -211,6 +213,46 @@ def test_helpers_that_fork_on_when_they_are_asked_are_ended(
     # The first, and the one that it has begun.
     some.begun(2)
     wait_for(lambda: not some.left(), "the end of the helpers")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005, 0.05])
+def test_a_chain_of_forks_is_ended_whose_links_live_shorter_than_a_look(
+    room: Driver, tmp_path: Path, pause: float
+) -> None:
+    needs_memory()
+    lock = tmp_path / "lock"
+    chain, stop = tmp_path / "chain", tmp_path / "stop"
+    # Whoever of them lives has the lock. None can be asked to end.
+    chain.write_text(
+        "import fcntl, os, signal, time\n"
+        f"file = os.open({str(lock)!r}, os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "os.write(file, b'held')\n"
+        f"while not os.path.exists({str(stop)!r}):\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+        "    os.setsid()\n"
+        f"    time.sleep({pause})\n"
+    )
+    script = f"{sys.executable} {chain} >/dev/null 2>&1 & sleep 60"
+    uid = room.submit(["sh", "-c", script], id="a")
+    wait_for(lambda: lock.exists() and lock.read_bytes(), "the chain")
+    try:
+        room.ask({"kill": ["a"]})
+        assert room.finished(uid).result == "killed"
+        with lock.open("rb") as file:
+            wait_for(lambda: taken(file), "the end of the chain")
+    finally:
+        stop.touch()
+
+
+def taken(file: BinaryIO) -> bool:
+    """Nobody else holds the lock."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def test_who_follows_a_log_is_no_part_of_its_job(daemon: Driver, some: Helpers) -> None:
