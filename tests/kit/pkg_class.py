@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -159,4 +159,6 @@ def check_growth(events: Sequence[Mapping[str, Any]]) -> None:
 
 def is_there(pid: int) -> bool:
     """It runs, and is no zombie."""
-    return psutil.pid_exists(pid) and runs(psutil.Process(pid))
+    with suppress(psutil.NoSuchProcess):
+        return runs(psutil.Process(pid))
+    return False

@@ -176,8 +176,9 @@ def members(state_dir: Path) -> list[psutil.Process]:
     `held`, which tells of these as well.
     """
     pairs = holders(state_dir)
-    ours = [command_line(psutil.Process(pid)) for pid in pairs if psutil.pid_exists(pid)]
-    return [process for process in family(pairs) if command_line(process) not in ours]
+    everybody = family(pairs)
+    ours = [command_line(process) for process in everybody if process.pid in pairs]
+    return [process for process in everybody if command_line(process) not in ours]
 
 
 def held(state_dir: Path) -> list[Path]:
