@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sysadmd.client import Client, Target, connect
+from sysadmd.client import Client, Target, Unreachable, connect
 from sysadmd.ctl import profile
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
@@ -110,7 +110,7 @@ async def registered_keys(client: Client) -> AsyncIterator[dict[str, Any]]:
 
 def _accepted_pin(printer: Printer, url: str) -> str | None:
     """The pin of the server there, if it is known or was said to be right."""
-    kept = profile.load()
+    kept = _kept(printer)
     known = kept.pin if kept is not None and kept.url == url else None
     pin = asyncio.run(server_pin(url))
     if pin != known and not _agreed(url, pin, known):
@@ -152,9 +152,23 @@ def _agreed(url: str, pin: str, known: str | None) -> bool:
     return click.confirm("Is that right?", err=True)
 
 
+def _kept(printer: Printer) -> profile.Profile | None:
+    """The profile; one that can't be used is told, and is as none."""
+    try:
+        return profile.load()
+    except Unreachable as error:
+        printer.note(str(error).partition(";")[0])
+        return None
+
+
 async def log_out(printer: Printer) -> int:
     """Forget the profile, and let the server forget its token; a key stays registered."""
-    kept = profile.load()
+    is_there = profile.path().exists()
+    kept = _kept(printer)
+    if kept is None and is_there:
+        profile.remove()
+        printer.note("its token may live on at the server it was for; it is forgotten here")
+        return 0
     if kept is None:
         printer.note("not logged in anywhere")
         return 1

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from sysadmd.client import Target
+from sysadmd.client import Target, Unreachable
 from sysadmd.ctl import profile
 from sysadmd.ctl.output import Printer
+from sysadmd.ctl.profile import Profile
 from sysadmd.machine import default_state_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,19 +45,30 @@ class Context:
         token, key = self._login()
         if self.bridge is not None or self.server is not None:
             return self._over_bridge(key)
-        kept = profile.load()
-        if kept is not None and kept.bridge and not (self.url or self.state_dir):
+        named = self.state_dir or os.environ.get("SYSADMD_STATE_DIR")
+        if self.url is None and named:
+            return Target(token=token, state_dir=Path(named))
+        kept = self._kept()
+        if kept is not None and kept.bridge and self.url is None:
             return self._over_bridge(key)
         if self.url is not None and (kept is None or kept.url != self.url):
             return Target(self.url, token, self.cafile, key=key)
-        named = self.state_dir or os.environ.get("SYSADMD_STATE_DIR")
-        if kept is not None and (self.url is not None or named is None):
+        if kept is not None:
             target = kept.target()
             pin = None if self.cafile else target.pin
             target = replace(target, cafile=self.cafile, pin=pin)
             named_login = token is not None or key is not None
             return replace(target, token=token, key=key) if named_login else target
-        return Target(token=token, state_dir=Path(named) if named else default_state_dir())
+        return Target(token=token, state_dir=default_state_dir())
+
+    def _kept(self) -> Profile | None:
+        """The profile. Raises: Unreachable if it can't be used, and is needed."""
+        try:
+            return profile.load()
+        except Unreachable:
+            if self.url is not None and any(self._login()):
+                return None
+            raise
 
     def bridge_target(self) -> Target:
         """The bridge itself. Raises: click.UsageError."""

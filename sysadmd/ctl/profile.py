@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sysadmd.client import Target
+from sysadmd.client import Target, Unreachable
 from sysadmd.errors import SysadmdError
 from sysadmd.machine import write_private
 
@@ -49,15 +49,28 @@ def make_folder() -> None:
 
 
 def load() -> Profile | None:
-    """The profile; None: not logged in anywhere, or the file can't be used."""
+    """The profile; None: not logged in anywhere.
+
+    Raises: Unreachable if the file can't be used. No other server is meant by that.
+    """
+    file = path()
     try:
-        values = json.loads(path().read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
         words = {word: str(values[word]) for word in ("url", "token", "pin", "name")}
         # Profiles of before there were keys have none.
         key = None if values.get("key") is None else str(values["key"])
         return Profile(**words, key=key, bridge=values.get("bridge") is True)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        why = f"can't be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        why = "is damaged"
+    raise Unreachable(
+        f"{file} {why}; so it is not known which server is meant. Log in again (`sysadmctl"
+        " login` writes it anew), or name a server with --url, or this machine's with"
+        " --state-dir"
+    )
 
 
 def save(profile: Profile) -> None:
