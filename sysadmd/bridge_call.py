@@ -21,7 +21,8 @@ from sysadmd.bridge_link import BridgeLink, join, told
 from sysadmd.errors import BadRequest
 from sysadmd.key_file import read_key
 from sysadmd.keys import PrivateKey
-from sysadmd.opening import LIMITS, OPEN_TIMEOUT, reason
+from sysadmd.no_opening import reason
+from sysadmd.opening import LIMITS, OPEN_TIMEOUT
 from sysadmd.sealed import REFUSED, WELCOME, Calling, SealBroken
 from sysadmd.sealed_stream import SealedStream, as_payload, from_payload
 from sysadmd.target import Target, Unreachable

@@ -16,7 +16,8 @@ from websockets.exceptions import WebSocketException
 
 from sysadmd.errors import first_alone
 from sysadmd.keys import PrivateKey, Side, as_text
-from sysadmd.opening import GARBLED, opened, reason
+from sysadmd.no_opening import reason
+from sysadmd.opening import GARBLED, opened
 from sysadmd.target import Target, Unreachable
 from sysadmd.text import printable
 

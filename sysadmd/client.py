@@ -34,7 +34,8 @@ from websockets.exceptions import (
 
 from sysadmd.backoff import backoff
 from sysadmd.errors import BadRequest, SysadmdError
-from sysadmd.opening import GARBLED, opened, reason
+from sysadmd.no_opening import reason
+from sysadmd.opening import GARBLED, opened
 from sysadmd.target import Target, Unreachable
 
 if TYPE_CHECKING:

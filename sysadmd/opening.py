@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.asyncio.client import unix_connect as open_local
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 
 from sysadmd import unix_socket
 from sysadmd.apart import apart
 from sysadmd.errors import BadRequest
+from sysadmd.no_opening import reason
 from sysadmd.pins import key_pin
 from sysadmd.target import Target, Unreachable, nobody
 
@@ -137,11 +138,3 @@ def _context(target: Target) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong with a connection, for people."""
-    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.reason:
-        # What the server said is meant for people; the library tells it twice.
-        return error.rcvd.reason
-    return str(error) or type(error).__name__
