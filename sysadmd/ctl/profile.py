@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sysadmd.client import Target, Unreachable
-from sysadmd.errors import SysadmdError
+from sysadmd.errors import BadRequest, SysadmdError
 from sysadmd.machine import write_private
 
 
@@ -59,13 +59,17 @@ def load() -> Profile | None:
         words = {word: str(values[word]) for word in ("url", "token", "pin", "name")}
         # Profiles of before there were keys have none.
         key = None if values.get("key") is None else str(values["key"])
-        return Profile(**words, key=key, bridge=values.get("bridge") is True)
+        kept = Profile(**words, key=key, bridge=values.get("bridge") is True)
+        # No address, no server.
+        kept.target()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         why = f"can't be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, BadRequest):
         why = "is damaged"
+    else:
+        return kept
     raise Unreachable(
         f"{file} {why}; so it is not known which server is meant. Log in again (`sysadmctl"
         " login` writes it anew), or name a server with --url, or this machine's with"

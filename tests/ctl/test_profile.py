@@ -9,6 +9,8 @@ import pytest
 from tests.kit import Daemon
 from tests.kit.ctl import Ctl
 
+NOWHERE = '{"url": "there", "token": "", "pin": "", "name": ""}'
+
 
 def kept(ctl: Ctl) -> Path:
     """Where the profile is."""
@@ -18,7 +20,7 @@ def kept(ctl: Ctl) -> Path:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "7", '{"url": "wss://there"}', "\0", "\xff", "[" * 9999]
+    "text", ["", "{", "[]", "7", '{"url": "wss://there"}', NOWHERE, "\0", "\xff", "[" * 9999]
 )
 def test_a_damaged_profile_means_no_other_machine(ctl: Ctl, text: str) -> None:
     file = kept(ctl)
