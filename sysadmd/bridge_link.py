@@ -14,10 +14,10 @@ from typing import Any, Final, Protocol, cast
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
-from sysadmd.errors import first_alone
+from sysadmd.errors import GARBLED, first_alone
 from sysadmd.keys import PrivateKey, Side, as_text
 from sysadmd.no_opening import reason
-from sysadmd.opening import GARBLED, opened
+from sysadmd.opening import opened
 from sysadmd.target import Target, Unreachable
 from sysadmd.text import printable
 

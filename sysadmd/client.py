@@ -33,16 +33,15 @@ from websockets.exceptions import (
 )
 
 from sysadmd.backoff import backoff
-from sysadmd.errors import BadRequest, SysadmdError
+from sysadmd.errors import GARBLED, BadRequest, SysadmdError, no_sysadmd
 from sysadmd.no_opening import reason
-from sysadmd.opening import GARBLED, opened
+from sysadmd.opening import opened
 from sysadmd.target import Target, Unreachable
 
 if TYPE_CHECKING:
     from sysadmd.keys import PrivateKey
 
 __all__ = [
-    "GARBLED",
     "PASSING",
     "ChainBroken",
     "Client",
@@ -53,7 +52,6 @@ __all__ = [
     "Unreachable",
     "connect",
     "events",
-    "no_sysadmd",
     "pauses",
 ]
 
@@ -414,8 +412,3 @@ def _understanding() -> Generator[None]:
         yield
     except GARBLED as error:
         raise Unreachable(no_sysadmd(error)) from error
-
-
-def no_sysadmd(error: BaseException) -> str:
-    """What is to be said when a reply has not the form of the protocol."""
-    return f"what answers there is no sysadmd, or too new: {error!r}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import cast
+from typing import Final, cast
+
+# What reading a frame raises that has not the form of the protocol.
+GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class SysadmdError(Exception):
@@ -111,6 +114,11 @@ class BackupFailed(SysadmdError):
     """No backup was made; nothing of it is left."""
 
     code = "backup-failed"
+
+
+def no_sysadmd(error: BaseException) -> str:
+    """What is to be said when a reply has not the form of the protocol."""
+    return f"what answers there is no sysadmd, or too new: {error!r}"
 
 
 @contextmanager

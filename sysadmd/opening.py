@@ -40,10 +40,6 @@ LIMITS: Final[dict[str, Any]] = {
 FAILING: Final = (OSError, WebSocketException, TimeoutError, ValueError, LookupError)
 
 
-# What reading a frame raises that has not the form of the protocol.
-GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
-
 async def opened(
     target: Target, stack: contextlib.AsyncExitStack
 ) -> tuple[ClientConnection, str]:

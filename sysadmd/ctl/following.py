@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from sysadmd.backoff import backoff
 from sysadmd.client import (
-    GARBLED,
     PASSING,
     Client,
     Refused,
@@ -24,7 +23,7 @@ from sysadmd.client import (
 )
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.output import Printer
-from sysadmd.errors import SysadmdError
+from sysadmd.errors import GARBLED, SysadmdError
 
 # How often new output is looked for: at once after some came, then less and less; s.
 SOONEST: Final = 0.05

@@ -7,9 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sysadmd.client import Target, Unreachable
 from sysadmd.errors import BadRequest, SysadmdError
 from sysadmd.machine import write_private
+from sysadmd.target import Target, Unreachable
 
 
 @dataclass(frozen=True, slots=True)

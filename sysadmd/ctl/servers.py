@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from sysadmd.bridge_call import available
-from sysadmd.client import GARBLED, Target, connect
+from sysadmd.client import Target, connect
 from sysadmd.ctl.output import Printer
-from sysadmd.errors import SysadmdError
+from sysadmd.errors import GARBLED, SysadmdError
 
 # Servers that are asked at once for their names.
 AT_ONCE: Final = 8

@@ -11,10 +11,9 @@ from typing import Any
 import click
 import pytest
 
-from sysadmd.client import GARBLED
 from sysadmd.ctl.app import cli
 from sysadmd.ctl.options import Context
-from sysadmd.errors import SysadmdError
+from sysadmd.errors import GARBLED, SysadmdError
 from tests.kit.ctl import Ctl, lines
 from tests.kit.waiting import DEADLINE
 

@@ -1,0 +1,69 @@
+"""The command line of what `sysadmctl` watches. The work is in `tail`, `state`, `who`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from sysadmd.ctl.options import Context, common_options, run_work
+from sysadmd.events import SYSTEMS
+
+
+@click.command()
+@click.argument("systems", nargs=-1, type=click.Choice(SYSTEMS))
+@click.option("--since", default="now", show_default=True, help='A cursor, or "oldest".')
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many events.")
+@common_options
+@click.pass_obj
+def tail(context: Context, systems: tuple[str, ...], since: str, count: int | None) -> None:
+    """Print events as they come; reconnect and resume without losing or doubling any."""
+    from sysadmd.ctl.tail import run_tail
+    from sysadmd.ctl.unread import while_read
+
+    work = run_tail(context.target(), context.printer, systems or SYSTEMS, since, count)
+    run_work(while_read(work))
+
+
+@click.command()
+@common_options
+@click.pass_obj
+def state(context: Context) -> None:
+    """Show host name and pools."""
+    from sysadmd.ctl.state import show_state
+
+    run_work(show_state(context.target(), context.printer))
+
+
+@click.command()
+@click.option("--since", default="12h", show_default=True, help="A time, or how long ago: 7d.")
+@click.option("--count", type=click.IntRange(min=1), help="The last so many alone.")
+@common_options
+@click.pass_obj
+def audit(context: Context, since: str, count: int | None) -> None:
+    """Show who did what."""
+    from sysadmd.ctl.who import beginning, show_audit
+
+    try:
+        begin = beginning(since)
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from error
+    run_work(show_audit(context.target(), context.printer, begin, count))
+
+
+@click.command()
+@click.argument("address", required=False)
+@common_options
+@click.pass_obj
+def unblock(context: Context, address: str | None) -> None:
+    """Take passwords from an address again; without one, list those that are blocked."""
+    from sysadmd.ctl.who import show_blocks, unblock_address
+
+    target, printer = context.target(), context.printer
+    if address is None:
+        run_work(show_blocks(target, printer))
+    else:
+        run_work(unblock_address(target, printer, address))
+
+
+COMMANDS: Final = (tail, state, audit, unblock)
