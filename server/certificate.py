@@ -18,6 +18,7 @@ from typing import Final
 from server.wire import tls
 from sysadmd.apart import in_time
 from sysadmd.errors import CannotStart
+from sysadmd.machine import plainly
 from sysadmd.settings import DoorSettings, ServerSettings
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Certificate:
                 pair, context = await load(self._settings(), self._directory)
             except NO_CERTIFICATE as error:
                 if not self._has_failed:
-                    log.error("the certificate could not be renewed: %s", error)
+                    log.error("the certificate could not be renewed: %s", plainly(error))
                 self._has_failed = True
                 return
             self._has_failed = False

@@ -25,11 +25,12 @@ from server.certificate import NO_CERTIFICATE, Certificate, load
 from server.service_manager import ServiceManager
 from server.signals import Signals
 from server.statedir import StateDir
-from server.wire import listener, tls
+from server.wire import addresses, listener, tls
 from server.wire.listener import Listeners
 from sysadmd.apart import apart, in_time
 from sysadmd.errors import CannotStart, SettingsInvalid, SysadmdError
-from sysadmd.machine import default_config
+from sysadmd.machine import default_config, plainly
+from sysadmd.path_faults import cannot_read
 from sysadmd.settings import Address, DoorSettings, Settings, read_settings
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class Service(ABC):
             shown = await load(self.door(), self.state.tls)
             certificate = Certificate(self.door, self.state.tls, *shown)
         sockets = [
-            listener.bind(address) for address in self.options.listen or self.door().listen
+            addresses.bind(address) for address in self.options.listen or self.door().listen
         ]
         await self.serve(certificate, sockets)
 
@@ -212,7 +213,7 @@ class Service(ABC):
                     # Local clients know us by the certificate that is named there.
                     await self._write_endpoint(url, pair)
             except NO_CERTIFICATE as error:
-                log.error("reload refused, the old configuration stays: %s", error)
+                log.error("reload refused, the old configuration stays: %s", plainly(error))
                 return False
             self.settings = settings
             certificate.show(pair, context)
@@ -230,7 +231,8 @@ class Service(ABC):
             if self.options.config is None and isinstance(error, FileNotFoundError):
                 log.info("reload: there is no configuration file %s; nothing changed", path)
                 return None
-            log.error("reload refused, the old configuration stays: %s", error)
+            why = cannot_read(path, error) if isinstance(error, OSError) else error
+            log.error("reload refused, the old configuration stays: %s", why)
             return None
         begun = self.fixed(self._begun)
         for name, new in self.fixed(settings).items():

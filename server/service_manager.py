@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import Final
 
+from sysadmd.machine import plainly
 from sysadmd.text import printable
 
 log = logging.getLogger(__name__)
@@ -75,5 +76,5 @@ class ServiceManager:
                 self._again = loop.call_later(RETRY, self._send, to)
                 return
             except (OSError, ValueError) as error:
-                log.warning("the service manager can't be told how we fare: %s", error)
+                log.warning("the service manager can't be told how we fare: %s", plainly(error))
             self._waiting.popleft()

@@ -27,6 +27,7 @@ from typing import Any, Final, NoReturn
 from sysadmd import countdown
 from sysadmd.apart import lasting
 from sysadmd.countdown import CHUNK, ENDING, SHOW_STACKS
+from sysadmd.machine import plainly
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Signals:
             try:
                 pid = _spawn(self._watchdogs.fileno())
             except OSError as error:
-                what = f"can't be started: {error}"
+                what = f"can't be started: {plainly(error)}"
             else:
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 what = f"(pid {pid}) has ended with status {status}"

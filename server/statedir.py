@@ -21,12 +21,23 @@ from typing import Final
 from server.backup import placing
 from server.login import tokens
 from sysadmd.errors import CannotStart
-from sysadmd.machine import make_parents, reason, write_private
+from sysadmd.machine import make_parents, plainly, reason, write_private
+from sysadmd.path_faults import why_not_made
 
 # How long a child of a daemon that was killed may hold the directory on its way to exec; s.
 CHILD: Final = 1.0
 
 log = logging.getLogger(__name__)
+
+
+def not_ours(found: os.stat_result) -> str:
+    """Why a state directory is not for our account, and the remedy; empty: it is."""
+    if found.st_uid == os.geteuid():
+        return ""
+    remedy = "run as that account"
+    if os.geteuid() == 0:
+        remedy = "give it to uid 0 (chown -R)"
+    return f"belongs to uid {found.st_uid}, who could change what is in it; {remedy}"
 
 
 class StateDir:
@@ -61,20 +72,13 @@ class StateDir:
         try:
             make_parents(self.path)
             self.path.mkdir(mode=0o700, exist_ok=True)
-        except FileExistsError as error:
-            raise CannotStart(
-                f"the state directory {self.path} is none: a file, or a link to nothing; move"
-                " it away, or name another one with --state-dir"
-            ) from error
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unusable(why_not_made(self.path.absolute(), error)) from error
         found = os.fstat(directory)
-        if found.st_uid != os.geteuid():
-            remedy = f"give it to uid {os.geteuid()} (chown -R)"
-            if os.geteuid() != 0:
-                remedy = "run as that account"
+        if owner := not_ours(found):
             raise CannotStart(
-                f"the state directory {self.path} belongs to uid {found.st_uid}, who could"
-                f" change what is in it; {remedy}, or name another one with --state-dir"
+                f"the state directory {self.path} {owner}, or name another one with --state-dir"
             )
         if stat.S_IMODE(found.st_mode) & 0o077:
             os.fchmod(directory, 0o700)
@@ -111,10 +115,13 @@ class StateDir:
         try:
             yield
         except OSError as error:
-            raise CannotStart(
-                f"the state directory {self.path} can't be used: {reason(error)}, or name"
-                " another one with --state-dir"
-            ) from error
+            raise self._unusable(reason(error)) from error
+
+    def _unusable(self, why: str) -> CannotStart:
+        return CannotStart(
+            f"the state directory {self.path} can't be used: {why}, or name another one with"
+            " --state-dir"
+        )
 
     @property
     def lock(self) -> Path:
@@ -139,7 +146,7 @@ class StateDir:
         except FileNotFoundError:
             secret = ""
         except (OSError, UnicodeDecodeError) as error:
-            raise CannotStart(f"{self.token_file} can't be read: {error}") from error
+            raise CannotStart(f"{self.token_file} can't be read: {plainly(error)}") from error
         if not secret:
             secret = tokens.make_secret()
             write_private(self.token_file, secret + "\n")

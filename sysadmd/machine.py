@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import sys
 from contextlib import suppress
@@ -26,6 +27,8 @@ _HELP: Final = {
     errno.EBUSY: "unmount it, or end who uses it",
     errno.EPERM: "give it to the daemon's account, without flags (chflags, chattr)",
 }
+# What Python and OpenSSL put around an error's words: number, code, line of C.
+_NOISE: Final = re.compile(r"^\[(?:Errno -?\d+|[A-Z0-9]+(?:: \w+)?)\] ?| ?\(_\w+\.c:\d+\)$")
 # The portable ways are taken even where there are better ones: for tests, and for trouble.
 FORCED_PORTABLE: Final = os.environ.get("SYSADMD_PORTABLE") == "1"
 
@@ -61,10 +64,20 @@ def host_name() -> str:
     return printable(os.fsencode(socket.gethostname()).decode("utf-8", "replace"))
 
 
+def plainly(error: BaseException) -> str:
+    """What an error of the system or a library says, in words alone; behind it the file.
+
+    Whoever tells people of an OSError has it from here: its str() names a number.
+    """
+    if not isinstance(error, OSError):
+        return _NOISE.sub("", str(error)) or type(error).__name__
+    text = _NOISE.sub("", error.strerror or str(error)) or type(error).__name__
+    return f"{text} ({os.fsdecode(error.filename)})" if error.filename else text
+
+
 def reason(error: OSError) -> str:
     """Why a file can't be used, and what to do about it."""
-    which = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-    return f"{error.strerror or error}{which}; {_HELP.get(error.errno or 0, _SEE)}"
+    return f"{plainly(error)}; {_HELP.get(error.errno or 0, _SEE)}"
 
 
 def make_parents(path: Path) -> None:

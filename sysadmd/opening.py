@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from sysadmd import unix_socket
 from sysadmd.apart import apart
 from sysadmd.errors import BadRequest
 from sysadmd.no_opening import reason
+from sysadmd.path_faults import unreadable
 from sysadmd.pins import key_pin
 from sysadmd.target import Target, Unreachable, nobody
 
@@ -127,8 +129,13 @@ def peer_pin(made: ClientConnection) -> str:
 def _context(target: Target) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=target.cafile)
+    except ssl.SSLError as error:
+        raise BadRequest(
+            f"{target.cafile} has no certificates in it; name a PEM file that has"
+        ) from error
     except OSError as error:
-        raise BadRequest(f"{target.cafile} has no certificates in it: {error}") from error
+        what = unreadable(Path(target.cafile or ""), error)
+        raise BadRequest(f"{target.cafile} {what}; name a PEM file of certificates") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if target.pin is not None:
         context.check_hostname = False

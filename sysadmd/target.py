@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sysadmd.errors import BadRequest, SysadmdError
-from sysadmd.machine import LOCAL_SOCKET
+from sysadmd.machine import LOCAL_SOCKET, plainly
 from sysadmd.pins import file_pin
 
 
@@ -87,7 +87,9 @@ class Target:
                 " `sysadmctl login wss://127.0.0.1:12150`"
             ) from error
         except (OSError, ValueError, KeyError, TypeError, BadRequest) as error:
-            raise Unreachable(f"{state_dir}/endpoint.json can't be used: {error}") from error
+            raise Unreachable(
+                f"{state_dir}/endpoint.json can't be used: {plainly(error)}"
+            ) from error
 
 
 def nobody(state_dir: Path) -> Unreachable:

@@ -25,7 +25,7 @@ from server.wire.listener import Listeners
 from server.wire.origins import Origins
 from sysadmd.apart import apart, in_time
 from sysadmd.errors import SysadmdError
-from sysadmd.machine import default_bridge_dir
+from sysadmd.machine import default_bridge_dir, plainly
 from sysadmd.settings import BridgeSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -114,9 +114,10 @@ class BridgeDaemon(Service):
             except (SysadmdError, OSError) as error:
                 found = error
             if isinstance(found, Exception):
-                if str(found) != said:
-                    log.error("%s: %s", _AS_THEY_WERE, found)
-                said = str(found)
+                why = plainly(found)
+                if why != said:
+                    log.error("%s: %s", _AS_THEY_WERE, why)
+                said = why
                 continue
             said = ""
             if found is not None:

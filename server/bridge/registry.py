@@ -19,7 +19,8 @@ from typing import Any, Final, cast
 
 from sysadmd.errors import CannotStart, Conflict, NotFound, SysadmdError
 from sysadmd.keys import Kind, PublicKey, Side, as_text, stored
-from sysadmd.machine import make_parents, write_private
+from sysadmd.machine import make_parents, reason, write_private
+from sysadmd.path_faults import why_not_made
 from sysadmd.text import quoted
 
 FILE: Final = "keys.json"
@@ -86,7 +87,7 @@ def read(directory: Path) -> Keys:
     try:
         return _prepared(_read(directory))
     except OSError as error:
-        raise RegistryUnusable(f"{directory / FILE} can't be read: {error}") from error
+        raise RegistryUnusable(f"{directory / FILE} can't be read: {reason(error)}") from error
 
 
 def _prepared(found: dict[str, BridgeKey]) -> Keys:
@@ -211,4 +212,5 @@ def _changing(directory: Path) -> Generator[dict[str, BridgeKey]]:
         finally:
             os.close(lock)
     except OSError as error:
-        raise CannotStart(f"{directory / FILE} can't be changed: {error.strerror}") from error
+        why = why_not_made(directory.absolute(), error)
+        raise CannotStart(f"{directory / FILE} can't be changed: {why}") from error

@@ -45,6 +45,7 @@ from server.wire.parties import Caller, Owner, Peer, Phase
 from server.wire.protocol import text_frame
 from server.wire.records import NO_ROOM_YET, NOTHING_YET, read
 from server.wire.share import Part, Share
+from sysadmd.machine import plainly
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ class Connection:
         except ssl.SSLWantWriteError:
             self._loop.add_writer(self._file, self._readable_again)
         except OSError as error:
-            log.debug("%s: connection lost (%s)", self.address, error)
+            log.debug("%s: connection lost (%s)", self.address, plainly(error))
             self.abort()
 
     @outer_edge
@@ -460,7 +461,7 @@ class Connection:
             self._wait_for_room(True)
             return False
         except OSError as error:
-            log.debug("%s: connection lost (%s)", self.address, error)
+            log.debug("%s: connection lost (%s)", self.address, plainly(error))
             self.abort()
             return False
         self._taken = self.clock()

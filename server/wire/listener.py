@@ -16,14 +16,12 @@ from typing import Final, cast
 from server.wire.connection import Connection
 from server.wire.local import LOCAL, PlainSocket, account_of
 from server.wire.parties import Caller, Peer
-from sysadmd.errors import CannotStart
-from sysadmd.settings import Address, DoorSettings
+from sysadmd.settings import DoorSettings
 
 log = logging.getLogger(__name__)
 
 # Connections taken in one turn of the loop, so that a flood does not hold up who is in already.
 ACCEPTS_PER_TURN: Final = 16
-BACKLOG: Final = 1024
 # Connections above max_clients: who has not logged in yet, or is let in far enough to be
 # answered 503. Any more would use up the descriptors that files and jobs need.
 BEYOND: Final = 64
@@ -42,35 +40,6 @@ def client_group(address: str) -> str:
             return str(ip.ipv4_mapped)
         return str(ipaddress.ip_network((ip, 64), strict=False))
     return str(ip)
-
-
-def bind(address: Address) -> socket.socket:
-    """A listening socket. Raises: CannotStart naming address and port."""
-    try:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (socket.gaierror, UnicodeError) as error:
-        raise CannotStart(
-            f"can't listen on {address}: {error}; name a local address"
-        ) from error
-    family, kind, number, _, where = found[0]
-    sock = socket.socket(family, kind, number)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # One listener, one family: FreeBSD's default, made certain everywhere.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise CannotStart(
-            f"can't listen on {address}: {error.strerror}; stop what uses that port,"
-            " or name another with --listen"
-        ) from error
-    return sock
 
 
 def url(sock: socket.socket) -> str:

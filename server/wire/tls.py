@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from server.wire import pem_files
 from sysadmd.errors import CannotStart
 from sysadmd.machine import host_name
 from sysadmd.pins import file_pin
@@ -98,7 +99,7 @@ def prepare(settings: DoorSettings, directory: Path) -> KeyPair:
     """
     if settings.tls.certificate:
         certificate = Path(settings.tls.certificate)
-        return KeyPair(certificate, Path(settings.tls.key), _read_validity(certificate))
+        return KeyPair(certificate, Path(settings.tls.key), read_validity(certificate))
     directory.mkdir(mode=0o700, exist_ok=True)
     for left in directory.glob(f"{tempfile.gettempprefix()}*/"):
         # A start was killed in the middle.
@@ -110,7 +111,7 @@ def prepare(settings: DoorSettings, directory: Path) -> KeyPair:
         # A certificate of another key is of no use, whatever happens before the next is made.
         certificate.unlink(missing_ok=True)
         _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", out=key)
-    validity = _read_validity(certificate)
+    validity = read_validity(certificate)
     fault = why_renew(validity)
     # Where there is no openssl nobody can read it, nor make another.
     can_make = _find_openssl() is not None
@@ -125,7 +126,7 @@ def prepare(settings: DoorSettings, directory: Path) -> KeyPair:
         )
         if fault is not None:
             log.info("%s %s: another was made, of the same key", certificate, fault)
-        validity = _read_validity(certificate)
+        validity = read_validity(certificate)
     return KeyPair(certificate, key, validity)
 
 
@@ -155,34 +156,25 @@ def context(pair: KeyPair, client_ca: str) -> ServerContext:
     # A write never has to wait for a read: the connection relies on it.
     made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
 
-    def refuse() -> str:
-        # Without this OpenSSL asks on the terminal, and waits.
-        raise CannotStart(
-            f"the key {pair.key} is encrypted, and nobody is there to be asked for its pass"
-            f" phrase; store it without one: openssl pkey -in {pair.key} -out NEW"
-        )
-
-    try:
-        made.load_cert_chain(pair.certificate, pair.key, refuse)
-    except (OSError, ssl.SSLError) as error:
-        raise CannotStart(
-            f"the certificate {pair.certificate} with key {pair.key} can't be loaded: {error};"
-            " both must be PEM and belong together"
-        ) from error
+    if found := pem_files.load(made, pair.certificate, pair.key):
+        raise CannotStart(". ".join(_told(pair, fault) for fault in found))
     with contextlib.suppress(OSError, ValueError):
         made.pin = file_pin(pair.certificate)
     if client_ca:
-        try:
-            made.load_verify_locations(client_ca)
-        except (OSError, ssl.SSLError) as error:
+        if what := pem_files.load_authorities(made, Path(client_ca)):
             raise CannotStart(
-                f"server.client_ca {client_ca} can't be loaded: {error}"
-            ) from error
+                f"server.client_ca {client_ca} {what}; needed is {pem_files.AUTHORITIES}"
+            )
         made.verify_mode = ssl.CERT_OPTIONAL
     return made
 
 
-def _read_validity(certificate: Path) -> Validity | None:
+def _told(pair: KeyPair, fault: pem_files.PemFault) -> str:
+    path = pair.certificate if fault.which == "certificate" else pair.key
+    return f"the {fault.which} {path} {fault.what}; needed is {pem_files.ALLOWED[fault.which]}"
+
+
+def read_validity(certificate: Path) -> Validity | None:
     """Of the first certificate in the file; None if openssl can't read it, or is missing.
 
     Source: openssl-x509(1), `notBefore=Jan  1 00:00:00 2026 GMT` in a line, then `notAfter=`;
@@ -247,10 +239,23 @@ def _openssl(*arguments: str, out: Path, config: str = "") -> None:
             check=False,
         )
         if done.returncode:
-            text = done.stderr.decode("utf-8", "replace").strip()
-            raise CannotStart(f"openssl {arguments[0]} failed: {text}")
+            raise CannotStart(
+                f"openssl {arguments[0]} failed: {_first_words(done.stderr)}; see that there is"
+                f" room in {out.parent}, and move away what is damaged there: it is made anew,"
+                " and after a new key clients log in again"
+            )
         made.chmod(0o600)
         made.replace(out)
+
+
+def _first_words(stderr: bytes) -> str:
+    """What openssl says in words, without the stack of its errors, nor dots of its progress.
+
+    Source: ERR_print_errors(3), `THREAD:error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:…`.
+    """
+    lines = stderr.decode("utf-8", "replace").splitlines()
+    words = [line.strip() for line in lines if ":error:" not in line and line.strip(" .+*-")]
+    return words[0] if words else "it does not say why"
 
 
 def _find_openssl() -> str | None:

@@ -87,20 +87,6 @@ def test_without_its_lock_a_directory_still_takes_no_second_daemon(daemon: Daemo
     wait_for(lambda: ill(daemon, "lock is not there any more"), "a look")
 
 
-def test_what_is_no_directory_of_ours_is_said(tmp_path: Path) -> None:
-    file, link = tmp_path / "file", tmp_path / "link"
-    file.touch()
-    link.symlink_to("nowhere")
-    for path in (file, link):
-        done = serve(path)
-        assert done.returncode == 1
-        assert "a file, or a link to nothing" in done.stderr
-        assert "Traceback" not in done.stderr
-    done = serve(file / "below")
-    assert done.returncode == 1
-    assert "Not a directory" in done.stderr
-
-
 def test_directories_above_that_were_missing_are_for_everybody_to_pass(tmp_path: Path) -> None:
     state = tmp_path / "var" / "db" / "sysadmd"
     done = sysadmd("token", "add", "x", "--role", "read", "--state-dir", str(state))
