@@ -21,7 +21,7 @@ from server.login.standing import (
     UnknownAccount,
     authenticate,
     role_of,
-    say_missing_groups,
+    say_unknown_members,
     standing,
 )
 from sysadmd.apart import apart
@@ -50,11 +50,11 @@ class Accounts:
         # Of them, those that did not answer in time, which has been said: nobody else waits.
         self._hanging: set[tuple[str, AuthSettings]] = set()
 
-    def look_at_groups(self) -> None:
-        """Have the log say which groups of the settings are not there; nobody waits for it."""
+    def look_at_members(self) -> None:
+        """Have the log say who of the settings is not there; nobody waits for it."""
         # Where there is no thread for it, it is not said.
         with suppress(RuntimeError):
-            apart(partial(say_missing_groups, self._settings()), "groups")
+            apart(partial(say_unknown_members, self._settings()), "members")
 
     async def check(self, name: str, password: str, host: str | None) -> Role | None:
         """The account's role if this is its password; None: refused. Raises: Busy.

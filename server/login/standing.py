@@ -12,7 +12,7 @@ import logging
 import os
 import pwd
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import pam
 
 from server.login.roles import Role
 from sysadmd.errors import SysadmdError
+from sysadmd.machine import plainly
 from sysadmd.settings import AuthSettings
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ NO_SHELLS: Final = frozenset(("nologin", "false"))
 # While one of these is there, only root logs in. Source: nologin(5) of FreeBSD; pam_nologin(8)
 # of Linux, which has both.
 NOLOGIN: Final = (Path("/var/run/nologin"), Path("/etc/nologin"))
+_DEFAULTS: Final = AuthSettings()
 
 
 class Busy(SysadmdError):
@@ -111,22 +113,33 @@ def uid_of(name: str) -> int | None:
         return None
 
 
-def say_missing_groups(settings: AuthSettings) -> None:
-    """Log which groups of the settings this machine does not have: nobody gets in by them."""
-    for key, members in (("full", settings.full), ("limited", settings.limited)):
-        for group in [member[1:] for member in members if member.startswith("@")]:
-            if _number(group) is not None:
-                continue
-            # Debian's administrators; FreeBSD's, and those of most others, are in wheel.
-            other = "@sudo" if group == "wheel" and _number("sudo") is not None else None
-            hint = f'; the administrators of this one are in sudo: add "{other}" there'
-            log.info(
-                "auth.%s names @%s, a group that this machine does not have: nobody gets in by"
-                " it%s",
-                key,
-                group,
-                hint if other and other not in members else "",
-            )
+def unknown_members(members: Sequence[str]) -> dict[str, str]:
+    """Who of these, accounts and groups as `@wheel`, this machine does not have, and what to
+    say of each."""
+    found: dict[str, str] = {}
+    for member in members:
+        if not member.startswith("@"):
+            if uid_of(member) is None:
+                found[member] = f"this machine has no account {member!r}"
+            continue
+        group = member[1:]
+        if _number(group) is not None:
+            continue
+        found[member] = f"this machine has no group {group!r}"
+        # Debian's administrators; FreeBSD's, and those of most others, are in wheel.
+        if group == "wheel" and "@sudo" not in members and _number("sudo") is not None:
+            found[member] += '; its administrators are in sudo: add "@sudo"'
+    return found
+
+
+def say_unknown_members(settings: AuthSettings) -> None:
+    """Log who of the settings is not on this machine: nobody gets in by them."""
+    lists = {"full": settings.full, "limited": settings.limited}
+    for key, members in lists.items():
+        # What ships with the program names groups of several systems.
+        level = logging.INFO if members == getattr(_DEFAULTS, key) else logging.WARNING
+        for member, what in unknown_members(members).items():
+            log.log(level, "auth.%s names %s: %s; nobody gets in by it", key, member, what)
 
 
 def authenticate(name: str, password: str, service: str, host: str | None) -> bool:
@@ -149,7 +162,7 @@ def authenticate(name: str, password: str, service: str, host: str | None) -> bo
     except (ValueError, UnicodeError):
         return False
     except OSError as error:
-        log.error("PAM can't be used: %s; install it, or log in by token", error)
+        log.error("PAM can't be used: %s; install it, or log in by token", plainly(error))
         return False
 
 
@@ -170,7 +183,7 @@ def _lets_in(name: str, service: str) -> bool:
         if checker.authenticate(name, "", service, resetcreds=False):
             return True
     except (ValueError, UnicodeError, OSError) as error:
-        raise UnknownAccount(f"PAM can't be asked about {name!r}: {error}") from error
+        raise UnknownAccount(f"PAM can't be asked about {name!r}: {plainly(error)}") from error
     if checker.code in CAN_NOT_TELL:
         raise UnknownAccount(
             f"PAM can't tell whether {name!r} may log in: {checker.reason}; see its service"

@@ -49,13 +49,13 @@ class Vigil:
 
     async def run(self) -> None:
         """A round at each interval; until cancelled."""
-        self._accounts.look_at_groups()
+        self._accounts.look_at_members()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
                     await self._now.wait()
             if self._now.is_set():
-                self._accounts.look_at_groups()
+                self._accounts.look_at_members()
             self._now.clear()
             await self._round()
 
