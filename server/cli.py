@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,8 +15,9 @@ from server import own_log
 from sysadmd import __version__
 from sysadmd.completion import completion
 from sysadmd.errors import SettingsInvalid, SysadmdError
-from sysadmd.machine import default_bridge_dir, default_config, default_state_dir
-from sysadmd.settings import Address, Settings, read_settings
+from sysadmd.machine import default_bridge_dir, default_config, default_state_dir, plainly
+from sysadmd.path_faults import cannot_read
+from sysadmd.settings import Address, Settings, examine_settings, read_settings
 
 if TYPE_CHECKING:
     from server.service import Service
@@ -29,17 +31,33 @@ def find_config(named: str | None) -> Path | None:
     named = named or os.environ.get("SYSADMD_CONFIG") or None
     if named is not None:
         return Path(named).absolute()
-    return default_config() if default_config().exists() else None
+    default = default_config()
+    try:
+        # A link to nothing is there, too, and so is what is not ours to look at: to go on
+        # without would be to serve with other settings than those that are meant.
+        default.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return default
 
 
 def load(path: Path | None) -> Settings:
     """The settings of a file, or the defaults. Raises: SettingsInvalid."""
     if path is None:
         return Settings()
-    try:
+    with _readable(path):
         return read_settings(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    """Raises: SettingsInvalid for what keeps a configuration from being read."""
+    try:
+        yield
     except OSError as error:
-        raise SettingsInvalid([f"{path}: can't be read: {error.strerror}"]) from error
+        raise SettingsInvalid([cannot_read(path, error)]) from error
 
 
 class _Listen(click.ParamType[Address]):
@@ -197,12 +215,23 @@ def bridge_key_revoke(name: str, config: str | None, state_dir: str | None) -> N
 
 
 @cli.command("check-config")
+@click.option("--file-only", is_flag=True, help="Not the files, accounts, addresses it names.")
 @_config
-def check_config(config: str | None) -> None:
-    """Name every mistake in the configuration file."""
+def check_config(file_only: bool, config: str | None) -> None:
+    """Name every mistake in the configuration file, and what of it this machine lacks."""
     path = find_config(config)
-    load(path)
-    click.echo(f"{path or default_config()}: ok")
+    if path is None:
+        click.echo(f"{default_config()}: not there; the defaults hold: ok")
+        return
+    with _readable(path):
+        settings, problems = examine_settings(path)
+    if not file_only:
+        from server import config_check
+
+        problems += [f"{path}: {problem}" for problem in config_check.problems(settings)]
+    if problems:
+        raise SettingsInvalid(problems)
+    click.echo(f"{path}: ok")
 
 
 @cli.command()
@@ -333,7 +362,7 @@ def main() -> int:
         return 130
     except OSError as error:
         # Nobody reads our output, or there is no room for it.
-        click.echo(f"sysadmd: {error}", err=True)
+        click.echo(f"sysadmd: {plainly(error)}", err=True)
         return 1
     except SettingsInvalid as error:
         for problem in error.problems:

@@ -299,15 +299,25 @@ def parse_duration(text: str, kind: type[Duration] = Duration) -> Duration:
 
 def read_settings(path: Path) -> Settings:
     """The settings in a TOML file. Raises: SettingsInvalid with every mistake, OSError."""
+    settings, problems = examine_settings(path)
+    if problems:
+        raise SettingsInvalid(problems)
+    return settings
+
+
+def examine_settings(path: Path) -> tuple[Settings, list[str]]:
+    """What a TOML file says, as far as it is right, and every mistake in it.
+
+    Where it is not the settings are the defaults. Raises: OSError.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         # Beside what is not TOML: what is not UTF-8, or a number too long for Python.
-        raise SettingsInvalid([f"{path}: not TOML: {error}"]) from error
-    try:
-        return build_settings(table)
-    except SettingsInvalid as error:
-        raise SettingsInvalid([f"{path}: {problem}" for problem in error.problems]) from error
+        return Settings(), [f"{path}: not TOML: {error}"]
+    problems: list[str] = []
+    settings: Settings = _build(Settings, table, "", problems)
+    return settings, [f"{path}: {problem}" for problem in problems]
 
 
 def build_settings(table: Mapping[str, Any]) -> Settings:
@@ -336,13 +346,15 @@ def _contradictions(kind: type[Any], values: Mapping[str, Any], path: str) -> li
 
 
 def _build(kind: type[Any], table: object, path: str, problems: list[str]) -> Any:
-    """A Struct from a table, key by key: msgspec alone would stop at the first mistake."""
+    """A Struct from a table, key by key: msgspec alone would stop at the first mistake.
+
+    What is wrong is left out. None: it is no table.
+    """
     if not isinstance(table, Mapping):
         problems.append(f"{path}: is {_name(table)}; allowed: a table")
         return None
     known: dict[str, Any] = {info.name: info.type for info in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
-    before = len(problems)
     for key, value in cast("Mapping[str, object]", table).items():
         here = _join(path, key)
         if key not in known:
@@ -351,12 +363,16 @@ def _build(kind: type[Any], table: object, path: str, problems: list[str]) -> An
         inner = known[key]
         if isinstance(inner, type) and issubclass(inner, Struct):
             values[key] = _build(inner, value, here, problems)
-        elif get_origin(inner) is dict:
-            values[key] = _build_queues(get_args(inner)[1], value, here, problems)
+            continue
+        before = len(problems)
+        if get_origin(inner) is dict:
+            found = _build_queues(get_args(inner)[1], value, here, problems)
         else:
-            values[key] = _leaf(inner, value, here, problems)
+            found = _leaf(inner, value, here, problems)
+        # Of a list, too, all or nothing.
+        values[key] = found if len(problems) == before else None
     problems += _contradictions(kind, values, path)
-    return kind(**values) if len(problems) == before else None
+    return kind(**{key: value for key, value in values.items() if value is not None})
 
 
 def _join(path: str, key: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -13,7 +15,8 @@ import pytest
 
 from server.wire import addresses
 from sysadmd.settings import Address
-from tests.kit import QUIET, Daemon, needs_root
+from tests.kit import QUIET, ROOT, Daemon, needs_root
+from tests.kit.clock import Clocks
 from tests.kit.daemon import sysadmd
 
 # Of TEST-NET-3, which is nobody's. Source: RFC 5737.
@@ -143,6 +146,10 @@ def test_of_an_impossible_state_directory_the_part_is_named(
     told = refused(path)
     assert said in told
     assert "or name another one with --state-dir" in told
+    config = tmp_path / "c.toml"
+    config.write_text(f'state_dir = "{path}"\n')
+    (problem,) = check(config)
+    assert problem.startswith(f"{config}: state_dir: {said}")
 
 
 def test_where_the_kernel_takes_no_directories_that_is_said() -> None:
@@ -206,6 +213,13 @@ class Pair:
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
     return Pair(tmp_path)
+
+
+def check(config: Path, **more: str) -> list[str]:
+    """What `check-config` finds. more: environment."""
+    done = sysadmd("check-config", "--config", str(config), **more)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    return [plain(line) for line in done.stderr.splitlines()]
 
 
 def no_key(pair: Pair) -> tuple[str, str]:
@@ -309,6 +323,39 @@ def test_of_certificate_and_key_the_file_at_fault_is_named(
     # Of the other nothing is said, but where it matters for this one.
     assert said.startswith(f"sysadmd: the {which} ")
     assert f". the {other} " not in said
+    (problem,) = check(pair.config)
+    assert problem.startswith(f"{pair.config}: server.tls.{which}: {path} {what}")
+    assert "allowed: a PEM file" in problem
+
+
+def test_files_in_each_others_place_are_said_to_be(pair: Pair) -> None:
+    shutil.copy(pair.key, pair.directory / "aside")
+    pair.certificate.replace(pair.key)
+    (pair.directory / "aside").replace(pair.certificate)
+    first, second = check(pair.config)
+    assert "server.tls.certificate: " in first
+    assert "holds a private key; are the two files in each other's place?" in first
+    assert "server.tls.key: " in second
+    assert "holds a certificate; are" in second
+    said = refused(pair.directory / "s", "--config", str(pair.config))
+    assert f"the certificate {pair.certificate} holds a private key" in said
+    assert f"the key {pair.key} holds a certificate" in said
+
+
+def test_a_file_that_is_not_ours_to_read_is_said_to_be(pair: Pair) -> None:
+    needs_root("setpriv")
+    let_pass(pair.directory)
+    pair.key.chmod(0o600)
+    command = Daemon(pair.directory / "x").command()
+    program = command[: command.index("serve")]
+    done = subprocess.run(
+        [*OTHER, *program, "check-config", "--config", str(pair.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"server.tls.key: {pair.key} can't be read by uid 65534;" in plain(done.stderr)
 
 
 def test_a_reload_names_the_file_at_fault_and_changes_nothing(pair: Pair) -> None:
@@ -329,3 +376,160 @@ def test_a_damaged_key_of_our_own_is_told_in_words(tmp_path: Path) -> None:
     assert ":error:" not in said
     assert f"{tls}/key.pem" in said
     assert "move away what is damaged there" in said
+
+
+# check-config.
+
+
+def test_a_certificate_that_is_not_valid_now_is_a_problem(pair: Pair) -> None:
+    for days, fault in ((10, "has expired on 20"), (-10, "is not valid before 20")):
+        clocks = Clocks(pair.directory, days * 86400)
+        (problem,) = check(pair.config, **clocks.environment)
+        assert f"server.tls.certificate: {pair.certificate} {fault}" in problem
+
+
+def test_accounts_and_groups_that_are_not_there_are_problems(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(
+        '[auth]\nfull = ["root", "no-such-a"]\nlimited = ["@no-such-b"]\n'
+        'pam_service = "no-such-c"\n'
+        '[collectors.life_preserver]\nwriters = ["no-such-d", "4711", "@4711", "@no-such-e"]\n'
+    )
+    found = [problem.split(": ")[1:3] for problem in check(config)]
+    assert [where for where, _ in found] == [
+        "auth.pam_service",
+        "auth.full[1]",
+        "auth.limited[0]",
+        "collectors.life_preserver.writers[0]",
+        "collectors.life_preserver.writers[3]",
+    ]
+    assert found[1][1].startswith("this machine has no account 'no-such-a'; allowed")
+    assert found[2][1].startswith("this machine has no group 'no-such-b'; allowed")
+
+
+def test_all_problems_are_told_at_once_those_of_the_file_and_of_the_machine(
+    pair: Pair,
+) -> None:
+    pair.key.unlink()
+    pair.config.write_text(
+        pair.config.read_text()
+        + f'listen = ["127.0.0.1:0", "{FOREIGN}"]\nclient_ca = "{pair.directory}"\n'
+        + "max_clients = 0\n[auth]\nfull = [7]\nlimited = ['@no-such']\n"
+        + f"[bridge_client]\nkey = '{pair.key}'\ncafile = '{pair.config}'\n"
+        + f"[bridge]\nlisten = ['{FOREIGN}']\n"
+    )
+    assert [problem.split(": ")[1] for problem in check(pair.config)] == [
+        "server.max_clients",
+        "auth.full[0]",
+        "server.listen[1]",
+        "server.tls.key",
+        "server.client_ca",
+        "auth.limited[0]",
+        "bridge.listen[0]",
+        "bridge_client.cafile",
+        "bridge_client.key",
+    ]
+    done = sysadmd("check-config", "--file-only", "--config", str(pair.config))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_whole_configuration_is_ok_and_so_is_the_sample(pair: Pair) -> None:
+    for config in (pair.config, ROOT / "sysadmd.toml.sample"):
+        done = sysadmd("check-config", "--config", str(config))
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{config}: ok\n", "")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(pair: Pair) -> None:
+    pair.key.unlink()
+    os.mkfifo(pair.key)
+    (problem,) = check(pair.config)
+    assert "is no regular file" in problem
+
+
+def test_a_configuration_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("gone")
+    (tmp_path / "file").touch()
+    for path, what in {
+        tmp_path / "no": "is not there;",
+        tmp_path / "a" / "b" / "no": f"is not there: there is no directory {tmp_path}/a;",
+        tmp_path / "link": "is a link to gone, which is not there;",
+        tmp_path: "is a directory, not a file;",
+        tmp_path / "file" / "no": f"is not there: {tmp_path}/file is a file;",
+    }.items():
+        (problem,) = check(path)
+        assert problem.startswith(f"{path}: {what}")
+        assert sysadmd("serve", "--config", str(path)).stderr == f"{problem}\n"
+
+
+def with_default(default: Path) -> subprocess.CompletedProcess[str]:
+    """check-config where the default file is this one."""
+    where = f"lambda: __import__('pathlib').Path({str(default)!r})"
+    before = f"import sysadmd.machine; sysadmd.machine.default_config = {where}"
+    command = Daemon(default.parent / "x", before=before).command()
+    program = command[: command.index("serve")]
+    return subprocess.run(
+        [*program, "check-config"], capture_output=True, text=True, check=False
+    )
+
+
+def test_that_the_default_file_is_not_there_is_fine_and_said(tmp_path: Path) -> None:
+    default = tmp_path / "default.toml"
+    done = with_default(default)
+    said = f"{default}: not there; the defaults hold: ok\n"
+    assert (done.returncode, done.stdout) == (0, said)
+    default.symlink_to("gone")
+    done = with_default(default)
+    assert done.returncode == 2
+    assert f"{default}: is a link to gone" in plain(done.stderr)
+    default.unlink()
+    default.touch()
+    assert with_default(default).stdout == f"{default}: ok\n"
+
+
+# The kind.
+
+
+def raw_uses(tree: ast.AST) -> list[int]:
+    """Lines that tell people of an error of the system's as Python prints it."""
+    found: list[int] = []
+    for handler in ast.walk(tree):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None:
+            continue
+        caught = {
+            node.id for node in ast.walk(handler.type or handler) if isinstance(node, ast.Name)
+        }
+        if not caught & {"OSError", "PermissionError", "NO_CERTIFICATE"}:
+            continue
+        for node in ast.walk(handler):
+            told: list[ast.expr] = []
+            if isinstance(node, ast.FormattedValue):
+                told = [node.value]
+            elif isinstance(node, ast.Call) and called(node) in ("str", *LEVELS):
+                told = node.args
+            found += [
+                one.lineno
+                for one in told
+                if isinstance(one, ast.Name) and one.id == handler.name
+            ]
+    return found
+
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def called(call: ast.Call) -> str:
+    """The last part of what is called."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def test_no_error_of_the_system_is_told_as_python_prints_it() -> None:
+    sample = "try: f()\nexcept OSError as e:\n  log.error('%s', e)\n  raise X(f'{e}') from e\n"
+    assert raw_uses(ast.parse(sample)) == [3, 4]
+    for room in ("server", "sysadmd"):
+        for file in (ROOT / room).rglob("*.py"):
+            if "ctl" not in file.parts:
+                lines = raw_uses(ast.parse(file.read_text()))
+                assert not lines, f"{file.relative_to(ROOT)}: {lines}; see machine.plainly"
