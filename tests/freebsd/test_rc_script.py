@@ -175,6 +175,16 @@ def test_what_is_wrong_in_the_configuration_stops_nothing_that_runs(running: Ser
     assert running.running() == before
 
 
+def test_what_the_machine_lacks_is_told_and_keeps_no_service_from_starting(
+    service: Service,
+) -> None:
+    # Accounts may be in a directory that comes up later.
+    service.config.write_text('[auth]\nfull = ["no-such-account"]\n')
+    assert "auth.full[0]: this machine has no account" in said(service, "configtest", 1)
+    said(service, "start", 0)
+    assert service.running()
+
+
 def test_with_a_wrong_configuration_nothing_is_started(service: Service) -> None:
     assert "ok" in said(service, "configtest", 0)
     service.config.write_text("[server]\nlissten = 1\n")
