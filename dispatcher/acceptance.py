@@ -95,7 +95,8 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
     id = order.id if order.id is not None else orders.new_id()
     cursor = db.execute(
         "INSERT INTO jobs (id, queue, state, created, timeout, env, cwd, key, event_system,"
-        " fields, setting, channel, log_field) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " fields, setting, channel, log_field, account)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             id,
             order.queue,
@@ -106,6 +107,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
             order.cwd,
             order.key,
             *_origin(order.origin),
+            order.account,
         ),
     )
     uid = cursor.lastrowid
@@ -137,6 +139,7 @@ def _insert(db: Connection, now: Now, order: Order) -> JobRow:
         fields={} if origin is None else origin.fields,
         log_field=None if origin is None else origin.log_field,
         report="{}",
+        account=order.account,
     )
 
 

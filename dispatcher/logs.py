@@ -49,6 +49,15 @@ def size(path: Path) -> int | None:
         return parts[-1].end if parts else None
 
 
+def present(path: Path) -> tuple[int, int | None]:
+    """`size`, 0 if there is no log; and when its last byte was written, ms since 1970 by the
+    wall clock. None: none ever was."""
+    with _parts(path) as parts:
+        if not parts or not parts[-1].end:
+            return 0, None
+        return parts[-1].end, os.fstat(parts[-1].file).st_mtime_ns // 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """An open file of a log: of what places it has the bytes."""

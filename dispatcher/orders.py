@@ -46,7 +46,7 @@ class Order:
 
     id: None: a new one is made up. queue: None: it waits for nobody. timeout: seconds from the
     start of the job. key: the same key and commands again mean the same job, even when it has
-    finished. env: secret. origin: None: no class has queued it.
+    finished. env: secret. origin: None: no class has queued it. account: who asks for it.
     """
 
     commands: tuple[Spec, ...]
@@ -57,11 +57,12 @@ class Order:
     cwd: str | None = None
     key: str | None = None
     origin: Origin | None = None
+    account: str | None = None
 
 
 def new_id() -> str:
-    """An id for a job that came without; in braces, as the original made them."""
-    return f"{{{uuid.uuid4()}}}"
+    """An id for a job that came without. Classes make theirs as the original did, in braces."""
+    return str(uuid.uuid4())
 
 
 def check(order: Order) -> None:

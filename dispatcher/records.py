@@ -131,6 +131,10 @@ SCHEMA: Final[tuple[Step, ...]] = (
     ALTER TABLE jobs ADD COLUMN report TEXT;    -- JSON object: what its class told last
     CREATE INDEX jobs_of_classes ON jobs (event_system, uid) WHERE event_system IS NOT NULL;
     """,
+    # Who has queued it; of jobs from before this step nobody knows.
+    """
+    ALTER TABLE jobs ADD COLUMN account TEXT;
+    """,
 )
 
 
@@ -138,7 +142,8 @@ class Command(msgspec.Struct, frozen=True):
     """One command of a job. argv: a JSON list. state: pending, running, finished, skipped.
 
     return_code: 0..255, or minus the signal; None: not ended, never started, or not known.
-    reason: what its log would say, if the disk had had room for that.
+    reason: what its log would say, if the disk had had room for that. told: bytes of its log
+    that events have spoken of while it ran.
     """
 
     n: int
@@ -150,6 +155,7 @@ class Command(msgspec.Struct, frozen=True):
     finished: int | None
     log_size: int | None
     reason: str | None = None
+    told: int = 0
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -158,6 +164,7 @@ class JobRow(msgspec.Struct, frozen=True):
 
     fields: what the class that queued it told from the first; report: what it tells now, or
     told at the end, as the text of a JSON object. log_field: under which events have its log.
+    account: who queued it; None: not known.
     """
 
     uid: int
@@ -176,6 +183,7 @@ class JobRow(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
     log_field: str | None
     report: str
+    account: str | None
 
     @property
     def reported(self) -> dict[str, Any]:
@@ -185,11 +193,11 @@ class JobRow(msgspec.Struct, frozen=True):
 
 _ROW: Final = (
     "SELECT uid, id, queue, state, result, created, started, finished, timeout, env, cwd, key,"
-    " event_system, fields, log_field, report FROM jobs"
+    " event_system, fields, log_field, report, account FROM jobs"
 )
 _COMMAND: Final = (
-    "SELECT n, argv, text, state, return_code, started, finished, log_size, reason"
-    " FROM commands"
+    "SELECT n, argv, text, state, return_code, started, finished, log_size, reason,"
+    " told FROM commands"
 )
 # Above any uid, seq and number.
 _NO_END: Final = 2**62
@@ -373,7 +381,7 @@ def unknown(db: Connection, uids: Iterable[int]) -> list[int]:
 
 def _row(found: Sequence[Any]) -> JobRow:
     uid, id, queue, state, result, created, started, finished, timeout = found[:9]
-    env, cwd, key, event_system, fields, log_field, report = found[9:]
+    env, cwd, key, event_system, fields, log_field, report, account = found[9:]
     return JobRow(
         uid=uid,
         id=id,
@@ -391,6 +399,7 @@ def _row(found: Sequence[Any]) -> JobRow:
         fields=json.loads(fields) if fields else {},
         log_field=log_field,
         report=report or "{}",
+        account=account,
     )
 
 

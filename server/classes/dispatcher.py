@@ -6,6 +6,8 @@ Source: docs/protocol.md, "Jobs"; `run`, `list` and `kill` after the original se
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final, cast
@@ -17,25 +19,24 @@ from dispatcher.commandline import Spec, parse_command
 from dispatcher.orders import MAX_ID, Order
 from dispatcher.records import Command, JobRow
 from dispatcher.runner import Dispatcher
+from server.classes.log_portions import (
+    DEFAULT_LOG,
+    MAX_LINES,
+    MAX_LOG,
+    last_lines,
+    portion,
+)
 from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
-from server.delivery.clipping import marker
-from server.dialects.values import job_value, queue_name
+from server.dialects.values import job_value, list_value, queue_name
 from server.login import audit
 from server.login.roles import Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
 from sysadmd.settings import NO_QUEUE
-from sysadmd.text import quoted, whole_characters
+from sysadmd.text import quoted
 
-READING: Final = frozenset({"list", "history", "show", "log"})
-# Bytes of a log in one reply: as JSON they may grow sixfold, and must fit into a frame.
-MAX_LOG: Final = 80 * 1024
-DEFAULT_LOG: Final = 64 * 1024
-# Why bytes of a log are missing, in front of what is there and behind it.
-_NOT_KEPT: Final = "are not kept: it is longer than command_log_limit, or the disk was full"
-_GONE: Final = "are gone: its file was cut or deleted"
-
+READING: Final = frozenset({"list", "history", "show", "log", "queues"})
 _Handler = Callable[[Session, Request, dict[str, Any]], Coroutine[Any, Any, Reply]]
 
 
@@ -55,6 +56,7 @@ class DispatcherClass:
             "history": self._history,
             "show": self._show,
             "log": self._log,
+            "queues": self._queues,
         }
 
     def role(self, request: Request) -> Role | None:
@@ -72,6 +74,7 @@ class DispatcherClass:
 
     async def _run(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         orders: list[Order] = []
+        who = _who(session)
         for id, value in args.items():
             if id == "action":
                 continue
@@ -82,11 +85,10 @@ class DispatcherClass:
                 )
             several = cast("list[object]", texts)
             commands = _commands(request, f"args.{id[:MAX_ID]}", several, vectors=False)
-            orders.append(Order(id=id, commands=commands))
+            orders.append(Order(id=id, commands=commands, account=who[0]))
         if not orders:
             raise request.refuse(400, "name at least one job: args.<job id> = its commands")
         _few_enough(request, [order.id for order in orders])
-        who = _who(session)
 
         def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
             audit.write(change, *who, "run " + ", ".join(job.id for job in jobs))
@@ -95,7 +97,8 @@ class DispatcherClass:
         return Reply({"started": [job.id for job in jobs]})
 
     async def _submit(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
-        order, who = _order(request, args.get("job")), _who(session)
+        who = _who(session)
+        order = replace(_order(request, args.get("job")), account=who[0])
 
         def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
             (job,) = jobs
@@ -153,10 +156,7 @@ class DispatcherClass:
             queue_name(queue.name): {} for queue in self._dispatcher.queues() if queue.used
         }
         for row, texts in page:
-            value: dict[str, Any] = {"commands": texts, "state": row.state}
-            position = self._dispatcher.position(row.uid)
-            if row.queue is not None and position is not None:
-                value["queue_position"] = str(position)
+            value = list_value(row, texts, self._dispatcher.position(row.uid))
             queues.setdefault(queue_name(row.queue), {})[row.id] = value
         return Reply({"jobs": queues, **more})
 
@@ -175,15 +175,28 @@ class DispatcherClass:
 
         def look(db: Connection) -> tuple[int, dict[str, Any]]:
             row = _find(db, request, id)
-            return row.uid, job_value(row, records.commands(db, row.uid))
+            commands = records.commands(db, row.uid)
+            return row.uid, job_value(row, map(partial(self._with_log, row.uid), commands))
 
         uid, value = await session.read(look)
         return Reply({"job": {**value, "position": self._dispatcher.position(uid)}})
+
+    def _with_log(self, uid: int, command: Command) -> Command:
+        """With the size that its log has by now, if it runs."""
+        if command.state != "running":
+            return command
+        size, _ = logs.present(logs.path(self._state_dir, uid, command.n))
+        return msgspec.structs.replace(command, log_size=size)
 
     async def _log(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
         id = _string(request, args, "job_id")
         number = number_of(request, args, "command", 0, 0, 1_000_000)
         offset = number_of(request, args, "offset", 0, 0, 2**62)
+        lines = number_of(request, args, "tail", 0, 0, MAX_LINES) if "tail" in args else None
+        if lines is not None and "offset" in args:
+            raise request.refuse(
+                400, "args.tail says where to begin, as args.offset does; name one of them"
+            )
         limit = number_of(request, args, "limit", DEFAULT_LOG, 1, MAX_LOG)
 
         def look(db: Connection) -> dict[str, Any]:
@@ -195,9 +208,23 @@ class DispatcherClass:
                     404, f"job {quoted(id)} has {count} commands, counted from 0"
                 )
             path = logs.path(self._state_dir, row.uid, number)
-            return _portion(path, found[0], offset, limit)
+            begin = offset if lines is None else last_lines(path, found[0], lines, limit)
+            return portion(path, found[0], begin, limit)
 
         return Reply(await session.read(look))
+
+    async def _queues(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        queues = {
+            queue_name(queue.name): {
+                "limit": queue.limit,
+                "paused": queue.paused,
+                "drains": queue.drains,
+                "waiting": queue.waiting,
+                "running": queue.running,
+            }
+            for queue in self._dispatcher.queues()
+        }
+        return Reply({"queues": queues})
 
 
 def _in_full(db: Connection, row: JobRow) -> msgspec.Raw:
@@ -208,37 +235,12 @@ def _find(db: Connection, request: Request, id: str) -> JobRow:
     """The newest job of the id that was asked for. Raises: ProtocolError 404."""
     row = records.newest(db, id)
     if row is None:
-        raise request.refuse(404, f"there is no job {quoted(id)}; list and history name them")
+        raise request.refuse(
+            404,
+            f"there is no job {quoted(id)}; `list` names the active jobs, `history` those that"
+            " have finished",
+        )
     return row
-
-
-def _portion(path: Path, command: Command, offset: int, limit: int) -> dict[str, Any]:
-    """What `log` answers: at most `limit` bytes of a log from `offset` on."""
-    ended = command.state in ("finished", "skipped")
-    # What it has left behind may have written more.
-    size = max(command.log_size or 0 if ended else 0, logs.size(path) or 0)
-    if command.reason is None:
-        start, data = logs.read(path, offset, max(0, min(limit, size - offset)))
-    else:
-        # Its log could not be written.
-        start, data = offset, command.reason.encode()[offset : offset + limit]
-    if not data and ended:
-        # Whoever reads on would never come to an end.
-        start = max(offset, size)
-    reply: dict[str, Any] = {"offset": offset, "size": size}
-    if start > offset:
-        why = _NOT_KEPT if data else _GONE
-        reply["text"] = marker(start - offset)
-        reply["detail"] = f"{start - offset} bytes of this log {why}"
-        following = start
-    else:
-        more = offset + len(data) < size
-        if more or not ended:
-            # The rest of a character comes with the next portion, unless none would fit.
-            data = whole_characters(data) or (data if more else b"")
-        reply["text"] = data.decode("utf-8", "replace")
-        following = offset + len(data)
-    return {**reply, "next": following, "complete": ended and following >= size}
 
 
 def _who(session: Session) -> tuple[str, str]:

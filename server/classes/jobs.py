@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -217,7 +217,8 @@ class _Asked(Asked):
                 f"jobs of {self._of.job_class.name} wait in {order.queue}, which is not there:"
                 f" add `{order.queue} = 1` to [dispatcher.queues]"
             )
-        return (await self._dispatcher.submit([order], note))[0]
+        asked = replace(order, account=self._who[0])
+        return (await self._dispatcher.submit([asked], note))[0]
 
     async def kill(self, id: str) -> bool:
         self._require_still()

@@ -15,7 +15,7 @@ T = TypeVar("T")
 MAX_ENTRIES: Final = 1000
 REPLY_SIZE: Final = 480 * 1024
 # What may be added to an entry behind its page: separators, a place in a queue.
-_BESIDE: Final = 40
+BESIDE: Final = 40
 
 
 def paging(request: Request, args: dict[str, Any]) -> tuple[int, int | None]:
@@ -47,7 +47,7 @@ def first_page(entries: Iterable[tuple[int, T]], limit: int) -> tuple[list[T], d
     values: list[T] = []
     size = last = 0
     for position, value in entries:
-        size += len(msgspec.json.encode(value)) + _BESIDE
+        size += len(msgspec.json.encode(value)) + BESIDE
         if len(values) == limit or (values and size > REPLY_SIZE):
             return values, {"next": str(last)}
         values.append(value)

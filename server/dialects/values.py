@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -54,6 +54,7 @@ def job_value(job: JobRow, commands: Iterable[Command]) -> dict[str, Any]:
     return {
         "id": job.id,
         "queue": queue_name(job.queue),
+        "account": job.account,
         "state": job.state,
         "result": job.result,
         "time_created": rfc3339(job.created),
@@ -68,15 +69,32 @@ def job_value(job: JobRow, commands: Iterable[Command]) -> dict[str, Any]:
     }
 
 
+def list_value(job: JobRow, texts: Sequence[str], position: int | None) -> dict[str, Any]:
+    """An active job as `list` shows it. texts: of its commands. position: in its queue."""
+    value: dict[str, Any] = {
+        "commands": texts,
+        "state": job.state,
+        "position": position,
+        "time_created": rfc3339(job.created),
+        "time_started": _time(job.started),
+        "account": job.account,
+    }
+    if job.queue is not None and position is not None:
+        # The original's key.
+        value["queue_position"] = str(position)
+    return value
+
+
 def command_value(command: Command) -> dict[str, Any]:
-    """One command, without its log."""
+    """One command, without its log. Of one that runs it is told how far that was told."""
     code = command.return_code
+    size = command.told if command.log_size is None else command.log_size
     return {
         "command": command.text,
         "argv": msgspec.Raw(command.argv),
         "state": command.state,
         "return_code": None if code is None else str(code),
-        "log_size": command.log_size or 0,
+        "log_size": size,
         "time_started": _time(command.started),
         "time_finished": _time(command.finished),
     }
