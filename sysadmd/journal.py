@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from sqlite3 import Connection
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -77,6 +77,11 @@ FORMAT: Final = 2
 # What the numbers of events are called where ages are told (`ages`).
 KIND: Final = "events"
 
+# Where clients may begin to hear.
+SINCE: Final = (
+    "a cursor (from a reply or an event's frame), a time with its offset from UTC, such as"
+    ' 2026-11-24T18:00:02Z, "oldest" or "now"'
+)
 _CURSOR = re.compile(
     r"([0-9a-f]{16}):([0-9]{1,18}:[0-9]{1,18}(?:\.[0-9]{1,18}){0,9}(?::[\w-]{22})?)", re.ASCII
 )
@@ -294,15 +299,44 @@ def seq_before(db: Connection, time: int) -> int:
     time: ms since 1970, by the journal's time, and so by the wall clock too, which is never
     ahead of that.
     """
-    low, high = pruned(db).seq, head(db).seq
+    return _last_of(db, head(db).seq, "time", lambda told: told < time)
+
+
+def place_before(db: Connection, time: int) -> Place:
+    """The place before every event told at or after `time`, as far as they are kept."""
+    return _place_at(db, seq_before(db, time))
+
+
+def place_before_last(
+    db: Connection, systems: Collection[int], count: int, upto: Place
+) -> Place:
+    """The place before the last so many events of these systems up to `upto`; if fewer are
+    kept, before all that are."""
+    wanted = upto.count(systems) - count
+    seq = _last_of(
+        db, upto.seq, "place", lambda place: parse_place(place).count(systems) <= wanted
+    )
+    return _place_at(db, seq)
+
+
+def _last_of(db: Connection, high: int, column: str, first: Callable[[Any], bool]) -> int:
+    """The last seq up to `high` that is gone, or of which this is true. What is true of an
+    event is so of all before it."""
+    low = pruned(db).seq
     while low < high:
         middle = (low + high + 1) // 2
-        row = db.execute("SELECT time FROM events WHERE seq = ?", (middle,)).fetchone()
-        if row is None or row[0] < time:
+        row = db.execute(f"SELECT {column} FROM events WHERE seq = ?", (middle,)).fetchone()
+        if row is None or first(row[0]):
             low = middle
         else:
             high = middle - 1
     return low
+
+
+def _place_at(db: Connection, seq: int) -> Place:
+    """The place of a kept event, or of the newest that is gone."""
+    row = db.execute("SELECT place FROM events WHERE seq = ?", (seq,)).fetchone()
+    return parse_place(row[0]) if row else pruned(db)
 
 
 def read_until(db: Connection, system: int, first: int, last: int, after: int) -> int:
@@ -359,7 +393,7 @@ def parse_cursor(db: Connection, epoch: str, text: str) -> Place:
     """
     match = _CURSOR.fullmatch(text)
     if match is None:
-        raise BadRequest("since is not a cursor; take one from a reply or an event's frame")
+        raise BadRequest(f"since must be {SINCE}")
     if match[1] != epoch:
         raise BadRequest(
             "since is a cursor of another database, or of before a backup was restored; start"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from collectors import system_state
+from server.classes.paging import number_of
 from server.delivery.frames import Form
 from server.delivery.heard import catch_up
 from server.delivery.hub import system_numbers
 from server.delivery.snapshot import Snapshot, SnapshotOpening, Snapshots
 from server.delivery.tail import Opening, Sources, Tail
+from server.dialects.values import parse_rfc3339
 from server.login.roles import Login, Role
 from server.session import Session
 from server.wire.protocol import Reply, Request
@@ -19,6 +22,23 @@ from sysadmd.events import SYSTEMS
 from sysadmd.journal import Place
 from sysadmd.store import Store
 from sysadmd.text import quoted
+
+# Events that `last` may ask for; of more one asks by a time.
+MOST_LAST: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a subscription with the extension is asked to be. last: begin with so many events.
+
+    caught_up: to be told when all that there is has been told.
+    """
+
+    names: list[str]
+    since: str | None
+    last: int | None
+    snapshot: bool
+    caught_up: bool
 
 
 class Subscribe:
@@ -63,55 +83,67 @@ class Subscribe:
         return Reply(reply, self._current(form, start.seq, present))
 
     async def _extended(self, session: Session, request: Request, login: Login) -> Reply:
-        args = request.fields()
-        names = _names(request, args.get("systems"))
-        since, snapshot = args.get("since"), args.get("snapshot", False)
-        if not isinstance(snapshot, bool):
-            raise request.refuse(400, "args.snapshot must be true or false")
-        if not (since is None or isinstance(since, str)):
-            raise request.refuse(400, 'args.since must be a cursor, "oldest" or "now"')
-        if snapshot:
+        wish = _wish(request, request.fields())
+        if wish.snapshot:
             await session.subscriber.room_for_snapshot()
-        taken = await self._snapshots.take(session.asker) if snapshot else None
+        taken = await self._snapshots.take(session.asker) if wish.snapshot else None
         try:
             session.require_still(request, login)
-            return self._subscribe(session, names, since, taken)
+            return self._subscribe(session, wish, taken)
         except Exception:
             if taken is not None:
                 self._snapshots.drop(taken)
             raise
 
-    def _subscribe(
-        self, session: Session, names: list[str], since: str | None, taken: Snapshot | None
-    ) -> Reply:
+    def _subscribe(self, session: Session, wish: _Wish, taken: Snapshot | None) -> Reply:
         """Without a pause: what is subscribed gives out events meanwhile."""
         store, subscriber = self._sources.store, session.subscriber
-        openings = deque[Opening]()
-        known = True
+        openings, names = deque[Opening](), wish.names
+        known, until = True, None
         # It has cursors now: what it has missed it asks for.
         subscriber.heard = None
-        if since is None and subscriber.tail is not None:
+        if wish.since is None and wish.last is None and subscriber.tail is not None:
             # Subscribing again goes on where this subscription is.
             tail = subscriber.tail
             tail.drop(range(len(SYSTEMS)))
-            start, openings, known = tail.place, tail.openings, tail.known
+            start, openings, known, until = tail.place, tail.openings, tail.known, tail.until
             names = list(dict.fromkeys([*subscriber.systems, *names]))
-        elif since == "oldest":
-            start = journal.pruned(store.reader)
-        elif since in (None, "now"):
-            start = taken.place if taken is not None else self._sources.hub.head
         else:
-            start = journal.parse_cursor(store.reader, store.epoch, str(since))
-            known = journal.is_known(store.reader, start)
+            start, known = self._start(wish, taken)
         form = Form(session.dialect, True, system_numbers(names))
         prev = _prev(store, form, start)
         if taken is not None:
             openings.append(
                 SnapshotOpening(self._snapshots, taken, session.dialect.event_id, prev)
             )
+        if wish.caught_up:
+            # What is committed and not told yet is of what there is, too.
+            until = journal.head(store.reader)
         cursor = journal.format_cursor(store.epoch, str(start))
-        subscriber.subscribe(Tail(self._sources, form, start, prev, openings, known=known))
+        subscriber.subscribe(
+            Tail(self._sources, form, start, prev, openings, known=known, until=until)
+        )
         return Reply({"subscribe": names, "cursor": cursor, "prev": prev})
+
+    def _start(self, wish: _Wish, taken: Snapshot | None) -> tuple[Place, bool]:
+        """Behind which place a subscription begins; is that known to be one of this history?
+
+        Raises: BadRequest.
+        """
+        store, since = self._sources.store, wish.since
+        now = taken.place if taken is not None else self._sources.hub.head
+        if wish.last is not None:
+            numbers = system_numbers(wish.names)
+            return journal.place_before_last(store.reader, numbers, wish.last, now), True
+        if since == "oldest":
+            return journal.pruned(store.reader), True
+        if since in (None, "now"):
+            return now, True
+        time = parse_rfc3339(since)
+        if time is not None:
+            return journal.place_before(store.reader, time), True
+        start = journal.parse_cursor(store.reader, store.epoch, since)
+        return start, journal.is_known(store.reader, start)
 
     def _current(self, form: Form, place: int, names: list[str]) -> tuple[bytes, ...]:
         """What a plain subscriber is told at once: system state, last Life Preserver event.
@@ -159,6 +191,25 @@ class Unsubscribe:
         if subscriber.heard is not None:
             await subscriber.heard.forget(system_numbers(names))
         return Reply({"unsubscribe": session.dialect.names(names)})
+
+
+def _wish(request: Request, args: dict[str, Any]) -> _Wish:
+    """The arguments in the form of an object. Raises: ProtocolError 400."""
+    names = _names(request, args.get("systems"))
+    since, last = args.get("since"), None
+    if not (since is None or isinstance(since, str)):
+        raise request.refuse(400, f"args.since must be {journal.SINCE}")
+    if "last" in args:
+        last = number_of(request, args, "last", 0, 1, MOST_LAST)
+        if since is not None:
+            raise request.refuse(
+                400, "args.last says where to begin, as args.since does; name one of them"
+            )
+    snapshot, caught_up = (args.get(key, False) for key in ("snapshot", "caught_up"))
+    for key, value in (("snapshot", snapshot), ("caught_up", caught_up)):
+        if not isinstance(value, bool):
+            raise request.refuse(400, f"args.{key} must be true or false")
+    return _Wish(names, since, last, snapshot, caught_up)
 
 
 def _names(request: Request, value: object) -> list[str]:

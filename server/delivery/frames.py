@@ -126,6 +126,11 @@ class Renderer:
         """The JSON text that says: alive, and nothing new up to `cursor`."""
         return self._note("heartbeat", form, {"cursor": cursor, "prev": prev}, cursor, prev)
 
+    def caught_up(self, form: Form, cursor: str, prev: str) -> bytes:
+        """The frame that says: all that there was at the subscription has been told."""
+        args = {"cursor": cursor, "prev": prev, "caught_up": True}
+        return text_frame(self._note("heartbeat", form, args, cursor, prev))
+
     def _note(
         self, name: str, form: Form, args: dict[str, Any], cursor: str, prev: str
     ) -> bytes:

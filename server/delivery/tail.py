@@ -90,10 +90,12 @@ class Tail:
         openings: deque[Opening] | None = None,
         *,
         known: bool = True,
+        until: Place | None = None,
     ) -> None:
         """It goes on behind `start`; openings: frames before its events.
 
-        known: `start` is a place of this history, for sure.
+        known: `start` is a place of this history, for sure. until: when all up to there has
+        been told, that is said.
         """
         self._sources = sources
         self._hub = sources.hub
@@ -103,6 +105,7 @@ class Tail:
         self.form = form
         self._start = start
         self.known = known
+        self.until = until
         # The last event given out (or passed), and its cursor as these systems' chain has it.
         self._place = start
         self.prev = prev
@@ -115,7 +118,15 @@ class Tail:
 
     def widened(self, form: Form, prev: str) -> Tail:
         """A tail for other systems that goes on here."""
-        return Tail(self._sources, form, self._place, prev, self.openings, known=self.known)
+        return Tail(
+            self._sources,
+            form,
+            self._place,
+            prev,
+            self.openings,
+            known=self.known,
+            until=self.until,
+        )
 
     @property
     def given(self) -> Mapping[int, Place]:
@@ -164,7 +175,7 @@ class Tail:
         self._delivered += channel.end - index
         self._place = parse_place(place)
         self.prev = channel.prev
-        return data or None
+        return data + self._said() or None
 
     @property
     def current(self) -> bool:
@@ -182,6 +193,9 @@ class Tail:
         if self.openings:
             return self.openings[0].frame
         form, start, prev, upto = self.form, self._place, self.prev, self._hub.head
+        if self.until is not None and start.seq < self.until.seq < upto.seq:
+            # What has come since is told behind the frame that says so.
+            upto = self.until
         return lambda db: self._sources.pages.read(db, form, start, prev, upto)
 
     def take(self, found: Found, tell: Callable[[], object]) -> bytes:
@@ -195,7 +209,7 @@ class Tail:
                 self.openings.popleft()
             return found
         if isinstance(found, Gone):
-            return self._pass(found)
+            return self._pass(found) + self._said()
         self._place = found.end
         self.prev = found.prev
         self._delivered += found.delivered
@@ -206,7 +220,16 @@ class Tail:
             self._follow(tell)
         else:
             self.leave()
-        return found.data
+        return found.data + self._said()
+
+    def _said(self) -> bytes:
+        """The frame that says that all up to `until` has been told, once that is so."""
+        systems = self.form.systems
+        if self.until is None or self._place.count(systems) < self.until.count(systems):
+            return b""
+        self.until = None
+        cursor = journal.format_cursor(self._sources.store.epoch, str(self._place))
+        return self._sources.renderer.caught_up(self.form, cursor, self.prev)
 
     def _pass(self, gone: Gone) -> bytes:
         """Move over what retention took; the gap frame if any of it was ours."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,6 +14,10 @@ from dispatcher.records import Command, JobRow
 from sysadmd.settings import NO_QUEUE
 
 _encode: Final = msgspec.json.Encoder().encode
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,20})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 
 
 class CommandEntry(msgspec.Struct, frozen=True):
@@ -27,8 +32,22 @@ class CommandEntry(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=4096)
 def rfc3339(ms: int) -> str:
     """Milliseconds since 1970 as `2026-11-24T18:00:02.123Z`."""
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    moment = _EPOCH + timedelta(milliseconds=ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_rfc3339(text: str) -> int | None:
+    """The first millisecond since 1970 that is not before this time; None: it is none.
+
+    Source: RFC 3339, 5.6; leap seconds are none, and below a microsecond nothing counts.
+    """
+    if _RFC3339.fullmatch(text) is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
+        return None
+    return -((_EPOCH - moment) // timedelta(milliseconds=1))
 
 
 def _time(ms: int | None) -> str | None:

@@ -32,6 +32,7 @@ from server.delivery.snapshot import Snapshots
 from server.delivery.subscriber import Subscriber
 from server.delivery.tail import Sources
 from server.dialects import DIALECTS
+from server.dialects.values import parse_rfc3339, rfc3339
 from server.login.roles import Login, Role
 from server.session import Session
 from server.wire.protocol import ProtocolError, Reply, Request, text_frame
@@ -154,6 +155,8 @@ class World:
         # All events there ever were; seq is the index and one.
         self.told: list[Event] = []
         self.progress = self.messages = 0
+        # s since 1970.
+        self.clock = 0
         store.publish = self._publish
 
     def _publish(self, events: list[Event]) -> None:
@@ -173,13 +176,39 @@ class World:
         assert isinstance(reply, Reply)
         systems = client.subscriber.systems
         again = isinstance(args, dict) and cast("dict[str, object]", args).get("since") is None
+        if isinstance(args, dict) and name == "subscribe":
+            wish = cast("dict[str, Any]", args)
+            again = again and "last" not in wish
+            self.check_start(wish, reply.args)
+            caught_up = bool(wish.get("caught_up"))
+        else:
+            caught_up = False
         text = {"reply": reply.args, "systems": systems, "again": again, "was": was}
+        if caught_up:
+            # More may be committed by now than was then.
+            text["caught_up"] = self.hub.head.seq
         client.send(json.dumps(text).encode())
         for following in reply.then:
             client.send(following)
 
+    def check_start(self, wish: dict[str, Any], reply: Any) -> None:
+        """Does it begin where it was asked to, of what is kept?"""
+        at, pruned = _seq(reply["cursor"]), journal.pruned(self.store.reader).seq
+        if "last" in wish and not wish["snapshot"]:
+            # Retention may be ahead of what was told.
+            head = max(at, self.hub.head.seq)
+            count = self._behind(at, system_numbers(wish["systems"]), head)
+            # More may be gone by now than was then.
+            assert count == wish["last"] or (count < wish["last"] and at <= pruned)
+        time = parse_rfc3339(wish.get("since") or "")
+        if time is not None:
+            assert all(event.time < time for event in self.told[pruned:at])
+            assert all(event.time >= time for event in self.told[at:])
+
     def commit(self, counts: list[int], size: int) -> None:
         """Some events of each system in one change."""
+        self.clock += len(counts)
+        at = self.clock
 
         def change(transaction: Transaction) -> None:
             for name, count in zip(SYSTEMS, counts, strict=True):
@@ -187,7 +216,7 @@ class World:
                     bodies = [self._progressed() for _ in range(count)]
                 else:
                     bodies = [self._message(name, size) for _ in range(count)]
-                journal.append_many(transaction, name, bodies, 0)
+                journal.append_many(transaction, name, bodies, at)
 
         self.writes.append(self.store.begin_write(change))
 
@@ -264,6 +293,8 @@ class World:
         seen: Counter[str] = Counter()
         systems: frozenset[int] = frozenset()
         at, prev = 0, ""
+        # Up to where it is to be told all before it is told that it has caught up.
+        owed: int | None = None
         opening: dict[str, Any] | None = None
         jobs = 0
         for text in texts(client.received):
@@ -271,6 +302,8 @@ class World:
                 if not text["again"] or not systems:
                     opening, jobs = None, 0
                 systems = system_numbers(text["systems"])
+                kept = owed if text["again"] or "cursor" not in text["reply"] else None
+                owed = text.get("caught_up", kept if systems else None)
                 if "cursor" in text["reply"]:
                     at, prev = _seq(text["reply"]["cursor"]), text["reply"]["prev"]
                     seen["replies"] += 1
@@ -288,6 +321,17 @@ class World:
                     seen["snapshots"] += 1
                 continue
             assert prev in ("?", text["prev"]), f"the chain is broken: {prev}, {text}"
+            if text["name"] == "heartbeat":
+                assert text["args"] == {
+                    "cursor": text["cursor"],
+                    "prev": text["prev"],
+                    "caught_up": True,
+                }
+                assert owed is not None, "it was not to be told, or is told twice"
+                assert self._behind(at, systems, max(at, owed)) == 0, "too early"
+                owed = None
+                seen["caught up"] += 1
+                continue
             prev = text["cursor"]
             if text["name"] == "gap":
                 count = text["args"]["count"]
@@ -303,6 +347,7 @@ class World:
             assert prev == f"{self.store.epoch}:{self.told[_seq(prev) - 1].place}"
             at = _seq(prev)
         if systems and client.is_open:
+            assert owed is None, "it is not told that it has caught up"
             assert self._behind(at, systems, len(self.told)) == 0, "events are missing"
         return seen
 
@@ -413,8 +458,13 @@ async def step(world: World, draw: random.Random) -> None:
         await world.ask(client, "unsubscribe", args)
     elif what == "subscribe":
         systems = draw.sample(SYSTEMS, draw.choice((1, 2, 3)))
-        since = draw.choice((None, None, "oldest", "now", last_cursor(client)))
+        time = rfc3339(draw.randint(-1000, world.clock * 1000 + 1000))
+        since = draw.choice((None, None, "oldest", "now", last_cursor(client), time))
         args = {"systems": systems, "snapshot": draw.random() < 0.4}
+        if draw.random() < 0.5:
+            args["caught_up"] = draw.random() < 0.8
+        if since is None and draw.random() < 0.4:
+            args["last"] = draw.choice((1, 2, 30, 500, 10_000))
         if since is not None:
             args["since"] = since
         world.begin(world.ask(client, "subscribe", [PLAIN] if client.plain else args))
