@@ -24,7 +24,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection
@@ -99,7 +99,8 @@ class ChainBroken(SysadmdError):
 class EventFrame:
     """One frame of a subscription.
 
-    name: dispatcher, life_preserver, system_state, gap or snapshot. cursor: resume from here.
+    name: dispatcher, life_preserver, system_state, gap, snapshot, or caught_up, which is no
+    event: all that there was has been told. cursor: resume from here.
     merged: how many events it stands for. frame: as it came; of a snapshot, its last part.
     """
 
@@ -280,18 +281,21 @@ async def events(
     systems: Sequence[str],
     *,
     since: str = "now",
+    last: int | None = None,
     snapshot: bool = False,
+    caught_up: bool = False,
     lost: Callable[[SysadmdError, float], None] = lambda error, pause: None,
     again: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[EventFrame, None]:
     """Events of these systems, each once and in order, for ever.
 
-    since: a cursor, "oldest" or "now". snapshot: begin with the truth as it is, once. lost and
-    again are told when the connection is lost (and how long until the next attempt) and when
-    it is there again.
+    since: a cursor, a time (RFC 3339), "oldest" or "now"; last: in place of that, begin with so
+    many events. snapshot: begin with the truth as it is, once. caught_up: say so, once, when
+    all that there was has been told. lost and again are told when the connection is lost (and
+    how long until the next attempt) and when it is there again.
     Raises: Refused, NotPermitted, ChainBroken; Unreachable at the first attempt.
     """
-    place = _Place(since, snapshot)
+    place = _Place(since, last, snapshot=snapshot, caught_up=caught_up)
     waits = pauses()
     begun = False
     while True:
@@ -335,8 +339,14 @@ def pauses() -> Iterator[float]:
 class _Place:
     """Where a subscription is: what to ask for, and which event the next one must follow."""
 
-    def __init__(self, since: str, snapshot: bool) -> None:
+    def __init__(
+        self, since: str, last: int | None, *, snapshot: bool, caught_up: bool
+    ) -> None:
         self._since = since
+        # In place of `since`, as long as there is no cursor.
+        self._last = last
+        # Still to be said.
+        self._caught_up = caught_up
         # Still to come whole; until then nothing was told, and we may begin anew.
         self._snapshot = snapshot
         self._start = since
@@ -347,7 +357,14 @@ class _Place:
     def ask(self, systems: Sequence[str]) -> dict[str, Any]:
         """The arguments of the request that goes on from here."""
         self._jobs, self._states = [], {}
-        return {"systems": list(systems), "since": self._since, "snapshot": self._snapshot}
+        asked: dict[str, Any] = {"systems": list(systems), "snapshot": self._snapshot}
+        if self._last is None:
+            asked["since"] = self._since
+        else:
+            asked["last"] = self._last
+        if self._caught_up:
+            asked["caught_up"] = True
+        return asked
 
     def begin(self, reply: dict[str, Any]) -> None:
         """Go on from the reply. Raises: ChainBroken."""
@@ -357,7 +374,7 @@ class _Place:
             raise ChainBroken(f"the server goes on behind {prev!r}, not {self._prev!r}")
         self._start = str(reply["cursor"])
         if not self._snapshot:
-            self._since, self._prev = self._start, prev
+            self._since, self._last, self._prev = self._start, None, prev
         else:
             self._states["prev"] = prev
 
@@ -370,16 +387,23 @@ class _Place:
         if prev != self._prev:
             raise ChainBroken(f"{name} follows {prev!r}, the last event was {self._prev!r}")
         if name == "heartbeat":
-            return None
+            return self._heard(frame, args)
         self._since = self._prev = str(frame["cursor"])
         return _event(frame, args)
+
+    def _heard(self, frame: dict[str, Any], args: dict[str, Any]) -> EventFrame | None:
+        """A heartbeat: of interest is the one that says that all has been told."""
+        if not (self._caught_up and args.get("caught_up") is True):
+            return None
+        self._caught_up = False
+        return replace(_event(frame, args), name="caught_up")
 
     def _part(self, frame: dict[str, Any], args: dict[str, Any]) -> EventFrame | None:
         self._states.update(args)
         self._jobs += args["jobs"]
         if frame.get("more"):
             return None
-        self._snapshot, self._since = False, self._start
+        self._snapshot, self._since, self._last = False, self._start, None
         self._prev = self._states.pop("prev")
         return _event(frame, {**self._states, "jobs": self._jobs})
 

@@ -312,6 +312,89 @@ def test_a_snapshot_that_was_cut_is_asked_for_again(tmp_path: Path) -> None:
     run(work)
 
 
+def mark(cursor: str, prev: str) -> dict[str, Any]:
+    args = {"cursor": cursor, "prev": prev, "caught_up": True}
+    return frame(prev, cursor, "heartbeat", args)
+
+
+@pytest.mark.parametrize("begin", [{"last": 3}, {"since": "2026-11-24T18:00:02Z"}])
+def test_where_it_began_is_asked_for_once_and_then_a_cursor(
+    tmp_path: Path, begin: dict[str, Any]
+) -> None:
+    async def work() -> None:
+        scripts = (
+            # Cut before anything was told: what comes meanwhile must not move the beginning.
+            [{"cursor": "c1", "prev": "c0"}, CUT],
+            [{"cursor": "c1", "prev": "c0"}, frame("c0", "c2")],
+        )
+        async with scripted(tmp_path, *scripts) as (target, requests):
+            await collect(target, 1, **begin)
+        first, second = (request["args"] for request in requests)
+        asked = {"systems": ["dispatcher"], "snapshot": False}
+        assert first == asked | begin
+        assert second == asked | {"since": "c1"}
+
+    run(work)
+
+
+def test_it_says_once_that_it_has_caught_up_however_often_it_is_cut(tmp_path: Path) -> None:
+    async def work() -> None:
+        scripts = (
+            [{"cursor": "c1", "prev": "c1"}, frame("c1", "c2"), CUT],
+            [
+                *({"cursor": "c2", "prev": "c2"}, heartbeat("c9", "c2"), frame("c2", "c3")),
+                *(mark("c8", "c3"), mark("c8", "c3"), CUT),
+            ],
+            [{"cursor": "c3", "prev": "c3"}, mark("c9", "c3"), frame("c3", "c4")],
+        )
+        async with scripted(tmp_path, *scripts) as (target, requests):
+            found = await collect(target, 4, since="c1", caught_up=True)
+        names = [event.name for event in found]
+        assert names == ["dispatcher", "dispatcher", "caught_up", "dispatcher"]
+        assert found[2].cursor == "c8"
+        asked = [request["args"].get("caught_up") for request in requests]
+        assert asked == [True, True, None]
+
+    run(work)
+
+
+def test_a_mark_that_does_not_follow_what_was_told_breaks_the_chain(tmp_path: Path) -> None:
+    async def work() -> None:
+        script = [{"cursor": "c1", "prev": "c1"}, frame("c1", "c2"), mark("c3", "c3")]
+        async with scripted(tmp_path, script) as (target, _):
+            with pytest.raises(ChainBroken):
+                await collect(target, 2, caught_up=True)
+
+    run(work)
+
+
+def test_what_there_was_comes_before_it_has_caught_up(daemon: Daemon) -> None:
+    target = Target.local(daemon.state_dir)
+
+    async def work() -> None:
+        (nothing,) = await collect(target, 1, caught_up=True)
+        assert nothing.name == "caught_up"
+        await submit(target, "one")
+        *_, end = every = await collect(target, 3, since="oldest")
+        assert end.args["state"] == "finished"
+        # Two may be of one moment.
+        then = sum(event.time >= end.time for event in every)
+        begins: list[tuple[dict[str, Any], int]] = [
+            ({"last": 2}, 2),
+            ({"since": end.time}, then),
+        ]
+        for begin, count in begins:
+            found = await collect(target, count + 1, caught_up=True, **begin)
+            assert found[-1].name == "caught_up"
+            assert found[-2].cursor == end.cursor
+            assert len(found) == count + 1
+        found = await collect(target, 4, last=2, snapshot=True, caught_up=True)
+        names = [event.name for event in found]
+        assert names == ["snapshot", "dispatcher", "dispatcher", "caught_up"]
+
+    run(work)
+
+
 def test_silence_is_a_lost_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "SILENCE", 0.2)
     lost: list[str] = []
