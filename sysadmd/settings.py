@@ -291,7 +291,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 def parse_duration(text: str, kind: type[Duration] = Duration) -> Duration:
     """Seconds from `900`, `"15m"`, `"30d"`. Raises: ValueError, saying what is allowed."""
     match = _DURATION.fullmatch(text.strip())
-    value = int(match[1]) * _DURATION_UNITS[match[2]] if match else -1
+    if match is None:
+        raise ValueError(f"{text!r} is no span of time; allowed: {kind.allowed}")
+    value = int(match[1]) * _DURATION_UNITS[match[2]]
     if not kind.low <= value <= kind.high:
         raise ValueError(f"{text!r} is out of range; allowed: {kind.allowed}")
     return kind(value)

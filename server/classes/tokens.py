@@ -60,7 +60,7 @@ class Tokens:
         await self._sessions.end_logins(
             session,
             lambda other: other.token == number,
-            "the token was revoked",
+            "the token was revoked; log in again",
             lambda change: tokens.revoke(change, number, entry),
         )
         return Reply({"revoked": name})
@@ -88,7 +88,10 @@ def parse_new_token(name: str, role: object, expires: object) -> tuple[Role, int
         raise ValueError("role must be read, limited or full")  # noqa: TRY004 - bad input
     if expires is None:
         return parse_role(role), None
-    return parse_role(role), int(parse_duration(str(expires)))
+    try:
+        return parse_role(role), int(parse_duration(str(expires)))
+    except ValueError as error:
+        raise ValueError(f"expires: {error}") from error
 
 
 def token_value(token: tokens.Token) -> dict[str, Any]:

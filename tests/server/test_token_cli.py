@@ -3,6 +3,9 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+from websockets.exceptions import ConnectionClosed
+
 from tests.kit import QUIET, Daemon
 from tests.kit.daemon import sysadmd
 
@@ -64,3 +67,42 @@ def test_a_daemon_that_hangs_is_not_worked_around(tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert f"pid {daemon.pid}" in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("expires", "why"),
+    [
+        ("tomorrow", "is no span of time"),
+        ("2026-12-24", "is no span of time"),
+        ("", "is no span of time"),
+        ("0", "is out of range"),
+        ("99999d", "is out of range"),
+    ],
+)
+def test_when_a_token_ends_is_said_as_a_span_of_time(
+    daemon: Daemon, expires: str, why: str
+) -> None:
+    with daemon.client() as client:
+        args = {"action": "add", "name": "x", "role": "read", "expires": expires}
+        refused = client.ask_raw("rpc", "tokens", args)["args"]
+        assert refused["code"] == 400
+        assert refused["detail"] == (
+            f"args: expires: {expires!r} {why}; allowed: seconds, or text such as"
+            ' "15m", "12h", "30d"'
+        )
+
+
+def test_who_is_sent_away_since_his_token_was_revoked_is_told_to_log_in_again(
+    daemon: Daemon,
+) -> None:
+    with daemon.client() as client, daemon.stranger() as reader:
+        add = {"action": "add", "name": "reader", "role": "read"}
+        token = client.ask("rpc", "tokens", add)["token"]
+        reader.ask("rpc", "auth_token", {"token": token})
+        reader.ask("events", "subscribe", "dispatcher")
+        client.ask("rpc", "tokens", {"action": "revoke", "name": "reader"})
+        with pytest.raises(ConnectionClosed) as closed:
+            reader.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+        assert closed.value.rcvd.reason == "the token was revoked; log in again"
