@@ -47,6 +47,13 @@ def until(client: Client, id: str, state: str) -> None:
     wait_for(lambda: show(client, id)["state"] == state, f"{id} to be {state}")
 
 
+def end(client: Client, *ids: str) -> None:
+    """Kill these jobs, and wait until they are gone: they would outlive the daemon."""
+    assert ask(client, "kill", job_id=ids)["killed"]["jobs"] == list(ids)
+    for id in ids:
+        until(client, id, "finished")
+
+
 def log(client: Client, id: str, **args: Any) -> dict[str, Any]:
     reply: dict[str, Any] = ask(client, "log", job_id=id, **args)
     return reply
@@ -82,7 +89,7 @@ def test_queues_are_told_with_what_they_may_do_and_what_is_in_them(tmp_path: Pat
         assert told["pkg_queue"] == first | {"paused": True, "waiting": 2, "running": 1}
         assert (told["old"]["drains"], told["old"]["running"]) == (True, 1)
         ids = [*(f"job {number}" for number in range(3)), "old"]
-        assert ask(client, "kill", job_id=ids)["killed"]["jobs"] == ids
+        end(client, *ids)
         wait_for(lambda: "old" not in ask(client, "queues")["queues"], "the queue to go")
 
 
@@ -118,7 +125,7 @@ def test_a_job_has_one_position_whoever_tells_it(daemon: Daemon) -> None:
         ask(client, "kill", job_id="second")
         assert show(client, "second")["position"] is None
         assert show(client, "third")["position"] == 1
-        ask(client, "kill", job_id=list(told))
+        end(client, "first", "third", "free")
 
 
 def test_a_list_says_when_a_job_came_when_it_began_and_whose_it_is(daemon: Daemon) -> None:
@@ -134,7 +141,7 @@ def test_a_list_says_when_a_job_came_when_it_began_and_whose_it_is(daemon: Daemo
                 assert jobs[id][key] == shown[key]
         assert RFC3339.fullmatch(jobs["runs"]["time_started"])
         assert jobs["waits"]["time_started"] is None
-        ask(client, "kill", job_id=["waits", "runs"])
+        end(client, "waits", "runs")
 
 
 def test_a_job_belongs_to_who_has_queued_it(daemon: Daemon) -> None:
