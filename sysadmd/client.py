@@ -280,7 +280,7 @@ async def events(
     target: Target,
     systems: Sequence[str],
     *,
-    since: str = "now",
+    since: str | float = "now",
     last: int | None = None,
     snapshot: bool = False,
     caught_up: bool = False,
@@ -289,10 +289,11 @@ async def events(
 ) -> AsyncGenerator[EventFrame, None]:
     """Events of these systems, each once and in order, for ever.
 
-    since: a cursor, a time (RFC 3339), "oldest" or "now"; last: in place of that, begin with so
-    many events. snapshot: begin with the truth as it is, once. caught_up: say so, once, when
-    all that there was has been told. lost and again are told when the connection is lost (and
-    how long until the next attempt) and when it is there again.
+    since: a cursor, a time (RFC 3339), how many seconds ago by the server's clock, "oldest" or
+    "now"; last: in place of that, begin with so many events. snapshot: begin with the truth as
+    it is, once. caught_up: say so, once, when all that there was has been told. lost and again
+    are told when the connection is lost (and how long until the next attempt) and when it is
+    there again.
     Raises: Refused, NotPermitted, ChainBroken; Unreachable at the first attempt.
     """
     place = _Place(since, last, snapshot=snapshot, caught_up=caught_up)
@@ -340,7 +341,7 @@ class _Place:
     """Where a subscription is: what to ask for, and which event the next one must follow."""
 
     def __init__(
-        self, since: str, last: int | None, *, snapshot: bool, caught_up: bool
+        self, since: str | float, last: int | None, *, snapshot: bool, caught_up: bool
     ) -> None:
         self._since = since
         # In place of `since`, as long as there is no cursor.

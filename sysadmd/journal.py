@@ -80,7 +80,7 @@ KIND: Final = "events"
 # Where clients may begin to hear.
 SINCE: Final = (
     "a cursor (from a reply or an event's frame), a time with its offset from UTC, such as"
-    ' 2026-11-24T18:00:02Z, "oldest" or "now"'
+    ' 2026-11-24T18:00:02Z, a number of seconds ago (at most a century), "oldest" or "now"'
 )
 _CURSOR = re.compile(
     r"([0-9a-f]{16}):([0-9]{1,18}:[0-9]{1,18}(?:\.[0-9]{1,18}){0,9}(?::[\w-]{22})?)", re.ASCII

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -23,6 +24,8 @@ from sysadmd.journal import Place
 from sysadmd.store import Store
 from sysadmd.text import quoted
 
+# So long ago a subscription may begin, a century; s.
+LONGEST_AGO: Final = 100 * 366 * 86400
 # Events that `last` may ask for; of more one asks by a time.
 MOST_LAST: Final = 10_000
 
@@ -31,11 +34,12 @@ MOST_LAST: Final = 10_000
 class _Wish:
     """What a subscription with the extension is asked to be. last: begin with so many events.
 
-    caught_up: to be told when all that there is has been told.
+    since: an int is a time, in ms since 1970. caught_up: to be told when all that there is has
+    been told.
     """
 
     names: list[str]
-    since: str | None
+    since: str | int | None
     last: int | None
     snapshot: bool
     caught_up: bool
@@ -139,9 +143,10 @@ class Subscribe:
             return journal.pruned(store.reader), True
         if since in (None, "now"):
             return now, True
-        time = parse_rfc3339(since)
-        if time is not None:
-            return journal.place_before(store.reader, time), True
+        moment = since if isinstance(since, int) else parse_rfc3339(since)
+        if moment is not None:
+            return journal.place_before(store.reader, moment), True
+        assert isinstance(since, str)
         start = journal.parse_cursor(store.reader, store.epoch, since)
         return start, journal.is_known(store.reader, start)
 
@@ -196,9 +201,7 @@ class Unsubscribe:
 def _wish(request: Request, args: dict[str, Any]) -> _Wish:
     """The arguments in the form of an object. Raises: ProtocolError 400."""
     names = _names(request, args.get("systems"))
-    since, last = args.get("since"), None
-    if not (since is None or isinstance(since, str)):
-        raise request.refuse(400, f"args.since must be {journal.SINCE}")
+    since, last = _since(request, args.get("since")), None
     if "last" in args:
         last = number_of(request, args, "last", 0, 1, MOST_LAST)
         if since is not None:
@@ -210,6 +213,17 @@ def _wish(request: Request, args: dict[str, Any]) -> _Wish:
         if not isinstance(value, bool):
             raise request.refuse(400, f"args.{key} must be true or false")
     return _Wish(names, since, last, snapshot, caught_up)
+
+
+def _since(request: Request, value: object) -> str | int | None:
+    """Where to begin: in words, or in ms since 1970. Raises: ProtocolError 400."""
+    if value is None or isinstance(value, str):
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= cast("float", value) <= LONGEST_AGO:
+        raise request.refuse(400, f"args.since must be {journal.SINCE}")
+    # Who asks need not know what our clock says.
+    return round((time.time() - cast("float", value)) * 1000)
 
 
 def _names(request: Request, value: object) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,15 @@ def test_a_time_may_be_written_with_any_offset(stored: Daemon) -> None:
             assert numbers(until_caught_up(client, reply)) == list(range(290, COUNT))
 
 
+def test_a_number_is_so_many_seconds_ago_by_the_servers_clock(stored: Daemon) -> None:
+    with stored, stored.client() as client:
+        for first in (0, 17, COUNT - 1):
+            # The events are a second apart.
+            ago = time.time() - (BEGIN + first - 0.5)
+            reply = subscribe(client, ALL, since=ago, caught_up=True)
+            assert numbers(until_caught_up(client, reply)) == list(range(first, COUNT))
+
+
 def test_of_a_time_to_come_nothing_is_told_but_what_is_new(stored: Daemon) -> None:
     with stored, stored.client() as client:
         reply = subscribe(client, ALL, since="9999-12-31T23:59:59Z", caught_up=True)
@@ -195,6 +205,9 @@ def test_what_is_neither_cursor_nor_time_is_refused_with_what_may_be_said(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"since": True}, "a number of seconds ago"),
+        ({"since": -1}, "a number of seconds ago"),
+        ({"since": 1e12}, "a number of seconds ago"),
         ({"last": 0}, "args.last must be a whole number from 1 to 10000"),
         ({"last": 10_001}, "args.last must be a whole number from 1 to 10000"),
         ({"last": "5"}, "args.last must be a whole number from 1 to 10000"),
