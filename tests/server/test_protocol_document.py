@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kit import DEADLINE, QUIET, Client, Daemon
 from tests.kit.transcript import DOCUMENT, Differs, Names, differences, layout, steps
 
 TEXT = DOCUMENT.read_text()
@@ -73,3 +76,92 @@ def test_a_value_that_is_shown_twice_has_to_come_twice() -> None:
             names.match(shown, real)
     with pytest.raises(Differs):
         names.match({"text": "a"}, {"text": "a", "more": 1})
+
+
+class Joined:
+    """A command's output, as "Joining a running job" says it is to be had."""
+
+    def __init__(self, client: Client, job: str) -> None:
+        self.client = client
+        self.job = job
+        self.have = 0
+        self.text = ""
+        self.taken = self.asked = 0
+
+    def follow(self) -> None:
+        """From the snapshot to the end."""
+        asked = {"systems": "dispatcher", "snapshot": True}
+        self.client.ask("events", "subscribe", asked)
+        snapshot = self.client.event()["args"]
+        (job,) = (job for job in snapshot["jobs"] if job["id"] == self.job)
+        command = job["commands"][0]
+        self._ask(command["log_size"])
+        while command["state"] != "finished":
+            details = self.client.event()["args"]["process_details"]
+            command = details["commands"][0]
+            self._take(details.get(command["command"], ""), command["log_size"])
+
+    def _take(self, text: str, size: int) -> None:
+        plain = len(text.encode()) == size - self.have and "\ufffd" not in text
+        if plain and " bytes left out ...]\n" not in text:
+            self.text += text
+            self.have = size
+            self.taken += 1
+        else:
+            self._ask(size)
+
+    def _ask(self, size: int) -> None:
+        while self.have < size:
+            limit = min(size - self.have, 80 * 1024)
+            asked = {"action": "log", "job_id": self.job, "offset": self.have, "limit": limit}
+            reply = self.client.ask("rpc", "dispatcher", asked)
+            self.text += reply["text"]
+            self.asked += 1
+            if reply["next"] == self.have:
+                return
+            self.have = reply["next"]
+
+
+def test_who_joins_a_job_has_all_of_its_output_once(tmp_path: Path) -> None:
+    """In its midst; parts of its output are long, or no UTF-8, or end in half a letter."""
+    script = tmp_path / "script"
+    script.write_text(r"""
+        go() { cat go; }
+        seq 1000; printf 'gr\303'; go
+        for part in 1 2 3; do
+            printf '\274n %s\n' $part; go
+            yes "long $part" | head -c 100001; go
+            printf 'no \377 letter \303'; go
+        done
+        printf '\274\n'
+    """)
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    settings = "[dispatcher]\nprogress_interval = 0.1\n"
+    with (
+        Daemon(tmp_path / "state", QUIET + settings) as daemon,
+        daemon.client() as first,
+        daemon.client() as client,
+    ):
+        job = {"id": "it", "commands": [["sh", str(script)]], "cwd": str(tmp_path)}
+        first.ask("events", "subscribe", {"systems": "dispatcher", "since": "now"})
+        first.ask("rpc", "dispatcher", {"action": "submit", "job": job})
+        # seq has written 3,893 bytes.
+        first.until(lambda event: told(event) >= 3893)
+        joined = Joined(client, "it")
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(joined.follow)
+            for _ in range(10):
+                go.write_text("")
+                size = told(first.event())
+            following.result(DEADLINE)
+        log = next((daemon.state_dir / "jobs").glob("*/*")).read_bytes()
+    assert size <= len(log) == joined.have
+    assert joined.text == log.decode("utf-8", "replace")
+    assert min(joined.taken, joined.asked) > 1
+
+
+def told(event: dict[str, Any]) -> int:
+    """How far the first command's log has been told."""
+    details = event["args"].get("process_details")
+    return details["commands"][0]["log_size"] if details else 0
