@@ -3,8 +3,7 @@
 A fenced block `json send` is a frame to the server, `json reply` what answers it, `json event`
 the next frame that is no answer, `json file NAME` a file of the state directory, `sh NAME` a
 script and `text NAME` what it prints. Between them comments lead: `<!-- connect: HOW -->` opens
-a new connection (HOW: plain, token or local), `<!-- play: WHAT -->` lets something happen. What
-stands between `<!-- addition: WORD -->` and `<!-- end -->` an older server lacks: `LACKED`.
+a new connection (HOW: plain, token or local), `<!-- play: WHAT -->` lets something happen.
 
 Frames are compared as they are. What differs from run to run is compared by its form, and
 stands for the same value everywhere: a cursor that is shown twice has to be one cursor.
@@ -35,7 +34,7 @@ from tests.kit.waiting import DEADLINE, wait_for
 DOCUMENT: Final = ROOT / "docs" / "protocol.md"
 _STEP: Final = re.compile(
     r"^```(?P<kind>json (?:send|reply|event)|json file (?P<file>\S+)|(?:sh|text) \w+)\n"
-    r"(?P<text>.*?)^```$|^<!-- (?P<word>connect|play|addition|end)(?:: (?P<how>.*?))? -->$",
+    r"(?P<text>.*?)^```$|^<!-- (?P<word>connect|play): (?P<how>.*?) -->$",
     re.MULTILINE | re.DOTALL,
 )
 # Values that are new in each run. All but times and numbers stand for one value everywhere.
@@ -52,11 +51,6 @@ _MACHINES: Final = frozenset(
         *("buffered", "published", "delivered", "merged", "gapped", "owed"),
     )
 )
-# How a server is asked for an addition, and what it says that lacks it.
-LACKED: Final = {
-    "jobs": (("rpc", "dispatcher", {"action": "queues"}), "error"),
-    "last": (("events", "subscribe", {"systems": "dispatcher", "last": 0}), "response"),
-}
 # Where the document's jobs work.
 WORK: Final = "/srv/work"
 # What it says for the admin token.
@@ -68,15 +62,13 @@ _WIDTH: Final = 96
 class Step:
     """A block or comment. kind: `send`, `reply`, `connect`, ...; place: of its text.
 
-    how: of a comment, what stands behind its word; of a file, its name. addition: the word of
-    the one that it belongs to, "" for none.
+    how: of a comment, what stands behind its word; of a file, its name.
     """
 
     kind: str
     text: str
     how: str
     place: tuple[int, int]
-    addition: str
 
     @property
     def value(self) -> Any:
@@ -86,17 +78,14 @@ class Step:
 
 def steps(document: str) -> Iterator[Step]:
     """All, in order."""
-    addition = ""
     for found in _STEP.finditer(document):
-        if found["word"] in ("addition", "end"):
-            addition = found["how"] or ""
-        elif found["word"]:
-            yield Step(found["word"], "", found["how"], found.span(), addition)
+        if found["word"]:
+            yield Step(found["word"], "", found["how"], found.span())
         else:
             words = found["kind"].split()
             kind = words[1] if words[0] == "json" else words[0]
             how = found["file"] or ("" if words[0] == "json" else words[1])
-            yield Step(kind, found["text"], how, found.span("text"), addition)
+            yield Step(kind, found["text"], how, found.span("text"))
 
 
 class Differs(Exception):
@@ -218,7 +207,6 @@ iohyve = "{folder}/iohyve"
 """
         self.daemon = Daemon(folder / "state", self._config)
         self.client: Client | None = None
-        self.lacks = set[str]()
 
     def connect(self, how: str) -> Client:
         """A new connection, after the end of the one before."""
@@ -282,10 +270,6 @@ iohyve = "{folder}/iohyve"
 
     def __enter__(self) -> Stage:
         self.daemon.start()
-        with self.daemon.local() as client:
-            for addition, (asked, said) in LACKED.items():
-                if client.ask_raw(*asked)["name"] == said:
-                    self.lacks.add(addition)
         wait_for(self._knows_its_pools, "the pools")
         return self
 
@@ -362,8 +346,6 @@ def differences(document: str, folder: Path) -> Iterator[tuple[Step, str, Any]]:
     with Stage(folder) as stage:
         player = Player(stage, names)
         for step in steps(document):
-            if step.addition in stage.lacks:
-                continue
             try:
                 came = player.take(step)
             except TimeoutError:

@@ -197,7 +197,7 @@ def test_what_is_neither_cursor_nor_time_is_refused_with_what_may_be_said(
         assert code == 400
         for allowed in ("since", "cursor", "2026-11-24T18:00:02Z", '"oldest"', '"now"'):
             assert allowed in detail
-        code, other = refusal(client, since=7)
+        code, other = refusal(client, since=[7])
         assert code == 400
         assert '"oldest"' in other
 
