@@ -7,7 +7,9 @@ in the middle only makes a pause. Decides nothing about exit statuses.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from sysadmd.backoff import backoff
 from sysadmd.client import (
     PASSING,
     Client,
+    NotPermitted,
     Refused,
     Target,
     Unreachable,
@@ -22,6 +25,7 @@ from sysadmd.client import (
     pauses,
 )
 from sysadmd.ctl.bar import mapping
+from sysadmd.ctl.job_text import waiting_reason
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import GARBLED, SysadmdError
 
@@ -30,7 +34,28 @@ SOONEST: Final = 0.05
 LATEST: Final = 0.5
 # How often the job is looked at while its output is awaited; s.
 LOOK: Final = 1.0
+# For how long a job may be pending before it is said why; s.
+AT_ONCE: Final = 0.5
 DISPATCHER: Final = ("rpc", "dispatcher")
+
+
+class Stamps:
+    """Marks lines with the moment at which they came. live: they come now, none is old."""
+
+    def __init__(self) -> None:
+        self.live = False
+        self._begins = True
+
+    def marked(self, text: str, now: datetime) -> str:
+        """The text with a mark before each line that begins in it; of old ones it is blank."""
+        mark = f"{now:%H:%M:%S} " if self.live else " " * 9
+        # Not at \r, which draws a line anew.
+        lines = [part for part in re.split(r"(?<=\n)", text) if part]
+        out: list[str] = []
+        for line in lines:
+            out.append((mark if self._begins else "") + line)
+            self._begins = line.endswith("\n")
+        return "".join(out)
 
 
 class Follower:
@@ -45,6 +70,8 @@ class Follower:
         self._looks = printer.shows_progress
         self._next_look = 0.0
         self._seen: object = None
+        # Are remarks on why a job waits wanted?
+        self.tells_waiting = True
 
     @property
     def reached(self) -> bool:
@@ -97,8 +124,11 @@ class Follower:
         job = await self.show(id)
         self._looks, self._seen = self._printer.shows_progress, None
         self._tell(job)
+        if job["state"] == "pending":
+            await self._begun(id)
         for number in range(len(job["commands"])):
             await self.print_log(id, number)
+            self._printer.end_log()
         waits = backoff(SOONEST, LATEST)
         while True:
             now = await self.show(id)
@@ -110,14 +140,52 @@ class Follower:
             self._tell(now)
             await asyncio.sleep(next(waits))
 
-    async def print_log(self, id: str, number: int, *, follow: bool = True) -> None:
-        """Print one command's output; follow: until it is complete."""
+    async def _begun(self, id: str) -> None:
+        """Wait while the job is pending; if that takes a moment, say why."""
+        waits, told = backoff(SOONEST, LATEST), ""
+        patient = time.monotonic() + AT_ONCE
+        while (job := await self.show(id))["state"] == "pending":
+            if self.tells_waiting and time.monotonic() > patient:
+                reason = waiting_reason(job, await self.queues())
+                if reason != told:
+                    self._printer.note(f"waiting: {reason}")
+                told, patient = reason, time.monotonic() + LOOK
+            await asyncio.sleep(next(waits))
+
+    async def queues(self) -> dict[str, Any] | None:
+        """The queues as they are; None: the server does not tell them."""
+        try:
+            found: dict[str, Any] = (await self.ask({"action": "queues"}))["queues"]
+        except NotPermitted:
+            raise
+        except Refused:
+            return None
+        return found
+
+    async def print_log(
+        self,
+        id: str,
+        number: int,
+        *,
+        follow: bool = True,
+        tail: int | None = None,
+        stamps: Stamps | None = None,
+    ) -> None:
+        """Print one command's output; follow: until it is complete.
+
+        tail: only the last so many lines of what is there. stamps: marks lines as they come.
+        """
         offset, waits = 0, backoff(SOONEST, LATEST)
         while True:
             ask = {"action": "log", "job_id": id, "command": number, "offset": offset}
+            if tail is not None:
+                del ask["offset"]
+                ask["tail"], offset, tail = tail, -1, None
             reply = await self.ask(ask)
             if reply["text"]:
-                self._print(number, reply)
+                self._print(number, reply, stamps)
+            if stamps is not None and reply["next"] >= reply["size"]:
+                stamps.live = True
             if "detail" in reply:
                 self._printer.note(f"command {number}: {reply['detail']}")
             progressed, offset = reply["next"] > offset, reply["next"]
@@ -153,11 +221,13 @@ class Follower:
             self._seen = progress
             self._printer.progress(fields)
 
-    def _print(self, number: int, reply: dict[str, Any]) -> None:
+    def _print(self, number: int, reply: dict[str, Any], stamps: Stamps | None) -> None:
         if self._printer.as_json:
             self._printer.value({"command": number, **reply})
-        else:
+        elif stamps is None:
             self._printer.log(reply["text"])
+        else:
+            self._printer.log(stamps.marked(reply["text"], datetime.now(UTC).astimezone()))
 
     async def _client(self) -> Client:
         if self._open is None:

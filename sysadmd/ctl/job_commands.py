@@ -1,38 +1,110 @@
-"""The command line of `sysadmctl`'s jobs. The work is in `run`, `jobs`."""
+"""The command line of `sysadmctl`'s jobs. The work is in `run`, `jobs`, `queues`."""
 
 from __future__ import annotations
 
-import math
-from typing import Final
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from sysadmd.ctl.moments import seconds
 from sysadmd.ctl.options import Context, common_options, run_work
+
+if TYPE_CHECKING:
+    from sysadmd.ctl.run import Submission
+
+F = TypeVar("F", bound=Callable[..., Any])
+_ID_HELP: Final = "ID: a whole id, how it begins, or `last`."
+
+
+class Duration(click.ParamType[float]):
+    """`90`, `0.5`, `5m`: seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return seconds(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def submission_options(command: F) -> F:
+    """Those of what submits a job of one's own commands."""
+    for option in (
+        click.option("--quiet", "-q", is_flag=True, help="No remarks on the job."),
+        click.option("--wait/--no-wait", default=True, show_default=True),
+        click.option("--stdin", metavar="FILE", help="Refused: a job has no standard input."),
+        click.option(
+            "--once",
+            metavar="KEY",
+            help="The same key and commands again give the same job, even if it has finished.",
+        ),
+        click.option("--cwd", metavar="DIR", help="Its working directory; / otherwise."),
+        click.option(
+            "--env",
+            metavar="NAME[=VALUE]",
+            multiple=True,
+            help="For its environment; NAME alone: with the value that it has here.",
+        ),
+        click.option("--timeout", type=Duration(), help="Ends it: seconds, or 5m, 1.5h, 2d."),
+        click.option("--queue", help="A configured queue; at once otherwise."),
+        click.option("--id", help="The job's id; one is made up otherwise."),
+    ):
+        command = option(command)
+    return command
+
+
+def _submission(commands: list[list[str]], options: dict[str, Any]) -> Submission:
+    """What the options ask for. Raises: click.UsageError."""
+    from sysadmd.ctl.run import Submission
+
+    if options["stdin"] is not None:
+        raise click.UsageError(
+            "a job has no standard input. Give it the file's path as an argument, or let a"
+            f" shell on the server open it: -- sh -c 'command < {options['stdin']}'"
+        )
+    return Submission(
+        options["id"],
+        options["queue"],
+        options["timeout"],
+        commands,
+        env=dict(map(_variable, options["env"])),
+        cwd=options["cwd"],
+        once=options["once"],
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise click.UsageError(f"--env {text}: there is no name before the =")
+    if equals:
+        return name, value
+    if name not in os.environ:
+        raise click.UsageError(
+            f"--env {name}: there is no such variable here; give its value: {name}=VALUE"
+        )
+    return name, os.environ[name]
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--id", help="The job's id; one is made up otherwise.")
-@click.option("--queue", help="A configured queue; at once otherwise.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds.")
-@click.option("--wait/--no-wait", default=True, show_default=True)
+@submission_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @common_options
 @click.pass_obj
 def run(
-    context: Context,
-    id: str | None,
-    queue: str | None,
-    timeout: float | None,
-    wait: bool,
-    command: tuple[str, ...],
+    context: Context, /, command: tuple[str, ...], wait: bool, quiet: bool, **options: Any
 ) -> None:
     """Submit a job: CMD ARGS... [+ CMD ARGS...]...; wait for it and exit with its status."""
-    from sysadmd.ctl.run import Submission, run_job
+    from sysadmd.ctl.run import run_job
 
-    if timeout is not None and not math.isfinite(timeout):
-        raise click.UsageError("--timeout must be a number of seconds")
-    order = Submission(id, queue, timeout, split_commands(command))
-    run_work(run_job(context.target(), context.printer, order, wait))
+    order = _submission(split_commands(command), options)
+    run_work(run_job(context.target(), context.printer, order, wait, quiet))
 
 
 def split_commands(words: tuple[str, ...]) -> list[list[str]]:
@@ -45,22 +117,57 @@ def split_commands(words: tuple[str, ...]) -> list[list[str]]:
             commands[-1].append(word)
     if not all(commands):
         raise click.UsageError("there is no command beside a +")
+    for command in commands:
+        if not command[0].strip():
+            raise click.UsageError(
+                "a command is empty: its first word is the program; an unset variable?"
+            )
     return commands
+
+
+@click.command(epilog=_ID_HELP)
+@click.argument("job", metavar="ID")
+@submission_options
+@common_options
+@click.pass_obj
+def rerun(context: Context, /, job: str, wait: bool, quiet: bool, **options: Any) -> None:
+    """Run the commands of a job again, as a new job; options are given in place of its own."""
+    from sysadmd.ctl.run import rerun_job
+
+    changes = _submission([], options)
+    run_work(rerun_job(context.target(), context.printer, job, changes, wait, quiet))
 
 
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Finished ones, too.")
-@click.option("--queue")
+@click.option("--failed", is_flag=True, help="Finished ones that did not succeed.")
+@click.option("--queue", help="Those of one queue.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--watch", is_flag=True, help="Draw it anew when something happens.")
 @common_options
 @click.pass_obj
-def jobs(context: Context, everything: bool, queue: str | None) -> None:
+def jobs(
+    context: Context,
+    everything: bool,
+    failed: bool,
+    queue: str | None,
+    limit: int | None,
+    watch: bool,
+) -> None:
     """List jobs."""
-    from sysadmd.ctl.jobs import list_jobs
+    from sysadmd.ctl.jobs import Wanted, list_jobs, watch_jobs
 
-    run_work(list_jobs(context.target(), context.printer, everything, queue))
+    wanted = Wanted(everything, failed, queue, limit)
+    if not watch:
+        run_work(list_jobs(context.target(), context.printer, wanted))
+    if context.as_json or not sys.stdout.isatty():
+        raise click.UsageError(
+            "--watch draws on a terminal; for a program: sysadmctl tail dispatcher --json"
+        )
+    run_work(watch_jobs(context.target(), context.printer, wanted))
 
 
-@click.command()
+@click.command(epilog=_ID_HELP)
 @click.argument("id")
 @common_options
 @click.pass_obj
@@ -71,42 +178,89 @@ def show(context: Context, id: str) -> None:
     run_work(show_job(context.target(), context.printer, id))
 
 
-@click.command()
+@click.command(epilog=_ID_HELP)
 @click.argument("id")
 @click.option(
     "--command", type=click.IntRange(min=0), help="Its number, from 0; all otherwise."
 )
-@click.option("--follow", is_flag=True, help="Go on until the job has finished.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has finished.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(min=1),
+    help="The last so many, of the command that began last.",
+)
+@click.option("--timestamps", is_flag=True, help="When lines came, while it is followed.")
 @common_options
 @click.pass_obj
-def log(context: Context, id: str, command: int | None, follow: bool) -> None:
+def log(
+    context: Context,
+    id: str,
+    command: int | None,
+    follow: bool,
+    lines: int | None,
+    timestamps: bool,
+) -> None:
     """Print a job's output."""
-    from sysadmd.ctl.jobs import print_log
+    from sysadmd.ctl.jobs import Portion, print_log
+    from sysadmd.ctl.unread import while_read
 
-    run_work(print_log(context.target(), context.printer, id, command, follow))
+    work = print_log(
+        context.target(), context.printer, id, Portion(command, follow, lines, timestamps)
+    )
+    run_work(while_read(work) if follow else work)
 
 
-@click.command()
+@click.command(epilog=_ID_HELP)
 @click.argument("ids", nargs=-1, required=True)
+@click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Until they have ended."
+)
 @common_options
 @click.pass_obj
-def kill(context: Context, ids: tuple[str, ...]) -> None:
+def kill(context: Context, ids: tuple[str, ...], wait: bool) -> None:
     """Kill jobs."""
     from sysadmd.ctl.jobs import kill_jobs
 
-    run_work(kill_jobs(context.target(), context.printer, ids))
+    run_work(kill_jobs(context.target(), context.printer, ids, wait))
 
 
-@click.command()
-@click.argument("action", type=click.Choice(("pause", "resume")))
+@click.group()
+@common_options
+def queue() -> None:
+    """List queues, pause one, or let it go on."""
+
+
+@queue.command("list")
+@common_options
+@click.pass_obj
+def list_(context: Context) -> None:
+    """List queues: how many jobs at once, who runs, who waits."""
+    from sysadmd.ctl.queues import list_queues
+
+    run_work(list_queues(context.target(), context.printer))
+
+
+@queue.command()
 @click.argument("name")
 @common_options
 @click.pass_obj
-def queue(context: Context, action: str, name: str) -> None:
-    """Pause a queue, or let it go on."""
-    from sysadmd.ctl.jobs import change_queue
+def pause(context: Context, name: str) -> None:
+    """Let no more jobs of a queue start; those that run are left alone."""
+    from sysadmd.ctl.queues import change_queue
 
-    run_work(change_queue(context.target(), context.printer, action, name))
+    run_work(change_queue(context.target(), context.printer, "pause", name))
 
 
-COMMANDS: Final = (run, jobs, show, log, kill, queue)
+@queue.command()
+@click.argument("name")
+@common_options
+@click.pass_obj
+def resume(context: Context, name: str) -> None:
+    """Let a queue go on."""
+    from sysadmd.ctl.queues import change_queue
+
+    run_work(change_queue(context.target(), context.printer, "resume", name))
+
+
+COMMANDS: Final = (run, rerun, jobs, show, log, kill, queue)

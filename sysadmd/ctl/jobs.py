@@ -1,113 +1,271 @@
-"""`sysadmctl jobs`, `show`, `log`, `kill`, `queue`: jobs as they are now."""
+"""`sysadmctl jobs`, `show`, `log`, `kill`: jobs as they are now."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sysadmd.client import Client, Target, connect
-from sysadmd.ctl.following import Follower
+from sysadmd.backoff import backoff
+from sysadmd.client import Refused, Target, events
+from sysadmd.ctl.following import LATEST, SOONEST, Follower, Stamps
+from sysadmd.ctl.ids import (
+    AmbiguousId,
+    NoSuchJob,
+    active_jobs,
+    distinct,
+    find,
+    find_active,
+    finished_jobs,
+)
+from sysadmd.ctl.job_text import command_lines, ended, how_far, sheet, shortened, took
+from sysadmd.ctl.moments import since, span
 from sysadmd.ctl.output import Printer
+from sysadmd.ctl.queues import check_queue
+from sysadmd.errors import SysadmdError
 
 _COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": None}
+# Characters of commands in a table that a program reads.
+_COMMANDS: Final = 60
+# Running jobs of which is asked how far they are.
+_ASKED: Final = 64
+# How often what is watched is drawn anew, at least and at most; s.
+_REDRAW: Final = 5.0
+_REST: Final = 0.3
+_HEADS: Final = ["ID", "STATE", "AGE", "DURATION", "WHO", "QUEUE", "DONE", "COMMANDS"]
 
 
-async def list_jobs(
-    target: Target, printer: Printer, everything: bool, queue: str | None
-) -> int:
-    """Active jobs and, with `everything`, finished ones."""
-    async with connect(target) as client:
-        found = [job async for job in _active(client)]
-        if everything:
-            found += [job async for job in _finished(client)]
-    found = [job for job in found if queue in (None, job["queue"])]
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs are listed. failed: finished ones that did not succeed."""
+
+    everything: bool = False
+    failed: bool = False
+    queue: str | None = None
+    limit: int | None = None
+
+
+async def list_jobs(target: Target, printer: Printer, wanted: Wanted) -> int:
+    """Active jobs, or finished ones too, or failed ones."""
+    async with Follower(target, printer) as follower:
+        await check_queue(follower, wanted.queue)
+        found = await _jobs(follower, wanted)
+        if not printer.as_json:
+            await _ask_more(follower, found)
     if printer.as_json:
         for job in found:
             printer.value(job)
         return 0
-    rows: list[list[tuple[str, str | None]]] = []
-    for job in found:
-        state = job.get("result") or job["state"]
-        text = " + ".join(job["commands"])
-        shown = text if len(text) <= 60 else text[:57] + "..."
-        fg = _COLOURS.get(state, "red")
-        rows.append([(job["id"], None), (job["queue"], None), (state, fg), (shown, None)])
-    printer.table(["ID", "QUEUE", "STATE", "COMMANDS"], rows)
+    _print_table(printer, found)
     return 0
 
 
-async def _active(client: Client) -> AsyncIterator[dict[str, Any]]:
-    async for page in _pages(client, {"action": "list"}):
-        for queue, jobs in page["jobs"].items():
-            for id, job in jobs.items():
-                yield {"id": id, "queue": queue, **job}
+async def watch_jobs(target: Target, printer: Printer, wanted: Wanted) -> int:
+    """The same on a terminal, drawn anew when something happens, until Ctrl-C."""
+    happened = asyncio.Event()
+    async with Follower(target, printer) as follower:
+        await check_queue(follower, wanted.queue)
+        hearing = asyncio.create_task(_hear(target, happened))
+        try:
+            while True:
+                happened.clear()
+                found = await _jobs(follower, wanted)
+                await _ask_more(follower, found)
+                room = os.get_terminal_size(sys.stdout.fileno()).lines - 2
+                printer.clear()
+                _print_table(printer, found[: max(1, room)])
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_REDRAW):
+                        await happened.wait()
+                if hearing.done():
+                    # It ends by an error alone.
+                    hearing.result()
+                await asyncio.sleep(_REST)
+        finally:
+            hearing.cancel()
+            await asyncio.wait((hearing,))
 
 
-async def _finished(client: Client) -> AsyncIterator[dict[str, Any]]:
-    async for page in _pages(client, {"action": "history"}):
-        for job in page["jobs"]:
-            yield {**job, "commands": [command["command"] for command in job["commands"]]}
+async def _hear(target: Target, happened: asyncio.Event) -> None:
+    stream = events(target, ["dispatcher"])
+    try:
+        async with contextlib.aclosing(stream):
+            async for _ in stream:
+                happened.set()
+    finally:
+        happened.set()
 
 
-async def _pages(client: Client, args: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    while True:
-        page = await client.request("rpc", "dispatcher", args)
-        yield page
-        if "next" not in page:
-            return
-        args = {**args, "after": page["next"]}
+async def _jobs(follower: Follower, wanted: Wanted) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def full() -> bool:
+        return wanted.limit is not None and len(found) >= wanted.limit
+
+    if not wanted.failed:
+        async for job in active_jobs(follower.ask):
+            if wanted.queue in (None, job["queue"]) and not full():
+                found.append(job)
+    if wanted.everything or wanted.failed:
+        async for job in finished_jobs(follower.ask):
+            if full():
+                break
+            if wanted.queue not in (None, job["queue"]):
+                continue
+            if not wanted.failed or job["result"] != "succeeded":
+                found.append(job)
+    return found
 
 
-async def show_job(target: Target, printer: Printer, id: str) -> int:
+async def _ask_more(follower: Follower, jobs: list[dict[str, Any]]) -> None:
+    """Of running jobs, how far they are: a list does not say it."""
+    asked = 0
+    for number, job in enumerate(jobs):
+        if job["state"] == "running" and asked < _ASKED:
+            asked += 1
+            # It may have finished, and its record may be gone.
+            with contextlib.suppress(Refused):
+                jobs[number] = await follower.show(job["id"])
+
+
+def _print_table(printer: Printer, jobs: Sequence[Mapping[str, Any]]) -> None:
+    now = datetime.now(UTC).astimezone()
+    rows = [_row(job, now) for job in jobs]
+    least = distinct([str(job["id"]) for job in jobs])
+    # The state is what one looks for: it never gives way.
+    printer.table(_HEADS, rows, gives={7: 10, 0: least}, drops=(4, 5, 3, 6, 2), cut=(0,))
+
+
+def _row(job: Mapping[str, Any], now: datetime) -> list[tuple[str, str | None]]:
+    state = str(job.get("result") or job["state"])
+    commands: list[Any] = job["commands"]
+    details = all(isinstance(command, Mapping) for command in commands)
+    texts = [str(command["command"] if details else command) for command in commands]
+    age = since(str(job.get("time_started") or job.get("time_created") or ""), now)
+    return [
+        (str(job["id"]), None),
+        (state, _COLOURS.get(state, "red")),
+        ("-" if age is None else span(age), None),
+        (took(job, now) or "-", None),
+        (str(job.get("account") or "-"), None),
+        (str(job["queue"]), None),
+        (how_far(commands) if details else f"0/{len(commands)}", None),
+        (shortened(" + ".join(texts), _COMMANDS), None),
+    ]
+
+
+async def show_job(target: Target, printer: Printer, wanted: str) -> int:
     """All that is known of a job."""
-    async with connect(target) as client:
-        reply = await client.request("rpc", "dispatcher", {"action": "show", "job_id": id})
-    job = reply["job"]
+    async with Follower(target, printer) as follower:
+        job = await find(follower.ask, wanted)
+        queues = await follower.queues() if job["state"] == "pending" else None
     if printer.as_json:
         printer.value(job)
         return 0
-    times = ("time_created", "time_started", "time_finished")
-    for key in ("id", "queue", "state", "result", *times, "timeout", "cwd"):
-        printer.line(f"{key:13} {job[key] if job[key] is not None else '-'}")
+    now = datetime.now(UTC).astimezone()
+    for key, value in sheet(job, now, queues):
+        printer.line(f"{key:9} {value}")
     for number, command in enumerate(job["commands"]):
-        code = command["return_code"]
-        ended = "" if code is None else f", return code {code}"
-        printer.line(f"{number:4} {command['state']}{ended}: {command['command']}")
+        text, fares = command_lines(number, command, now)
+        printer.line(text)
+        printer.line(f"   {fares}")
     return 0
 
 
-async def print_log(
-    target: Target, printer: Printer, id: str, command: int | None, follow: bool
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What of a job's output is wanted. tail: the last so many lines, and what comes."""
+
+    command: int | None = None
+    follow: bool = False
+    tail: int | None = None
+    timestamps: bool = False
+
+
+async def print_log(target: Target, printer: Printer, wanted: str, part: Portion) -> int:
     """The output of one command or of all; with `follow` until it is complete."""
     async with Follower(target, printer) as follower:
-        if command is not None:
-            await follower.print_log(id, command, follow=follow)
-        elif follow:
-            await follower.follow(id)
+        job = await find(follower.ask, wanted)
+        id, commands = str(job["id"]), job["commands"]
+        if part.command is not None:
+            numbers = range(part.command, part.command + 1)
+        elif part.tail is not None:
+            begun = [n for n, c in enumerate(commands) if c["time_started"] is not None]
+            last = begun[-1] if begun else 0
+            numbers = range(last, len(commands) if part.follow else last + 1)
         else:
-            for number in range(len((await follower.show(id))["commands"])):
-                await follower.print_log(id, number, follow=False)
+            numbers = range(len(commands))
+        if part == Portion(follow=True):
+            await follower.follow(id)
+            return 0
+        for number in numbers:
+            stamps = Stamps() if part.timestamps else None
+            tail = part.tail if number == numbers[0] else None
+            await follower.print_log(id, number, follow=part.follow, tail=tail, stamps=stamps)
+            printer.end_log()
     return 0
 
 
-async def kill_jobs(target: Target, printer: Printer, ids: Sequence[str]) -> int:
-    """Kill jobs; 1 if one of them is not active."""
-    async with connect(target) as client:
-        ask = {"action": "kill", "job_id": list(ids)}
-        killed = (await client.request("rpc", "dispatcher", ask))["killed"]["jobs"]
-    if printer.as_json:
-        printer.value({"killed": killed})
-    missing = [id for id in ids if id not in killed]
-    for id in missing:
-        printer.note(f"there is no active job {id!r}")
-    return 1 if missing else 0
+async def kill_jobs(target: Target, printer: Printer, wanted: Sequence[str], wait: bool) -> int:
+    """Kill jobs and, unless told not to, wait until they have ended.
+
+    1 if one of them is not active.
+    """
+    status = 0
+    ids: list[str] = []
+    async with Follower(target, printer) as follower:
+        for word in wanted:
+            try:
+                ids.append(await find_active(follower.ask, word))
+            except (NoSuchJob, AmbiguousId) as error:
+                printer.note(str(error))
+                status = 1
+        killed = await _kill(follower, list(dict.fromkeys(ids)))
+        if printer.as_json:
+            printer.value({"killed": killed})
+        for id in ids:
+            if id not in killed:
+                printer.note(f"the job {id} ended before it was killed")
+                status = 1
+        if not printer.as_json:
+            for id in killed:
+                printer.note(f"TERM to {id}; KILL after kill_grace")
+        if wait:
+            await _see_them_end(follower, printer, killed)
+    return status
 
 
-async def change_queue(target: Target, printer: Printer, action: str, name: str) -> int:
-    """Pause or resume a queue."""
-    async with connect(target) as client:
-        reply = await client.request("rpc", "dispatcher", {"action": action, "queue": name})
-    if printer.as_json:
-        printer.value(reply)
-    return 0
+async def _kill(follower: Follower, ids: list[str]) -> list[str]:
+    if not ids:
+        return []
+    reply = await follower.ask({"action": "kill", "job_id": ids})
+    killed: list[str] = reply["killed"]["jobs"]
+    return killed
+
+
+async def _see_them_end(follower: Follower, printer: Printer, ids: list[str]) -> None:
+    waits = backoff(SOONEST, LATEST)
+    left = list(ids)
+    try:
+        while left:
+            for id in tuple(left):
+                job = await follower.show(id)
+                if job["state"] != "finished":
+                    continue
+                left.remove(id)
+                if printer.as_json:
+                    printer.value({"job": job})
+                else:
+                    printer.line(ended(job))
+            if left:
+                await asyncio.sleep(next(waits))
+    except asyncio.CancelledError:
+        printer.note(f"not waiting any more; they are killed all the same: {', '.join(left)}")
+        raise
+    except Refused as error:
+        raise SysadmdError(f"killed; how it ended can't be seen: {error}") from error

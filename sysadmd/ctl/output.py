@@ -9,18 +9,22 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
 
 import click
 
 from sysadmd.ctl.bar import Bar, HowFar, mapping
+from sysadmd.ctl.layout import widths
+from sysadmd.ctl.program_text import ProgramText
 from sysadmd.text import printable
 
 # Columns of a table that no terminal shows.
 UNLIMITED: Final = 10_000
-# Characters of a line that is kept until its end comes.
-LONGEST_LINE: Final = 4096
+# Those of a terminal that does not say how wide it is; what is left of a column that gives way.
+COLUMNS: Final = 80
+_LEAST: Final = 10
+_DOTS: Final = "..."
 COLOURS: Final = ((9, "red"), (6, "bright_red"), (3, "yellow"), (0, "green"))
 
 
@@ -37,9 +41,10 @@ class Printer:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self._bar = Bar(lambda text: styled(text, "cyan"))
-        # Of a job's output the line that has no end yet: below it is no place for the bar, and
-        # some tools draw bars of dots for minutes.
-        self._begun = ""
+        # Of a job's output on a terminal: the line that has no end yet, as it is drawn, and
+        # the columns that it has there.
+        self._program = ProgramText(colours=coloured())
+        self._drawn, self._width = "", 0
 
     @property
     def shows_progress(self) -> bool:
@@ -52,6 +57,8 @@ class Printer:
         if not self.as_json:
             if far is None:
                 self._print_begun()
+            else:
+                self._wipe()
             self._bar.show(far)
         elif far is not None:
             self.value({"progress": mapping(fields)["progress"]})
@@ -82,53 +89,126 @@ class Printer:
             begin = "\n" if below and not self._bar.free else ""
             click.echo(f"{begin}sysadmctl: {printable(text)}", err=True)
 
+    def clear(self) -> None:
+        """Begin anew at the top of the terminal."""
+        click.echo("\x1b[H\x1b[2J", nl=False)
+
     def log(self, text: str) -> None:
-        """Output of a job: as it is into a pipe, harmless on a terminal."""
-        shown = text
-        if sys.stdout.isatty():
-            # A line that is written over itself is shown as several.
-            shown = printable(text.replace("\r\n", "\n").replace("\r", "\n"), lines=True)
-        if self._bar.is_shown:
-            whole, newline, rest = (self._begun + shown).rpartition("\n")
-            shown, self._begun = whole + newline, rest
-            if len(rest) > LONGEST_LINE:
-                shown, self._begun = shown + rest, ""
-        if shown:
-            self._write(shown)
+        """Output of a job: as it is into a pipe, as a terminal has it in the end on one."""
+        if not sys.stdout.isatty():
+            self._write(text)
+            return
+        lines = self._program.feed(text)
+        line = self._program.line
+        if line == self._drawn and not lines:
+            return
+        self._wipe()
+        if lines:
+            self._write(lines)
+        self._draw(line)
+
+    def end_log(self) -> None:
+        """What comes next is no output of that command."""
+        self._print_begun()
+
+    def _draw(self, line: str) -> None:
+        """Show the line that has no end yet; it will be drawn anew."""
+        self._drawn = line
+        # Below it is no place for the bar, and some tools draw bars of dots for minutes.
+        if not line or self._bar.is_shown or not self._bar.free:
+            return
+        from rich.cells import cell_len, set_cell_size
+
+        plain = click.unstyle(line).expandtabs()
+        # The last column stays empty: some terminals go on in the next line behind it.
+        room = _columns() - 1
+        if "\t" in line or cell_len(plain) > room:
+            line = set_cell_size(plain, min(room, cell_len(plain)))
+        self._width = min(room, cell_len(plain))
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    def _wipe(self) -> None:
+        if self._width:
+            sys.stdout.write("\r" + " " * self._width + "\r")
+            sys.stdout.flush()
+        self._width, self._drawn = 0, ""
 
     def _print_begun(self) -> None:
-        begun, self._begun = self._begun, ""
-        if begun:
-            self._write(begun)
+        self._wipe()
+        rest = self._program.end()
+        if rest:
+            self._write(rest)
 
     def _write(self, text: str) -> None:
+        if not text:
+            return
         self._bar.lift()
         sys.stdout.buffer.write(text.encode("utf-8", "replace"))
         sys.stdout.flush()
         self._bar.lower(text)
 
-    def table(self, columns: list[str], rows: list[list[tuple[str, str | None]]]) -> None:
-        """Rows of (text, colour or None). Only the last column gives way on a terminal."""
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+    def table(
+        self,
+        columns: list[str],
+        rows: list[list[tuple[str, str | None]]],
+        gives: Mapping[int, int] | None = None,
+        drops: Sequence[int] = (),
+        cut: Sequence[int] = (),
+    ) -> None:
+        """Rows of (text, colour or None). On a terminal columns give way, the last one or:
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        shown = [[Text(printable(text), style=fg or "") for text, fg in row] for row in rows]
-        for number, column in enumerate(columns[:-1]):
-            widest = max([len(column), *(row[number].cell_len for row in shown)])
-            table.add_column(column, no_wrap=True, min_width=widest)
-        table.add_column(columns[-1], no_wrap=True)
-        for row in shown:
-            table.add_row(*row)
+        gives, drops: as `layout.widths` has them. cut: shortened without dots, for what is
+        copied from there.
+        """
+        from rich.cells import cell_len, set_cell_size
+
+        shown = [[(printable(text), fg) for text, fg in row] for row in rows]
+        wanted = [
+            max(cell_len(text) for text in (head, *(row[number][0] for row in shown)))
+            for number, head in enumerate(columns)
+        ]
         # Nothing is left out where a program reads.
-        width = None if sys.stdout.isatty() else UNLIMITED
-        with self._beside_bar():
-            Console(highlight=False, width=width).print(table)
+        room = _columns() if sys.stdout.isatty() else UNLIMITED
+        last = len(columns) - 1
+        found = widths(wanted, room, {last: _LEAST} if gives is None else gives, drops)
+
+        def fitted(number: int, text: str) -> str:
+            width = found[number] or 0
+            if cell_len(text) > width and number not in cut and width > len(_DOTS):
+                text = set_cell_size(text, width - len(_DOTS)) + _DOTS
+            return set_cell_size(text, width)
+
+        heads: list[tuple[str, str | None]] = [(head, "bold") for head in columns]
+        for row in (heads, *shown):
+            cells = [
+                (fitted(number, text), fg)
+                for number, (text, fg) in enumerate(row)
+                if found[number] is not None
+            ]
+            cells[-1] = (cells[-1][0].rstrip(), cells[-1][1])
+            parts = [
+                styled(text, None if fg == "bold" else fg, bold=fg == "bold")
+                for text, fg in cells
+            ]
+            with self._beside_bar():
+                click.echo("  ".join(parts).rstrip())
 
 
-def styled(text: str, fg: str | None) -> str:
+def styled(text: str, fg: str | None, *, bold: bool = False) -> str:
     """Coloured where colours are wanted: on a terminal, without NO_COLOR."""
-    if fg is None or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+    if not coloured() or not (fg or bold):
         return text
-    return click.style(text, fg=fg)
+    return click.style(text, fg=fg, bold=bold or None)
+
+
+def coloured() -> bool:
+    """Are colours wanted?"""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or COLUMNS
+    except (OSError, ValueError):
+        return COLUMNS

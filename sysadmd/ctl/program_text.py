@@ -6,12 +6,12 @@
     rest = text.end()                    # that line, without "\\n"; the next begins anew
     harmless(whole, colours=False)       # all of it at once
 
-Where a portion ends makes no difference. Obeyed is what draws a line anew (`\\r`, `\\b`, erase in
-line, go to a column; hiding the cursor is left out), so of a progress bar its last state stays,
-and colours and weights (SGR): each line has its own, and ends without any; without `colours`
-they are left out. All else is written out as `sysadmd.text.printable` does it: no other escape
-is let through, whatever the program writes. A line is at most LONGEST_LINE characters, a longer
-one goes on as the next. Into a pipe output goes as it is: that is not for here.
+Where a portion ends makes no difference. Obeyed is what draws a line anew (`\\r`, `\\b`, erase
+in line, go to a column; hiding the cursor is left out), so of a progress bar its last state
+stays; and colours and weights (SGR): each line has its own, and ends without any. Without
+`colours` they are left out. All else is written out as `sysadmd.text.printable` does it: no
+other escape is let through, whatever the program writes. A line is at most LONGEST_LINE
+characters, a longer one goes on as the next. Into a pipe output goes as it is: that is not here.
 """
 
 from __future__ import annotations

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import sys
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final
 
 from sysadmd.client import NotPermitted, Target, Unreachable
 from sysadmd.ctl.following import Follower
+from sysadmd.ctl.ids import find
+from sysadmd.ctl.job_text import ended, one_word, shell_words
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
 
@@ -21,6 +24,16 @@ TIMED_OUT: Final = 124
 OWN_TROUBLE: Final = 125
 KILLED: Final = 137
 INTERRUPTED: Final = 130
+# Ids of jobs that are named by a key.
+_ONCE: Final = uuid.UUID("6f3bd8e4-4f0b-4c5e-9b3f-1f6f5b8a7c21")
+# What asks a class for its jobs.
+_CLASSES: Final = {"sysadm/pkg": "pkg", "sysadm/update": "update", "sysadm/iohyve": "vm"}
+
+
+class NotRerun(SysadmdError):
+    """What a job did can't be asked for again."""
+
+    code = "not-rerun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,10 @@ class Submission:
     queue: str | None
     timeout: float | None
     commands: Sequence[Sequence[str]]
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    cwd: str | None = None
+    # The idempotency key; made up otherwise.
+    once: str | None = None
 
 
 class Watch:
@@ -95,19 +112,27 @@ class Watch:
         return f"it is not known whether the job {id} was accepted; if so, {hints}"
 
 
-async def run_job(target: Target, printer: Printer, order: Submission, wait: bool) -> int:
-    """Submit and, unless told not to, wait; returns the exit status.
+async def run_job(
+    target: Target, printer: Printer, order: Submission, wait: bool, quiet: bool = False
+) -> int:
+    """Submit and, unless told not to, wait; returns the exit status. quiet: no remarks.
 
     Raises: NotPermitted, Unreachable. Any other trouble is told, and is 125: the statuses below
     belong to the job.
     """
     # Known before anybody answers: an interrupted submission can be asked after.
-    id = str(uuid.uuid4()) if order.id is None else order.id
+    id = order.id
+    if id is None:
+        # The same key is the same job only if it asks for the same id.
+        id = str(uuid.uuid4() if order.once is None else uuid.uuid5(_ONCE, order.once))
+    if not quiet and (remark := shell_words(order.commands)):
+        printer.note(remark)
     with Watch(printer, id) as watch:
         async with Follower(target, printer) as follower:
+            follower.tells_waiting = not quiet
             reply = await follower.ask({"action": "submit", "job": _job(id, order)})
             submitted = reply["job"]
-            watch.accept(id)
+            watch.accept(submitted["id"])
             if printer.as_json:
                 printer.value({"job": submitted})
             elif not wait:
@@ -117,8 +142,56 @@ async def run_job(target: Target, printer: Printer, order: Submission, wait: boo
             job = await follower.follow(submitted["id"])
         if printer.as_json:
             printer.value({"job": job})
+        elif not quiet:
+            _close(printer, job)
         watch.status = exit_status(job)
     return watch.status
+
+
+def _close(printer: Printer, job: Mapping[str, Any]) -> None:
+    """Say how it ended; of a success only on a terminal: a script's errors stay empty."""
+    if job["result"] != "succeeded" or sys.stderr.isatty():
+        printer.note(ended(job))
+    if remark := one_word(job):
+        printer.note(remark)
+
+
+async def rerun_job(
+    target: Target, printer: Printer, wanted: str, changes: Submission, wait: bool, quiet: bool
+) -> int:
+    """Run what a job has run, as a new one. changes: what is given in place of the old.
+
+    Raises: NoSuchJob, AmbiguousId, NotRerun; what `run_job` raises.
+    """
+    async with Follower(target, printer) as follower:
+        job = await find(follower.ask, wanted)
+    order = again(job, changes)
+    return await run_job(target, printer, order, wait, quiet)
+
+
+def again(job: Mapping[str, Any], changes: Submission) -> Submission:
+    """The same job once more. Raises: NotRerun."""
+    system = job.get("event_system")
+    if system:
+        name = _CLASSES.get(str(system), "")
+        raise NotRerun(
+            f"{job['id']} is a job of {system}, which alone knows what it does beside its"
+            f" commands; ask it again: `sysadmctl {name}`"
+        )
+    lacking = [name for name in job.get("env") or [] if name not in changes.env]
+    if lacking:
+        options = " ".join(f"--env {name}=..." for name in lacking)
+        raise NotRerun(
+            f"{job['id']} had values in its environment that are not kept; give them again:"
+            f" {options}"
+        )
+    return replace(
+        changes,
+        queue=changes.queue or job["queue"],
+        timeout=changes.timeout or job["timeout"],
+        cwd=changes.cwd or job["cwd"],
+        commands=[command["argv"] for command in job["commands"]],
+    )
 
 
 def _job(id: str, order: Submission) -> dict[str, Any]:
@@ -126,9 +199,15 @@ def _job(id: str, order: Submission) -> dict[str, Any]:
         "id": id,
         "commands": [list(command) for command in order.commands],
         # The same request again gives the same job: a reply that was lost can be asked for.
-        "key": secrets.token_hex(16),
+        "key": order.once or secrets.token_hex(16),
     }
-    for key, value in (("queue", order.queue), ("timeout", order.timeout)):
+    if order.env:
+        job["env"] = dict(order.env)
+    for key, value in (
+        ("queue", order.queue),
+        ("timeout", order.timeout),
+        ("cwd", order.cwd),
+    ):
         if value is not None:
             job[key] = value
     return job

@@ -1,0 +1,144 @@
+"""Which job is meant: a whole id, `last`, or how an id begins. No output.
+
+Exact ids win, so nothing that a job is called changes its meaning. Lists are only asked for
+when no job has the id.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from sysadmd.client import NotPermitted, Refused
+from sysadmd.errors import SysadmdError
+
+# Asks `rpc/dispatcher`, and gives the reply's args.
+Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+LAST: Final = "last"
+# Jobs that are named where a beginning fits several.
+_NAMED: Final = 5
+
+
+class NoSuchJob(SysadmdError):
+    """No job, or no active one, is called so."""
+
+    code = "no-such-job"
+
+
+class AmbiguousId(SysadmdError):
+    """Several jobs have ids that begin so."""
+
+    code = "ambiguous-id"
+
+
+async def find(ask: Ask, wanted: str) -> dict[str, Any]:
+    """The job, as `show` has it. Raises: NoSuchJob, AmbiguousId; what `ask` raises."""
+    try:
+        return await _show(ask, wanted)
+    except Refused as error:
+        if isinstance(error, NotPermitted) or error.number != 404:
+            raise
+    active = [job async for job in active_jobs(ask)]
+    if wanted == LAST:
+        finished = (await ask({"action": "history", "limit": 100}))["jobs"]
+        id = await _newest(ask, active, finished)
+    else:
+        finished = [job async for job in finished_jobs(ask)]
+        id = chosen(wanted, [*active, *finished])
+    return await _show(ask, id)
+
+
+async def find_active(ask: Ask, wanted: str) -> str:
+    """The id of an active job. Raises: NoSuchJob, AmbiguousId; what `ask` raises."""
+    active = [job async for job in active_jobs(ask)]
+    if wanted == LAST and all(job["id"] != LAST for job in active):
+        if not active:
+            raise NoSuchJob("no job is active; `sysadmctl jobs --all` lists finished ones")
+        return await _newest(ask, active, [])
+    try:
+        return chosen(wanted, active)
+    except NoSuchJob:
+        raise NoSuchJob(
+            f"there is no active job {wanted!r}; `sysadmctl jobs` lists them"
+        ) from None
+
+
+def chosen(wanted: str, jobs: Sequence[Mapping[str, Any]]) -> str:
+    """The one id that is this, or begins so. Raises: NoSuchJob, AmbiguousId."""
+    states = {str(job["id"]): str(job.get("result") or job["state"]) for job in reversed(jobs)}
+    if wanted in states:
+        return wanted
+    fitting = [id for id in reversed(states) if begins(id, wanted)]
+    if not fitting:
+        raise NoSuchJob(f"there is no job {wanted!r}; `sysadmctl jobs --all` lists them")
+    if len(fitting) > 1:
+        named = ", ".join(f"{id} ({states[id]})" for id in fitting[:_NAMED])
+        more = len(fitting) - _NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        raise AmbiguousId(
+            f"{len(fitting)} jobs have ids that begin with {wanted!r}: {named}{rest};"
+            " write more of the one that is meant"
+        )
+    return fitting[0]
+
+
+def begins(id: str, wanted: str) -> bool:
+    """Does the id begin so? The brace of an original id may be left out."""
+    return bool(wanted) and (id.startswith(wanted) or id.startswith("{" + wanted))
+
+
+def distinct(ids: Sequence[str], least: int = 8) -> int:
+    """How many characters of these ids tell them apart."""
+    ordered = sorted(set(ids))
+    longest = least
+    for one, other in itertools.pairwise(ordered):
+        same = next(
+            (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one)
+        )
+        longest = max(longest, same + 1)
+    return longest
+
+
+async def active_jobs(ask: Ask) -> AsyncIterator[dict[str, Any]]:
+    """Jobs that run or wait, as `list` has them, with `id` and `queue`."""
+    async for page in _pages(ask, {"action": "list"}):
+        for queue, jobs in page["jobs"].items():
+            for id, job in jobs.items():
+                yield {"id": id, "queue": queue, **job}
+
+
+async def finished_jobs(ask: Ask) -> AsyncIterator[dict[str, Any]]:
+    """Finished jobs, newest first, as `history` has them."""
+    async for page in _pages(ask, {"action": "history"}):
+        for job in page["jobs"]:
+            yield job
+
+
+async def _newest(
+    ask: Ask, active: Sequence[Mapping[str, Any]], finished: Sequence[Mapping[str, Any]]
+) -> str:
+    found: list[tuple[str, str]] = [(str(j["time_created"]), str(j["id"])) for j in finished]
+    for job in active:
+        created = job.get("time_created")
+        if created is None:
+            # A server whose list has no times.
+            created = (await _show(ask, str(job["id"])))["time_created"]
+        found.append((str(created), str(job["id"])))
+    if not found:
+        raise NoSuchJob("there is no job yet; `sysadmctl run` makes one")
+    return max(found)[1]
+
+
+async def _show(ask: Ask, id: str) -> dict[str, Any]:
+    job: dict[str, Any] = (await ask({"action": "show", "job_id": id}))["job"]
+    return job
+
+
+async def _pages(ask: Ask, args: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    while True:
+        page = await ask(args)
+        yield page
+        if "next" not in page:
+            return
+        args = {**args, "after": page["next"]}
