@@ -119,9 +119,12 @@ class Follower:
         job: dict[str, Any] = (await self.ask({"action": "show", "job_id": id}))["job"]
         return job
 
-    async def follow(self, id: str) -> dict[str, Any]:
-        """Print the output of all commands until the job has finished; returns the job."""
-        job = await self.show(id)
+    async def follow(self, id: str, job: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Print the output of all commands until the job has finished; returns the job.
+
+        job: as it was shown just now.
+        """
+        job = await self.show(id) if job is None else job
         self._looks, self._seen = self._printer.shows_progress, None
         self._tell(job)
         if job["state"] == "pending":

@@ -16,6 +16,7 @@ from sysadmd.errors import SysadmdError
 # Asks `rpc/dispatcher`, and gives the reply's args.
 Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 LAST: Final = "last"
+NOT_FOUND: Final = 404
 # Jobs that are named where a beginning fits several.
 _NAMED: Final = 5
 
@@ -37,7 +38,7 @@ async def find(ask: Ask, wanted: str) -> dict[str, Any]:
     try:
         return await _show(ask, wanted)
     except Refused as error:
-        if isinstance(error, NotPermitted) or error.number != 404:
+        if isinstance(error, NotPermitted) or error.number != NOT_FOUND:
             raise
     active = [job async for job in active_jobs(ask)]
     if wanted == LAST:

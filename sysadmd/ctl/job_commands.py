@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ID_HELP: Final = "ID: a whole id, how it begins, or `last`."
 
 
-class Duration(click.ParamType[float]):
+class DurationOption(click.ParamType[float]):
     """`90`, `0.5`, `5m`: seconds."""
 
     name = "duration"
@@ -51,7 +51,7 @@ def submission_options(command: F) -> F:
             multiple=True,
             help="For its environment; NAME alone: with the value that it has here.",
         ),
-        click.option("--timeout", type=Duration(), help="Ends it: seconds, or 5m, 1.5h, 2d."),
+        click.option("--timeout", type=DurationOption(), help="Ends it: 90, 5m, 1.5h."),
         click.option("--queue", help="A configured queue; at once otherwise."),
         click.option("--id", help="The job's id; one is made up otherwise."),
     ):
@@ -202,11 +202,11 @@ def log(
     timestamps: bool,
 ) -> None:
     """Print a job's output."""
-    from sysadmd.ctl.jobs import Portion, print_log
+    from sysadmd.ctl.jobs import LogPart, print_log
     from sysadmd.ctl.unread import while_read
 
     work = print_log(
-        context.target(), context.printer, id, Portion(command, follow, lines, timestamps)
+        context.target(), context.printer, id, LogPart(command, follow, lines, timestamps)
     )
     run_work(while_read(work) if follow else work)
 

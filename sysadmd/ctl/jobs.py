@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sysadmd.backoff import backoff
-from sysadmd.client import Refused, Target, events
+from sysadmd.client import NotPermitted, Refused, Target, events
 from sysadmd.ctl.following import LATEST, SOONEST, Follower, Stamps
 from sysadmd.ctl.ids import (
+    NOT_FOUND,
     AmbiguousId,
     NoSuchJob,
     active_jobs,
@@ -178,7 +179,7 @@ async def show_job(target: Target, printer: Printer, wanted: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class LogPart:
     """What of a job's output is wanted. tail: the last so many lines, and what comes."""
 
     command: int | None = None
@@ -187,28 +188,43 @@ class Portion:
     timestamps: bool = False
 
 
-async def print_log(target: Target, printer: Printer, wanted: str, part: Portion) -> int:
+async def print_log(target: Target, printer: Printer, wanted: str, part: LogPart) -> int:
     """The output of one command or of all; with `follow` until it is complete."""
     async with Follower(target, printer) as follower:
-        job = await find(follower.ask, wanted)
-        id, commands = str(job["id"]), job["commands"]
         if part.command is not None:
-            numbers = range(part.command, part.command + 1)
-        elif part.tail is not None:
-            begun = [n for n, c in enumerate(commands) if c["time_started"] is not None]
-            last = begun[-1] if begun else 0
-            numbers = range(last, len(commands) if part.follow else last + 1)
-        else:
-            numbers = range(len(commands))
-        if part == Portion(follow=True):
-            await follower.follow(id)
+            # Nothing else has to be known of the job.
+            try:
+                await _print_logs(follower, printer, wanted, part, [part.command])
+            except Refused as error:
+                if isinstance(error, NotPermitted) or error.number != NOT_FOUND:
+                    raise
+                id = str((await find(follower.ask, wanted))["id"])
+                if id == wanted:
+                    raise
+                await _print_logs(follower, printer, id, part, [part.command])
             return 0
-        for number in numbers:
-            stamps = Stamps() if part.timestamps else None
-            tail = part.tail if number == numbers[0] else None
-            await follower.print_log(id, number, follow=part.follow, tail=tail, stamps=stamps)
-            printer.end_log()
+        job = await find(follower.ask, wanted)
+        if part == LogPart(follow=True):
+            await follower.follow(str(job["id"]), job)
+            return 0
+        commands = job["commands"]
+        numbers = list(range(len(commands)))
+        if part.tail is not None:
+            begun = [n for n in numbers if commands[n]["time_started"] is not None]
+            last = begun[-1] if begun else 0
+            numbers = numbers[last:] if part.follow else [last]
+        await _print_logs(follower, printer, str(job["id"]), part, numbers)
     return 0
+
+
+async def _print_logs(
+    follower: Follower, printer: Printer, id: str, part: LogPart, numbers: Sequence[int]
+) -> None:
+    for number in numbers:
+        stamps = Stamps() if part.timestamps else None
+        tail = part.tail if number == numbers[0] else None
+        await follower.print_log(id, number, follow=part.follow, tail=tail, stamps=stamps)
+        printer.end_log()
 
 
 async def kill_jobs(target: Target, printer: Printer, wanted: Sequence[str], wait: bool) -> int:

@@ -11,7 +11,7 @@ in line, go to a column; hiding the cursor is left out), so of a progress bar it
 stays; and colours and weights (SGR): each line has its own, and ends without any. Without
 `colours` they are left out. All else is written out as `sysadmd.text.printable` does it: no
 other escape is let through, whatever the program writes. A line is at most LONGEST_LINE
-characters, a longer one goes on as the next. Into a pipe output goes as it is: that is not here.
+characters, a longer one goes on as the next. Into a pipe output goes as it is.
 """
 
 from __future__ import annotations

@@ -155,7 +155,8 @@ def test_control_characters_reach_no_terminal(daemon: Daemon) -> None:
     words = ["run", "--", "printf", r"red \033[31m\007\n"]
     shown = at(daemon).on_terminal(*words, NO_COLOR="1")
     assert "\x1b" not in shown
-    assert "\\x1b[31m" in shown
+    assert shown == "red \\x07\r\n"
+    assert at(daemon).on_terminal(*words) == "red \x1b[31m\\x07\x1b[0m\r\n"
     assert at(daemon)(*words).stdout == "red \x1b[31m\x07\n"
 
 

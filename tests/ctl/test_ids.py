@@ -31,7 +31,7 @@ def test_what_fits_several_is_refused_with_their_names_and_states() -> None:
     found = [*jobs("ab1"), {"id": "ab2", "state": "finished", "result": "failed"}]
     with pytest.raises(AmbiguousId, match=r"ab1 \(running\), ab2 \(failed\)"):
         chosen("ab", found)
-    with pytest.raises(AmbiguousId, match="7 jobs .* and 2 more"):
+    with pytest.raises(AmbiguousId, match=r"7 jobs .* and 2 more"):
         chosen("ab", jobs(*(f"ab{n}" for n in range(7))))
 
 

@@ -88,7 +88,9 @@ def test_sizes_have_units(size: int, said: str) -> None:
 
 
 @given(
-    st.lists(st.integers(1, 60), min_size=3, max_size=8), st.integers(1, 200), st.integers(1, 20)
+    st.lists(st.integers(1, 60), min_size=3, max_size=8),
+    st.integers(1, 200),
+    st.integers(1, 20),
 )
 def test_columns_give_way_in_their_order_and_others_never(
     wanted: list[int], room: int, least: int

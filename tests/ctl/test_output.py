@@ -42,7 +42,9 @@ def test_names_from_the_server_reach_no_terminal_raw(daemon: Daemon, ctl: Ctl) -
         assert "\x1b[31m" not in shown, words
         if words[0] != "log":
             assert "evil [red] id" in shown, words
-    assert "\\x1b[31m[bold]red\\x9b0m" in ctl.on_terminal(*where, "log", "evil [red] id")
+    # Colours are all that a program may do to a terminal.
+    coloured = "\x1b[31m[bold]red\\x9b0m\x1b[0m\r\n"
+    assert ctl.on_terminal(*where, "log", "evil [red] id") == coloured
     raw = ctl(*where, "log", "evil [red] id").stdout
     assert raw == "\x1b[31m[bold]red\x9b0m\n"
 
