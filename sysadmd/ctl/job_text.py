@@ -142,7 +142,7 @@ def shell_words(commands: Sequence[Sequence[str]]) -> str | None:
 def one_word(job: Mapping[str, Any]) -> str | None:
     """A remark, if a command was not found because it was given as one word."""
     for command in job["commands"]:
-        argv = command.get("argv") or []
+        argv: list[str] = command.get("argv") or []
         if command["return_code"] == "127" and len(argv) == 1 and " " in argv[0].strip():
             return (
                 f"{argv[0]!r} was given as one word, and no program is called so; leave the"

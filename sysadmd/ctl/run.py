@@ -178,7 +178,8 @@ def again(job: Mapping[str, Any], changes: Submission) -> Submission:
             f"{job['id']} is a job of {system}, which alone knows what it does beside its"
             f" commands; ask it again: `sysadmctl {name}`"
         )
-    lacking = [name for name in job.get("env") or [] if name not in changes.env]
+    names: list[str] = job.get("env") or []
+    lacking = [name for name in names if name not in changes.env]
     if lacking:
         options = " ".join(f"--env {name}=..." for name in lacking)
         raise NotRerun(
