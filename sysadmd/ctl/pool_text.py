@@ -34,6 +34,13 @@ def pool_reasons(pool: Mapping[str, Any], name: str = "") -> list[str]:
 
     name: its own, which its devices are told from. Empty: nothing is known against it.
     """
+    used = percent_used(pool)
+    full = used is not None and (used > _FULL or is_too_full(pool))
+    return pool_troubles(pool, name) + ([f"{used} % full"] if full else [])
+
+
+def pool_troubles(pool: Mapping[str, Any], name: str = "") -> list[str]:
+    """The same without how full it is."""
     found = _devices(pool, name)
     errors = pool.get("data_errors")
     if _is_count(errors):
@@ -49,12 +56,14 @@ def pool_reasons(pool: Mapping[str, Any], name: str = "") -> list[str]:
         found.append(f"health {health}")
     if scan.get("function") == "resilver" and scan.get("state") in ("running", "paused"):
         found.append(scan_text(pool))
-    used = percent_used(pool)
-    # Else nothing that is known gives it this priority.
-    by_priority = health == "ONLINE" and not found and priority_of(pool) >= _TROUBLE
-    if used is not None and (used > _FULL or by_priority):
-        found.append(f"{used} % full")
     return found
+
+
+def is_too_full(pool: Mapping[str, Any]) -> bool:
+    """Is it above the server's `capacity_warning`, as far as its priority gives that away?"""
+    # Of a pool that is ONLINE nothing else that is known gives it this one.
+    rest = pool.get("health") == "ONLINE" and not pool.get("data_errors")
+    return rest and priority_of(pool) >= _TROUBLE
 
 
 def briefly(reasons: Sequence[str], most: int = 3) -> str:
