@@ -29,7 +29,7 @@ def tail(context: Context, systems: tuple[str, ...], since: str, count: int | No
 @common_options
 @click.pass_obj
 def state(context: Context) -> None:
-    """Show host name and pools."""
+    """Show the host, its pools and what is wrong with them, and how many jobs there are."""
     from sysadmd.ctl.state import show_state
 
     run_work(show_state(context.target(), context.printer))
@@ -38,17 +38,21 @@ def state(context: Context) -> None:
 @click.command()
 @click.option("--since", default="12h", show_default=True, help="A time, or how long ago: 7d.")
 @click.option("--count", type=click.IntRange(min=1), help="The last so many alone.")
+@click.option("--user", help="What this account did alone.")
 @common_options
 @click.pass_obj
-def audit(context: Context, since: str, count: int | None) -> None:
+def audit(context: Context, since: str, count: int | None, user: str | None) -> None:
     """Show who did what."""
-    from sysadmd.ctl.who import beginning, show_audit
+    from datetime import datetime
+
+    from sysadmd.ctl.moments import moment
+    from sysadmd.ctl.who import show_audit
 
     try:
-        begin = beginning(since)
+        begin = moment(since, datetime.now().astimezone())
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from error
-    run_work(show_audit(context.target(), context.printer, begin, count))
+    run_work(show_audit(context.target(), context.printer, begin, count, user))
 
 
 @click.command()

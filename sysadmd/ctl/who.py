@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sysadmd.client import Client, Target, connect
+from sysadmd.ctl.moments import local
 from sysadmd.ctl.output import Printer
-from sysadmd.settings import parse_duration
+
+_ENTRY: Final = re.compile(r"(?P<who>.+?)@(?P<where>[^ @]+): (?P<what>.*)", re.DOTALL)
 
 
-def beginning(text: str) -> dict[str, str]:
-    """What to ask rpc/logs for, from "2026-11-24T18:00:00Z", or from so long ago: "7d".
+def _ask(begin: float | datetime) -> dict[str, str]:
+    """The window that rpc/logs is asked for."""
+    if isinstance(begin, datetime):
+        milliseconds = round(begin.timestamp() * 1000)
+        return {"time_format": "epoch_mseconds", "start_time": str(milliseconds)}
+    # Counted back from the server's now: its clock has written the times.
+    return {"time_format": "relative_second", "start_time": str(int(begin))}
 
-    Raises: ValueError saying what is allowed.
-    """
-    try:
-        # Counted back from the server's now: its clock has written the times.
-        ago = parse_duration(text)
-    except ValueError:
-        pass
-    else:
-        return {"time_format": "relative_second", "start_time": str(int(ago))}
-    try:
-        # Without a zone it is of this machine.
-        begin = datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError, OSError) as error:
-        raise ValueError(
-            f"{text!r} is no time; allowed: how long ago, such as 90, 15m, 12h, 7d (at most a"
-            " century), or a moment, such as 2026-11-24, 2026-11-24T18:00, 2026-11-24T18:00:00Z"
-        ) from error
-    return {
-        "time_format": "epoch_mseconds",
-        "start_time": str(round(begin.timestamp() * 1000)),
-    }
+
+def parted(text: str) -> tuple[str, str, str]:
+    """Who, from where, and what: `root@local: unblock 192.0.2.7`; all else is what."""
+    # Of an account an @ may be part; an address has no blank.
+    match = _ENTRY.fullmatch(text)
+    return (match["who"], match["where"], match["what"]) if match else ("", "", text)
 
 
 async def show_audit(
-    target: Target, printer: Printer, begin: dict[str, str], count: int | None
+    target: Target,
+    printer: Printer,
+    begin: float | datetime,
+    count: int | None,
+    user: str | None = None,
 ) -> int:
     """Who logged in from where, ran, killed, paused or changed what; the oldest first.
 
-    count: the last so many alone.
+    begin: when, or how many seconds ago. count: the last so many alone. user: of this account.
     """
     kept = deque[tuple[str, str]](maxlen=count)
     async with connect(target) as client:
-        async for time, text in _entries(client, begin):
+        async for time, text in _entries(client, _ask(begin)):
+            if user is not None and parted(text)[0] != user:
+                continue
             if count is None:
                 _show(printer, time, text)
             else:
@@ -71,8 +70,13 @@ async def _entries(client: Client, begin: dict[str, str]) -> AsyncIterator[tuple
 def _show(printer: Printer, time: str, text: str) -> None:
     if printer.as_json:
         printer.value({"time": time, "entry": text})
-    else:
-        printer.line(f"{time} {text}")
+        return
+    who, where, what = parted(text)
+    when = local(time, datetime.now().astimezone())
+    # Columns that stay below each other while entries come: an address of IPv6 makes its own.
+    printer.line(
+        f"{when:<19}  {who:<12}  {where:<15}  {what}" if who else f"{when:<19}  {text}"
+    )
 
 
 async def show_blocks(target: Target, printer: Printer) -> int:
