@@ -64,7 +64,7 @@ async def _open(target: Target, stack: contextlib.AsyncExitStack) -> ClientConne
         with unix_socket.short(target.socket) as path:
             opening = open_local(path, open_timeout=OPEN_TIMEOUT, **LIMITS)
             return await stack.enter_async_context(opening)
-    context, hosts = _context(target), await _addresses(target.url)
+    context, hosts = tls_context(target), await addresses(target.url)
     for number, host in enumerate(hosts, 1):
         opening = _Straight(
             target.url,
@@ -83,7 +83,7 @@ async def _open(target: Target, stack: contextlib.AsyncExitStack) -> ClientConne
     raise Unreachable(f"{target.url} has no address")
 
 
-async def _addresses(url: str) -> list[str]:
+async def addresses(url: str) -> list[str]:
     """Of its host. Asked for in a thread of ours: who hangs there holds up nobody's end."""
     parts = urlsplit(url)
     ask = partial(
@@ -126,7 +126,11 @@ def peer_pin(made: ClientConnection) -> str:
         raise Unreachable(f"the server's certificate can't be read: {error}") from error
 
 
-def _context(target: Target) -> ssl.SSLContext:
+def tls_context(target: Target) -> ssl.SSLContext:
+    """By which a server proves who it is; where it has a pin, that has to be compared, too.
+
+    Raises: BadRequest.
+    """
     try:
         context = ssl.create_default_context(cafile=target.cafile)
     except ssl.SSLError as error:

@@ -13,6 +13,7 @@ import click
 from sysadmd import __version__, clean_start
 from sysadmd.completion import completion
 from sysadmd.ctl import (
+    check_commands,
     class_commands,
     job_commands,
     key_commands,
@@ -44,6 +45,7 @@ for _command in (
     *login_commands.COMMANDS,
     *class_commands.GROUPS,
     key_commands.key,
+    check_commands.check,
     completion,
 ):
     cli.add_command(_command)
