@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 
 from sysadmd.ctl.bar import Bar, HowFar, mapping
-from sysadmd.ctl.layout import widths
+from sysadmd.ctl.columns import widths
 from sysadmd.ctl.program_text import ProgramText
 from sysadmd.text import printable
 

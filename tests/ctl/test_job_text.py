@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sysadmd.ctl.columns import widths
 from sysadmd.ctl.following import Stamps
 from sysadmd.ctl.job_text import (
     code_text,
@@ -17,7 +18,6 @@ from sysadmd.ctl.job_text import (
     size_text,
     waiting_reason,
 )
-from sysadmd.ctl.layout import widths
 
 NOW = datetime(2026, 11, 30, 9, 0, 5, tzinfo=UTC)
 
