@@ -1,4 +1,4 @@
-"""A line at the bottom of a terminal that shows how far a job is. No connection, no output.
+"""Lines at the bottom of a terminal that show how far jobs are. No connection, no output.
 
 What a server says may be of any form: what makes no sense is no progress, and never an error.
 """
@@ -20,6 +20,10 @@ _LENGTH: Final = 20
 _COLUMNS: Final = 80
 # Characters of a text that are looked at: no line is longer.
 _LOOKED_AT: Final = 512
+# Jobs that are shown at once, each in a line; of more there is one line together.
+MOST_SHOWN: Final = 4
+# To the line above. Source: ECMA-48, 8.3.22.
+_UP: Final = "\x1b[A"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +75,33 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value < 10**9 else 0
 
 
-def drawn(far: HowFar, columns: int) -> tuple[str, str]:
-    """The bar and what stands behind it, not wider than so many columns together."""
+def drawn(far: HowFar, columns: int, of: str = "") -> tuple[str, str]:
+    """The bar and what stands behind it, not wider than so many columns together.
+
+    of: what the job is called.
+    """
     from rich.cells import set_cell_size
 
     filled = far.percent * _LENGTH // 100
     bar = f"[{'#' * filled}{'-' * (_LENGTH - filled)}]"
     if columns < 2 * len(bar):
         bar = ""
-    parts = [f"{far.percent:3} %", far.doing]
+    parts = [f"{far.percent:3} %", _text(of), far.doing]
     if far.total:
         parts.append(f"{far.done}/{far.total}")
     rest = "  ".join(part for part in parts if part)
     return bar, set_cell_size(" " * bool(bar) + rest, max(0, columns - len(bar))).rstrip()
+
+
+def rows(jobs: Mapping[str, HowFar], columns: int, most: int) -> list[tuple[str, str]]:
+    """A line for each of so many jobs, and one for the others."""
+    from rich.cells import set_cell_size
+
+    found = [drawn(far, columns, of) for of, far in list(jobs.items())[:most]]
+    if len(jobs) > most:
+        more = f"and {len(jobs) - most} more"
+        found.append(("", set_cell_size(more, max(0, columns)).rstrip()))
+    return found
 
 
 class Bar:
@@ -95,10 +113,11 @@ class Bar:
     def __init__(self, paint: Callable[[str], str]) -> None:
         """paint: gives the bar its colour, if colours are wanted."""
         self._paint = paint
-        self._far: HowFar | None = None
-        # Columns that are drawn on now, and what is there.
-        self._width = 0
-        self._there: tuple[str, str] = ("", "")
+        # By what the jobs are called, in the order in which they began.
+        self._jobs: dict[str, HowFar] = {}
+        # What is there now, and of each line how many columns are drawn on.
+        self._there: list[tuple[str, str]] = []
+        self._widths: list[int] = []
         # Nothing else stands in the line.
         self._free = True
 
@@ -107,51 +126,69 @@ class Bar:
         """Is there a terminal for it?"""
         return sys.stdout.isatty() and sys.stderr.isatty()
 
-    def show(self, far: HowFar | None) -> None:
-        """Show that from now on; None: nothing."""
-        self._far = far
-        if far is None:
-            self.lift()
+    def show(self, far: HowFar | None, of: str = "") -> None:
+        """Show that of a job from now on; None: nothing of it."""
+        if far is not None:
+            self._jobs[of] = far
+        elif self._jobs.pop(of, None) is None:
+            return
+        if self._jobs:
+            self._draw()
         else:
-            self._draw(far)
+            self.lift()
+
+    def clear(self) -> None:
+        """Show nothing any more."""
+        self._jobs.clear()
+        self.lift()
 
     def lift(self) -> None:
-        """Leave the line as if it had never been there."""
-        if self._width:
-            self._write("\r" + " " * self._width + "\r")
-        self._width, self._there = 0, ("", "")
+        """Leave the lines as if they had never been there."""
+        if self._widths:
+            blank = [f"\r{' ' * width}\r" for width in reversed(self._widths)]
+            self._write(_UP.join(blank))
+        self._widths, self._there = [], []
 
     def lower(self, text: str = "\n") -> None:
         """Go on below a text that was printed; not before its last line has ended."""
         if text:
             self._free = text.endswith("\n")
-        if self._far is not None:
-            self._draw(self._far)
+        if self._jobs:
+            self._draw()
 
     @property
     def is_shown(self) -> bool:
         """Is there something to show, and a terminal for it?"""
-        return self._far is not None and self.possible()
+        return bool(self._jobs) and self.possible()
 
     @property
     def free(self) -> bool:
         """Does the next text begin a line?"""
         return self._free
 
-    def _draw(self, far: HowFar) -> None:
+    def _draw(self) -> None:
         if not self._free or not self.possible():
             return
         from rich.cells import cell_len
 
         # The last column stays empty: some terminals go on in the next line behind it.
-        bar, rest = drawn(far, _columns() - 1)
-        if (bar, rest) == self._there:
+        most = 1 if os.environ.get("TERM") == "dumb" else MOST_SHOWN
+        found = rows(self._jobs, _columns() - 1, most)
+        if most == 1:
+            # It can't go up to a line above.
+            found = found[:1]
+        if found == self._there:
             return
-        width = len(bar) + cell_len(rest)
-        # What the line before had more.
-        more = max(0, self._width - width)
-        self._write(f"\r{self._paint(bar) if bar else ''}{rest}{' ' * more}")
-        self._width, self._there = width + more, (bar, rest)
+        # What a single line before had more; several are drawn anew.
+        before = self._widths[0] if len(self._widths) == len(found) == 1 else 0
+        if not before:
+            self.lift()
+        widths = [len(bar) + cell_len(rest) for bar, rest in found]
+        texts = [f"\r{self._paint(bar) if bar else ''}{rest}" for bar, rest in found]
+        more = max(0, before - widths[-1])
+        self._write("\n".join(texts) + " " * more)
+        widths[-1] += more
+        self._widths, self._there = widths, found
 
     @staticmethod
     def _write(text: str) -> None:

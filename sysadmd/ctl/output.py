@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -26,6 +27,10 @@ COLUMNS: Final = 80
 _LEAST: Final = 10
 _DOTS: Final = "..."
 COLOURS: Final = ((9, "red"), (6, "bright_red"), (3, "yellow"), (0, "green"))
+
+
+# A terminal that says it is narrower is not believed.
+NARROWEST: Final = 20
 
 
 def colour(priority: str) -> str:
@@ -51,17 +56,25 @@ class Printer:
         """Is it any use to ask how far a job is?"""
         return self.as_json or Bar.possible()
 
-    def progress(self, fields: object) -> None:
-        """How far a job is, by its fields: a bar on a terminal, a line of JSON; None: ended."""
+    def progress(self, fields: object, of: str = "") -> None:
+        """How far a job is, by its fields: a bar on a terminal, a line of JSON; None: ended.
+
+        of: what it is called, where there may be several.
+        """
         far = HowFar.read(fields)
         if not self.as_json:
             if far is None:
                 self._print_begun()
             else:
                 self._wipe()
-            self._bar.show(far)
+            self._bar.show(far, of)
         elif far is not None:
             self.value({"progress": mapping(fields)["progress"]})
+
+    def no_progress(self) -> None:
+        """Show of no job any more how far it is."""
+        self._print_begun()
+        self._bar.clear()
 
     @contextlib.contextmanager
     def _beside_bar(self, text: str = "\n") -> Generator[None]:
@@ -134,6 +147,50 @@ class Printer:
             sys.stdout.flush()
         self._width, self._drawn = 0, ""
 
+    @property
+    def on_terminal(self) -> bool:
+        """Do people read it as it comes?"""
+        return sys.stdout.isatty()
+
+    @property
+    def has_colours(self) -> bool:
+        """Are colours wanted?"""
+        return coloured()
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None: there is none."""
+        if not self.on_terminal:
+            return None
+        return max(NARROWEST, _columns())
+
+    def clock(self, told: str) -> str:
+        """A time of the server's before a line; with its day where that is not told else."""
+        try:
+            when = datetime.fromisoformat(told).astimezone()
+        except (ValueError, OverflowError):
+            return self.clean(told)
+        return f"{when:%H:%M:%S}" if self.on_terminal else f"{when:%Y-%m-%d %H:%M:%S}"
+
+    def day(self, told: str) -> str:
+        """The day of that time, here; empty where it need not be told."""
+        if not self.on_terminal:
+            return ""
+        try:
+            return f"{datetime.fromisoformat(told).astimezone():%Y-%m-%d}"
+        except (ValueError, OverflowError):
+            return ""
+
+    @staticmethod
+    def clean(text: str) -> str:
+        """A text of a server's that can be printed."""
+        return printable(text)
+
+    def ready(self, text: str, fg: str | None = None) -> None:
+        """A line, or several, that can be printed as they are."""
+        with self._beside_bar():
+            click.echo(("" if self._bar.free else "\n") + styled(text, fg))
+
     def _print_begun(self) -> None:
         self._wipe()
         rest = self._program.end()
@@ -158,7 +215,7 @@ class Printer:
     ) -> None:
         """Rows of (text, colour or None). On a terminal columns give way, the last one or:
 
-        gives, drops: as `layout.widths` has them. cut: shortened without dots, for what is
+        gives, drops: as `columns.widths` has them. cut: shortened without dots, for what is
         copied from there.
         """
         from rich.cells import cell_len, set_cell_size

@@ -1,4 +1,4 @@
-"""The command line of what `sysadmctl` watches. The work is in `tail`, `state`, `who`."""
+"""The command line of what `sysadmctl` watches. The work is in `state`, `who`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,7 @@ from typing import Final
 import click
 
 from sysadmd.ctl.options import Context, common_options, run_work
-from sysadmd.events import SYSTEMS
-
-
-@click.command()
-@click.argument("systems", nargs=-1, type=click.Choice(SYSTEMS))
-@click.option("--since", default="now", show_default=True, help='A cursor, or "oldest".')
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many events.")
-@common_options
-@click.pass_obj
-def tail(context: Context, systems: tuple[str, ...], since: str, count: int | None) -> None:
-    """Print events as they come; reconnect and resume without losing or doubling any."""
-    from sysadmd.ctl.tail import run_tail
-    from sysadmd.ctl.unread import while_read
-
-    work = run_tail(context.target(), context.printer, systems or SYSTEMS, since, count)
-    run_work(while_read(work))
+from sysadmd.ctl.tail_command import tail
 
 
 @click.command()

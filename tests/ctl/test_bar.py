@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from sysadmd.client import EventFrame
-from sysadmd.ctl.bar import HowFar, drawn
-from sysadmd.ctl.tail import describe
+from sysadmd.ctl.bar import Bar, HowFar, drawn, rows
+from sysadmd.ctl.event_text import describe
 from tests.kit.ctl import Ctl, lines
 
 Play = Callable[
@@ -103,19 +104,21 @@ def on_terminal(ctl: Ctl, columns: int, *words: str, **more: str) -> str:
 
 def screen(written: str) -> list[str]:
     """The lines that stand there in the end."""
-    rows: list[list[str]] = [[]]
-    column = 0
-    for character in written:
-        if character == "\r":
+    lines: list[list[str]] = [[]]
+    column, at = 0, 0
+    for part in re.findall(r"\x1b\[A|.", written, re.DOTALL):
+        if part == "\x1b[A":
+            at -= 1
+        elif part == "\r":
             column = 0
-        elif character == "\n":
-            rows.append([])
-            column = 0
+        elif part == "\n":
+            at, column = at + 1, 0
+            if at == len(lines):
+                lines.append([])
         else:
-            row = rows[-1]
-            row[column : column + 1] = [character]
+            lines[at][column : column + 1] = [part]
             column += 1
-    return ["".join(row).rstrip() for row in rows]
+    return ["".join(line).rstrip() for line in lines]
 
 
 def test_a_bar_is_drawn_below_the_output_and_is_gone_in_the_end(ctl: Ctl, play: Play) -> None:
@@ -207,7 +210,7 @@ def test_tail_tells_how_far_a_job_of_a_class_is_and_how_many_problems_it_had() -
     def told(**args: object) -> str:
         details = {"process_id": "ID", "current_cmd": "pkg upgrade -y", "result": "failed"}
         frame = {"event_system": "sysadm/pkg", "process_details": details, **args}
-        return describe(EventFrame("dispatcher", frame, "c", "t"))[0]
+        return describe(EventFrame("dispatcher", frame, "c", "t")).text
 
     assert told(state="running", process_id="ID", **progress(42)) == (
         "ID running: pkg upgrade -y (42 % fetch bigdata)"
@@ -218,3 +221,31 @@ def test_tail_tells_how_far_a_job_of_a_class_is_and_how_many_problems_it_had() -
     strange: list[Any] = [None, 3, "text", [], {}]
     for problems in strange:
         assert told(state="finished", problems=problems) == "ID finished: failed"
+
+
+def test_several_jobs_have_a_line_each_and_of_many_the_others_are_counted() -> None:
+    jobs = {f"job{n}": HowFar(percent=n) for n in range(7)}
+    lines = ["".join(row) for row in rows(jobs, 79, 4)]
+    assert lines[1] == "[--------------------]   1 %  job1"
+    assert [line.split()[-1] for line in lines[:4]] == ["job0", "job1", "job2", "job3"]
+    assert lines[4:] == ["and 3 more"]
+    assert [cell_len(line) for line in ("".join(row) for row in rows(jobs, 5, 1))] == [5, 5]
+
+
+def test_several_lines_are_drawn_over_themselves_and_leave_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bar, "possible", staticmethod(lambda: True))
+    bar = Bar(lambda text: text)
+    bar.show(HowFar(percent=10), "one")
+    bar.show(HowFar(percent=20), "two")
+    bar.show(HowFar(percent=30), "one")
+    drawn_both = capfd.readouterr().err
+    bar.show(None, "one")
+    bar.show(None, "two")
+    assert drawn_both.rpartition("\x1b[A")[2].count("\n") == 1
+    assert [line.rstrip() for line in screen(drawn_both)][-2:] == [
+        "[######--------------]  30 %  one",
+        "[####----------------]  20 %  two",
+    ]
+    assert not any(screen(drawn_both + capfd.readouterr().err))
