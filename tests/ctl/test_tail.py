@@ -51,7 +51,7 @@ def test_events_are_chosen_by_job_priority_and_text(at: Ctl) -> None:
     assert set(told(at, "--job", "tail-one", *ended)) == set(one)
     assert set(told(at, "--job", "tail-o", *ended)) == set(one)
     assert set(told(at, "--priority", "warning", *ended)) >= {("tail-bad", "finished")}
-    assert not any("succeeded" in x for x in at("tail", "--priority", "3", *ended).stdout)
+    assert "succeeded" not in at("tail", "--priority", "3", *ended).stdout
     shown = at("tail", "--grep", "^  tail-.*out 2$", *ended)
     assert shown.stdout == "  tail-two| out 2\n"
     # The last of those that are chosen, however many others came behind.
@@ -70,11 +70,24 @@ def test_output_is_shown_once_under_its_job_or_not_at_all(at: Ctl) -> None:
     assert "    cursor " in verbose
 
 
-def test_who_comes_in_the_middle_is_told_where_the_rest_is(at: Ctl) -> None:
-    shown = at("tail", "--job", "tail-one", "-n", "1", "--no-follow").stdout
-    assert "`sysadmctl log tail-one`" in shown or "out 1" in shown
-    middle = at("tail", "--count", "1", "-n", "1", "--no-follow").stdout
-    assert "tail-bad finished: failed" in middle
+def test_who_comes_in_the_middle_is_told_where_the_rest_is(daemon: Daemon) -> None:
+    ctl = Ctl(Path("/nonexistent"), "--state-dir", str(daemon.state_dir))
+    ctl("run", "--id", "job", "--", "echo", "out")
+    shown = ctl("tail", "-n", "1", "--no-follow").stdout
+    assert "job finished: succeeded" in shown
+    assert "(output before this is not shown: `sysadmctl log job`)" in shown
+
+
+def test_on_a_narrow_terminal_nothing_is_cut(at: Ctl) -> None:
+    words = ("tail", "--job", "tail-bad", "--since", "oldest", "--no-follow")
+    wide = at.on_terminal(*words, NO_COLOR="1", COLUMNS="200")
+    narrow = at.on_terminal(*words, NO_COLOR="1", COLUMNS="40")
+    assert all(len(line) <= 40 for line in narrow.splitlines())
+    assert re.match(r"-- \d{4}-\d\d-\d\d --\r\n\d\d:\d\d:\d\d jobs tail-bad pending", narrow)
+    for shown in (wide, narrow):
+        whole = " ".join(shown.split())
+        assert "command returned 3: sh -c" in whole
+        assert '"exit 3"' in whole
 
 
 def test_a_job_that_writes_for_long_is_one_line_and_its_output(daemon: Daemon) -> None:
