@@ -155,9 +155,9 @@ def jobs(
     watch: bool,
 ) -> None:
     """List jobs."""
-    from sysadmd.ctl.jobs import Wanted, list_jobs, watch_jobs
+    from sysadmd.ctl.jobs import JobFilter, list_jobs, watch_jobs
 
-    wanted = Wanted(everything, failed, queue, limit)
+    wanted = JobFilter(everything, failed, queue, limit)
     if not watch:
         run_work(list_jobs(context.target(), context.printer, wanted))
     if context.as_json or not sys.stdout.isatty():

@@ -42,7 +42,7 @@ _HEADS: Final = ["ID", "STATE", "AGE", "DURATION", "WHO", "QUEUE", "DONE", "COMM
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class JobFilter:
     """Which jobs are listed. failed: finished ones that did not succeed."""
 
     everything: bool = False
@@ -51,7 +51,7 @@ class Wanted:
     limit: int | None = None
 
 
-async def list_jobs(target: Target, printer: Printer, wanted: Wanted) -> int:
+async def list_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int:
     """Active jobs, or finished ones too, or failed ones."""
     async with Follower(target, printer) as follower:
         await check_queue(follower, wanted.queue)
@@ -66,7 +66,7 @@ async def list_jobs(target: Target, printer: Printer, wanted: Wanted) -> int:
     return 0
 
 
-async def watch_jobs(target: Target, printer: Printer, wanted: Wanted) -> int:
+async def watch_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int:
     """The same on a terminal, drawn anew when something happens, until Ctrl-C."""
     happened = asyncio.Event()
     async with Follower(target, printer) as follower:
@@ -102,7 +102,7 @@ async def _hear(target: Target, happened: asyncio.Event) -> None:
         happened.set()
 
 
-async def _jobs(follower: Follower, wanted: Wanted) -> list[dict[str, Any]]:
+async def _jobs(follower: Follower, wanted: JobFilter) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def full() -> bool:

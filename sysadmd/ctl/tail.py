@@ -9,7 +9,9 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
+
+import click
 
 from sysadmd.client import EventFrame, NotPermitted, Refused, Target, events
 from sysadmd.ctl.bar import mapping
@@ -18,7 +20,7 @@ from sysadmd.ctl.event_text import EventText, describe, job_id, short_id
 from sysadmd.ctl.job_lines import JobLines, JobNews
 from sysadmd.ctl.layout import Columns, head, lay_out
 from sysadmd.ctl.moments import moment
-from sysadmd.ctl.output import Printer, plain
+from sysadmd.ctl.output import Printer
 from sysadmd.ctl.program_text import ProgramText
 from sysadmd.ctl.tail_wanted import JOBS, MOST, Wanted, allowed
 from sysadmd.errors import SysadmdError
@@ -45,8 +47,7 @@ async def run_tail(target: Target, printer: Printer, wanted: Wanted) -> int:
     stream = events(
         target,
         wanted.systems,
-        # A number of seconds ago is for the server to understand.
-        since=cast("str", "now" if only_new else since),
+        since="now" if only_new else since,
         last=begins or None,
         caught_up=True,
         lost=contact.lost,
@@ -279,7 +280,7 @@ class _Shown:
             self._progress(news, args)
         grep = None if is_gap else wanted.grep
         if grep is not None:
-            lines = [line for line in lines if grep.search(plain(line[0]))]
+            lines = [line for line in lines if grep.search(click.unstyle(line[0]))]
         if self._printer.as_json:
             found = grep is None or bool(lines)
             return _Unit(event.frame, [], event.time, not is_gap) if found else None
