@@ -84,7 +84,7 @@ class Target:
         except PermissionError as error:
             raise Unreachable(
                 f"the state directory {state_dir} is not yours to read; use"
-                " `sysadmctl login wss://127.0.0.1:12150`"
+                " `sysadmctl login localhost`"
             ) from error
         except (OSError, ValueError, KeyError, TypeError, BadRequest) as error:
             raise Unreachable(

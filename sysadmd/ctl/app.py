@@ -67,13 +67,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    context = Context()
     try:
         clean_start.as_tool()
         for stream in (sys.stdout, sys.stderr):
             # Whatever a server says can be written, in any locale.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        result = cli.main(list(arguments), "sysadmctl", standalone_mode=False, obj=Context())
+        result = cli.main(list(arguments), "sysadmctl", standalone_mode=False, obj=context)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
@@ -83,7 +84,7 @@ def _run(arguments: Sequence[str]) -> int:
             return _fail(1, "the input ended before the answer; ask again on a terminal")
         return INTERRUPTED
     except SysadmdError as error:
-        return _fail(_STATUSES.get(error.code, 1), error)
+        return _fail(_STATUSES.get(error.code, 1), context.explained(error))
     except OSError as error:
         # Nobody reads our output, or there is no room for it.
         return 1 if isinstance(error, BrokenPipeError) else _fail(1, error)

@@ -9,7 +9,7 @@ from sysadmd.client import Target, connect
 from sysadmd.ctl import profile
 from sysadmd.ctl.login import end_token, own_label, registered_keys
 from sysadmd.ctl.output import Printer
-from sysadmd.ctl.profile import Profile
+from sysadmd.ctl.profiles import Profile
 from sysadmd.errors import Conflict, NotFound, SysadmdError
 from sysadmd.key_file import make_key, read_key, read_public
 
@@ -63,7 +63,9 @@ async def register_key(
 
     own = None if public else (file or profile.key_path()).absolute()
     key = read_key(own).public if own else read_public(public or Path())
-    kept = profile.load()
+    profiles = profile.load()
+    # Those that we have logged in as.
+    ours = [name for name, kept in profiles.kept.items() if kept.target() == target]
     args = {
         "action": "register_ssl_cert",
         "pub_key": as_text(key.pem),
@@ -80,17 +82,16 @@ async def register_key(
         printer.value(found[0])
     else:
         printer.line(f"registered {_named(found[0])}")
-    if own is None or user is not None or kept is None or kept.url != target.url:
-        return 0
-    if kept.target() != target:
+    if own is None or user is not None or not ours:
         # Somebody else has registered it, perhaps.
         return 0
-    return await _go_over(
-        kept, Profile(kept.url, "", kept.pin, key.fingerprint, str(own)), printer
-    )
+    name = profiles.default if profiles.default in ours else ours[0]
+    kept = profiles.kept[name]
+    new = Profile(kept.url, "", kept.pin, key.fingerprint, str(own))
+    return await _go_over(name, kept, new, printer)
 
 
-async def _go_over(old: Profile, new: Profile, printer: Printer) -> int:
+async def _go_over(name: str, old: Profile, new: Profile, printer: Printer) -> int:
     """Log in by a key from now on."""
     if new.key == old.key:
         return 0
@@ -101,14 +102,14 @@ async def _go_over(old: Profile, new: Profile, printer: Printer) -> int:
     except SysadmdError as error:
         printer.note(f"{error}; it is registered, and the login stays what it was")
         return 1
-    profile.save(new)
+    profile.change(name, new)
     if old.key is not None:
         printer.note(
             f"login by this key instead of that of {old.key}, which stays registered:"
             f" `sysadmctl key revoke {old.name}` ends that"
         )
         return 0
-    printer.note(f"login by key instead of a token: {profile.path()} names {new.key} now")
+    printer.note(f"login by key instead of a token: the profile {name} names {new.key} now")
     await end_token(old, printer)
     return 0
 
@@ -142,12 +143,11 @@ async def revoke_key(target: Target, printer: Printer, name: str) -> int:
         printer.value({"revoked": key["fingerprint"]})
     else:
         printer.line(f"revoked {_named(key)}")
-    kept = profile.load()
-    mine = kept is not None and kept.key is not None and kept.name == key["fingerprint"]
-    if kept is not None and mine and kept.url == target.url:
-        printer.note(
-            f"{kept.url} was logged in to by it; `sysadmctl login {kept.url}` logs in again"
-        )
+    for name, kept in profile.load().kept.items():
+        if kept.key and kept.name == key["fingerprint"] and kept.url == target.url:
+            printer.note(
+                f"{kept.url} was logged in to by it; `sysadmctl login {name}` logs in again"
+            )
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sysadmd.ctl.output import Printer
+from sysadmd.errors import SysadmdError
 
 if TYPE_CHECKING:
+    from sysadmd.ctl.meant import Meant
     from sysadmd.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,23 +31,45 @@ class Context:
     key: Path | None = None
     cafile: Path | None = None
     state_dir: Path | None = None
+    profile: str | None = None
     as_json: bool = False
+    # What is known after `target`.
+    meant: Meant | None = None
 
     @property
     def printer(self) -> Printer:
         return Printer(self.as_json)
 
     def target(self) -> Target:
-        """The server that is meant. Raises: click.UsageError, Unreachable."""
-        from sysadmd.ctl.meant import target
+        """The server that is meant; said on a terminal, if it is not the one here.
 
-        return target(self)
+        Raises: click.UsageError, Unreachable.
+        """
+        from sysadmd.ctl.meant import meant
+
+        return self._told(meant(self))
 
     def bridge_target(self) -> Target:
         """The bridge itself. Raises: click.UsageError, Unreachable."""
-        from sysadmd.ctl.meant import bridge_target
+        from sysadmd.ctl.meant import bridge
 
-        return bridge_target(self)
+        return self._told(bridge(self))
+
+    def _told(self, meant: Meant) -> Target:
+        where = meant.where()
+        # Once, and for people: nobody else would have asked.
+        if self.meant is None and where and not self.as_json and sys.stderr.isatty():
+            self.printer.note(f"on {where}")
+        self.meant = meant
+        return meant.target
+
+    def explained(self, error: SysadmdError) -> str:
+        """What an error says, with what the environment has to do with it."""
+        if self.meant is None:
+            return str(error)
+        from sysadmd.ctl.advice import advised
+
+        return advised(error, self.meant)
 
 
 def common_options(command: F) -> F:
@@ -55,7 +80,16 @@ def common_options(command: F) -> F:
             setattr(ctx.ensure_object(Context), param.name, value)
 
     for option in (
-        click.option("--url", callback=keep, expose_value=False, help="wss://HOST:PORT"),
+        click.option(
+            "--profile",
+            callback=keep,
+            expose_value=False,
+            metavar="NAME",
+            help="A server that `login` has kept, or `local`; SYSADMCTL_PROFILE otherwise.",
+        ),
+        click.option(
+            "--url", callback=keep, expose_value=False, help="HOST or wss://HOST:PORT"
+        ),
         click.option(
             "--bridge",
             callback=keep,

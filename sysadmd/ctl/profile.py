@@ -1,92 +1,178 @@
-"""Where `sysadmctl login` keeps what it was given: one file, readable by its owner only."""
+"""Where `sysadmctl login` keeps what it was given: one file, readable by its owner only.
+
+Earlier versions kept one server, in `profile.json`: that is read, and replaced at the next
+change.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import fcntl
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
-from sysadmd.errors import BadRequest, SysadmdError
+from sysadmd.ctl.profiles import (
+    DAMAGED,
+    LOCAL,
+    Profile,
+    Profiles,
+    as_text,
+    read_old_text,
+    read_text,
+)
+from sysadmd.errors import NotFound, SysadmdError
 from sysadmd.machine import write_private
-from sysadmd.target import Target, Unreachable
+from sysadmd.target import Unreachable
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A server that was logged in to. name: of the token there.
+class ProfilesDamaged(Unreachable):
+    """What is kept makes no sense."""
 
-    key: the absolute path of the private key by which we log in; then there is no token, and
-    name is the key's fingerprint. bridge: it is none, but a bridge to servers.
-    """
 
-    url: str
-    token: str
-    pin: str
-    name: str
-    key: str | None = None
-    bridge: bool = False
-
-    def target(self) -> Target:
-        key = None if self.key is None else Path(self.key)
-        return Target(self.url, self.token, pin=self.pin, key=key)
+def folder() -> Path:
+    """`$XDG_CONFIG_HOME/sysadmd`, or ~/.config/sysadmd."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "sysadmd"
 
 
 def path() -> Path:
-    """`$XDG_CONFIG_HOME/sysadmd/profile.json`, or below ~/.config."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "sysadmd" / "profile.json"
+    """Where the profiles are."""
+    return folder() / "profiles.json"
+
+
+def old_path() -> Path:
+    """Where the one profile of earlier versions is."""
+    return folder() / "profile.json"
 
 
 def key_path() -> Path:
-    """Where a key is, if no other file is named: beside the profile."""
-    return path().with_name("key.pem")
+    """Where a key is, if no other file is named: beside the profiles."""
+    return folder() / "key.pem"
 
 
 def make_folder() -> None:
-    """Make the folder of both files, for us alone. Raises: OSError."""
-    path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the folder of all of them, for us alone. Raises: OSError."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def load() -> Profile | None:
-    """The profile; None: not logged in anywhere.
+def load() -> Profiles:
+    """What is kept; nothing if nobody has logged in anywhere.
 
     Raises: Unreachable if the file can't be used. No other server is meant by that.
     """
-    file = path()
+    # Who replaces the old file writes the new one first: looked for again, it is there.
+    for file, read in ((path(), read_text), (old_path(), read_old_text), (path(), read_text)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return _read(file, read)
+    return Profiles()
+
+
+def _read(file: Path, read: Callable[[str], Profiles]) -> Profiles:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        words = {word: str(values[word]) for word in ("url", "token", "pin", "name")}
-        # Profiles of before there were keys have none.
-        key = None if values.get("key") is None else str(values["key"])
-        kept = Profile(**words, key=key, bridge=values.get("bridge") is True)
-        # No address, no server.
-        kept.target()
+        return read(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        raise
     except OSError as error:
-        why = f"can't be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, RecursionError, BadRequest):
-        why = "is damaged"
-    else:
-        return kept
-    raise Unreachable(
-        f"{file} {why}; so it is not known which server is meant. Log in again (`sysadmctl"
-        " login` writes it anew), or name a server with --url, or this machine's with"
-        " --state-dir"
-    )
+        raise Unreachable(
+            f"{file} can't be read: {error.strerror}; so it is not known which server is meant."
+            " Make it readable, or name a server with --url, or this machine's with"
+            " --state-dir"
+        ) from error
+    except DAMAGED as error:
+        raise ProfilesDamaged(
+            f"{file} is damaged; so it is not known which server is meant. Log in again"
+            " (`sysadmctl login` writes it anew), or name a server with --url, or this"
+            " machine's with --state-dir"
+        ) from error
 
 
-def save(profile: Profile) -> None:
-    """Keep it, in a file of mode 0600. Raises: SysadmdError if it can't be written."""
-    file = path()
+def keep(name: str, profile: Profile) -> Profile | None:
+    """Keep a login, as the default one; returns what it takes the place of.
+
+    Raises: SysadmdError if the file can't be written, Unreachable if it can't be read.
+    """
+    with _changing():
+        try:
+            before = load()
+        except ProfilesDamaged:
+            # It may be somebody's to mend.
+            _set_aside()
+            before = Profiles()
+        _write(before.having(name, profile))
+    return before.kept.get(name)
+
+
+def change(name: str, profile: Profile) -> None:
+    """Keep another login under a name that is there. Raises: as `keep`, NotFound."""
+    with _changing():
+        before = load()
+        if name not in before.kept:
+            raise _gone(name)
+        _write(replace(before, kept={**before.kept, name: profile}))
+
+
+def forget(name: str) -> Profile:
+    """Keep it no longer; returns it. Raises: as `keep`, NotFound if another was faster."""
+    with _changing():
+        before = load()
+        if name not in before.kept:
+            raise _gone(name)
+        _write(before.without(name))
+    return before.kept[name]
+
+
+def use(name: str) -> None:
+    """Mean this one where none is named. Raises: as `forget`."""
+    with _changing():
+        before = load()
+        if name != LOCAL and name not in before.kept:
+            raise _gone(name)
+        _write(before.using(name))
+
+
+def remove_damaged() -> list[Path]:
+    """Remove what can't be used; returns what it was. Raises: SysadmdError."""
+    with _changing():
+        try:
+            load()
+        except ProfilesDamaged:
+            gone = [file for file in (path(), old_path()) if file.exists()]
+            for file in gone:
+                file.unlink()
+            return gone
+    return []
+
+
+def _gone(name: str) -> NotFound:
+    return NotFound(f"there is no profile {name!r} any more")
+
+
+@contextlib.contextmanager
+def _changing() -> Generator[None]:
+    """One of us at a time: a login that ends meanwhile is not lost. Raises: SysadmdError."""
     try:
         make_folder()
-        write_private(file, json.dumps(asdict(profile)) + "\n")
+        lock = os.open(folder() / "profiles.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
     except OSError as error:
-        raise SysadmdError(f"{file} can't be written: {error.strerror}") from error
+        raise SysadmdError(f"{path()} can't be written: {error.strerror}") from error
 
 
-def remove() -> None:
-    """Forget it, if there is one."""
-    path().unlink(missing_ok=True)
+def _write(profiles: Profiles) -> None:
+    if profiles.kept:
+        write_private(path(), as_text(profiles))
+    else:
+        path().unlink(missing_ok=True)
+    old_path().unlink(missing_ok=True)
+
+
+def _set_aside() -> None:
+    """The file that is damaged."""
+    file = path() if path().exists() else old_path()
+    file.replace(file.with_name(file.name + ".damaged"))

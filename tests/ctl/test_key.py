@@ -22,6 +22,7 @@ from tests.kit import DEADLINE, QUIET, ROOT, Client, Daemon
 from tests.kit.accounts import PASSWORD, account, pam_service
 from tests.kit.certificates import make_client_certificates
 from tests.kit.ctl import Ctl, lines
+from tests.kit.profiles import change_default, default_profile, profiles_file
 
 USER, OTHER, SERVICE = "sysadmd-ctl-k", "sysadmd-ctl-l", "sysadmd-ctl-keys"
 CONFIG = (
@@ -116,7 +117,7 @@ def test_login_goes_over_to_the_key_and_the_token_is_gone(guarded: Daemon, ctl: 
     assert done.stdout == f"registered desk ({made['fingerprint']}) of {USER}\n"
     assert "login by key instead of a token" in done.stderr
     assert tokens(guarded) == []
-    profile = json.loads((folder(ctl) / "profile.json").read_text())
+    profile = default_profile(ctl.home)
     assert (profile["token"], profile["key"]) == ("", str(folder(ctl) / "key.pem"))
     assert ctl("run", "--", "echo", "by key").stdout == "by key\n"
     # Once more changes a name and nothing else.
@@ -142,7 +143,7 @@ def test_logout_forgets_the_profile_and_the_key_logs_in_again(
     assert done.returncode == 0
     assert f"the key {fingerprint} of {file} stays registered" in done.stderr
     assert f"`sysadmctl key revoke {fingerprint}`" in done.stderr
-    assert not (folder(ctl) / "profile.json").exists()
+    assert not profiles_file(ctl.home).exists()
     assert len(keys(guarded)) == 1
     no = ctl("login", guarded.url, "--key", str(file), text="n\n")
     assert no.returncode == 1
@@ -156,12 +157,14 @@ def test_logout_forgets_the_profile_and_the_key_logs_in_again(
             "key": str(file),
             "fingerprint": fingerprint,
             "pin": pin,
+            "profile": "127.0.0.1",
         }
     ]
     # Now the server is known, and nothing is asked.
     again = ctl("login", guarded.url, "--key", str(file))
     assert again.stdout == (
-        f"logged in to {guarded.url} as sysadmd-ctl-k by the key {fingerprint} of {file}\n"
+        f"logged in to {guarded.url} as sysadmd-ctl-k by the key {fingerprint} of {file};"
+        " profile 127.0.0.1\n"
     )
     assert again.stderr == ""
     assert ctl("jobs").returncode == 0
@@ -305,7 +308,7 @@ def test_another_key_takes_the_place_of_the_one_that_logs_in(
     (own,) = keys(guarded)
     ended = ctl("key", "revoke", own["fingerprint"])
     assert ended.returncode == 0
-    assert f"`sysadmctl login {guarded.url}` logs in again" in ended.stderr
+    assert "`sysadmctl login 127.0.0.1` logs in again" in ended.stderr
     assert ctl("jobs").returncode == 77
 
 
@@ -371,17 +374,15 @@ def test_who_is_in_between_gets_no_proof_or_one_of_no_use(
     guarded: Daemon, ctl: Ctl, tmp_path: Path
 ) -> None:
     go_over(ctl, guarded)
-    profile = folder(ctl) / "profile.json"
-    kept = json.loads(profile.read_text())
     with in_between(tmp_path, guarded) as (url, heard):
-        profile.write_text(json.dumps({**kept, "url": url}))
+        change_default(ctl.home, url=url)
         refused = ctl("jobs")
         assert refused.returncode == 69
         assert "another key" in refused.stderr
         assert heard == []
         # To who is taken for the server a proof is given, which the server does not take.
         pin = file_pin(tmp_path / "relay.pem")
-        profile.write_text(json.dumps({**kept, "url": url, "pin": pin}))
+        change_default(ctl.home, pin=pin)
         assert ctl("jobs").returncode == 77
         assert [request["name"] for request in heard] == ["auth_ssl", "auth_ssl"]
 
@@ -414,9 +415,10 @@ def test_what_makes_no_sense_in_place_of_a_text_to_sign_is_said(
 
 def test_profiles_of_before_there_were_keys_are_read(guarded: Daemon, ctl: Ctl) -> None:
     log_in(ctl, guarded)
-    profile = folder(ctl) / "profile.json"
-    kept = json.loads(profile.read_text())
+    profile, kept = folder(ctl) / "profile.json", default_profile(ctl.home)
+    profiles_file(ctl.home).unlink()
     assert kept.pop("key") is None
+    assert kept.pop("bridge") is False
     profile.write_text(json.dumps(kept))
     assert ctl("jobs").returncode == 0
     profile.write_text(json.dumps({**kept, "key": 7}))
@@ -429,10 +431,10 @@ def test_a_profile_that_can_not_be_written_keeps_its_token(guarded: Daemon, ctl:
     log_in(ctl, guarded)
     lines(ctl("key", "new", "--json"))
     # Where the new one is written first.
-    (folder(ctl) / "profile.json.new").mkdir()
+    (folder(ctl) / "profiles.json.new").mkdir()
     done = ctl("key", "register")
     assert done.returncode == 1
-    assert "profile.json can't be written" in done.stderr
+    assert "profiles.json can't be written" in done.stderr
     assert len(tokens(guarded)) == 1
     assert ctl("jobs").returncode == 0
 
@@ -449,7 +451,7 @@ def test_a_key_that_is_for_another_account_is_refused(guarded: Daemon, ctl: Ctl)
     assert taken.returncode == 1
     assert "registered for another account" in taken.stderr
     # What was not changed is not said to be.
-    assert json.loads((folder(ctl) / "profile.json").read_text())["key"] is None
+    assert default_profile(ctl.home)["key"] is None
     assert [key["fingerprint"] for key in keys(guarded)] == [made["fingerprint"]]
     assert ctl("jobs").returncode == 0
 

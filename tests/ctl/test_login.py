@@ -12,6 +12,7 @@ from sysadmd.pins import file_pin
 from tests.kit import DEADLINE, QUIET, Daemon, needs_root, wait_for
 from tests.kit.accounts import PASSWORD, account, pam_service
 from tests.kit.ctl import Ctl, lines
+from tests.kit.profiles import default_profile, profiles_file
 
 USER, SERVICE = "sysadmd-ctl", "sysadmd-ctl-tests"
 CONFIG = f'{QUIET}[auth]\npam_service = "{SERVICE}"\nfull = ["{USER}"]\n'
@@ -41,19 +42,20 @@ def test_login_shows_the_key_pins_it_and_keeps_a_token(guarded: Daemon, ctl: Ctl
     assert done.returncode == 0, done.stderr
     assert pin in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
-    profile = ctl.home / ".config" / "sysadmd" / "profile.json"
+    profile = profiles_file(ctl.home)
     assert profile.stat().st_mode & 0o777 == 0o600
     # From here on nothing need be said, and nothing is asked.
     assert lines(ctl("identify", "--json"))[0]["pin"] == pin
     assert ctl("run", "--", "echo", "by profile").stdout == "by profile\n"
     again = ctl("login", guarded.url, "--user", USER, text=f"{PASSWORD}\n")
     assert again.returncode == 0, again.stderr
-    names = [token["name"] for token in guarded_tokens(guarded)]
-    assert len(names) == 2
+    # The new one takes the place of the old one.
+    (token,) = guarded_tokens(guarded)
+    assert token["name"] == default_profile(ctl.home)["name"]
     logout = ctl("logout")
     assert (logout.returncode, logout.stderr) == (0, "")
     assert not profile.exists()
-    assert [token["name"] for token in guarded_tokens(guarded)] == names[:1]
+    assert guarded_tokens(guarded) == []
     assert ctl("logout").returncode == 1
 
 

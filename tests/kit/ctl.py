@@ -27,10 +27,16 @@ class Ctl:
         self.home = home
         self.options = options
 
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        away = ("SYSADMCTL_TOKEN", "SYSADMD_STATE_DIR", "NO_COLOR", "XDG_CONFIG_HOME")
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        """What it sees. more: of that test."""
+        login = ("SYSADMCTL_TOKEN", "SYSADMCTL_PROFILE")
+        away = (*login, "SYSADMD_STATE_DIR", "NO_COLOR", "XDG_CONFIG_HOME")
         kept = {key: value for key, value in os.environ.items() if key not in away}
         return {**kept, "PYTHONPATH": str(ROOT), "HOME": str(self.home), **more}
+
+    def command(self, *arguments: str, before: str = "") -> list[str]:
+        """The program and its arguments. before: Python to run first."""
+        return [sys.executable, "-c", before + _MAIN, *self.options, *arguments]
 
     def __call__(
         self,
@@ -42,14 +48,14 @@ class Ctl:
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end. before: Python to run first; more: environment."""
         return subprocess.run(
-            [sys.executable, "-c", before + _MAIN, *self.options, *arguments],
+            self.command(*arguments, before=before),
             input=text,
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,
             timeout=DEADLINE,
             check=False,
-            env=self._environment(more),
+            env=self.environment(more),
             cwd="/",
             start_new_session=True,
         )
@@ -59,12 +65,12 @@ class Ctl:
     ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         """Start it: the process, which is killed at the end. errors: where those go."""
         process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *self.options, *arguments],
+            self.command(*arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=self._environment({}),
+            env=self.environment({}),
             cwd="/",
             start_new_session=True,
         )
