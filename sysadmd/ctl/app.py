@@ -18,6 +18,7 @@ from sysadmd.ctl import (
     job_commands,
     key_commands,
     login_commands,
+    top_commands,
     watch_commands,
 )
 from sysadmd.ctl.options import Context, common_options
@@ -41,6 +42,7 @@ def cli() -> None:
 
 for _command in (
     *watch_commands.COMMANDS,
+    *top_commands.COMMANDS,
     *job_commands.COMMANDS,
     *login_commands.COMMANDS,
     *class_commands.GROUPS,
