@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from sysadmd.ctl import completing
 from sysadmd.ctl.options import Context, common_options
 from sysadmd.errors import GARBLED, SysadmdError, no_sysadmd
 
@@ -70,7 +71,7 @@ _PERCENT: Final = click.IntRange(0, 100)
 
 
 @check.command("pool")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=completing.pools)
 @click.option("--warning", type=_PERCENT, help="Fuller than this: %; the server's otherwise.")
 @click.option("--critical", type=_PERCENT, help="Fuller than this: %.")
 @_timeout_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from sysadmd.ctl import completing
 from sysadmd.ctl.moments import seconds
 from sysadmd.ctl.options import Context, common_options, run_work
 
@@ -52,7 +53,11 @@ def submission_options(command: F) -> F:
             help="For its environment; NAME alone: with the value that it has here.",
         ),
         click.option("--timeout", type=DurationOption(), help="Ends it: 90, 5m, 1.5h."),
-        click.option("--queue", help="A configured queue; at once otherwise."),
+        click.option(
+            "--queue",
+            shell_complete=completing.queues,
+            help="A configured queue; at once otherwise.",
+        ),
         click.option("--id", help="The job's id; one is made up otherwise."),
     ):
         command = option(command)
@@ -126,7 +131,7 @@ def split_commands(words: tuple[str, ...]) -> list[list[str]]:
 
 
 @click.command(epilog=_ID_HELP)
-@click.argument("job", metavar="ID")
+@click.argument("job", metavar="ID", shell_complete=completing.job_ids)
 @submission_options
 @common_options
 @click.pass_obj
@@ -141,7 +146,7 @@ def rerun(context: Context, /, job: str, wait: bool, quiet: bool, **options: Any
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Finished ones, too.")
 @click.option("--failed", is_flag=True, help="Finished ones that did not succeed.")
-@click.option("--queue", help="Those of one queue.")
+@click.option("--queue", shell_complete=completing.queues, help="Those of one queue.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--watch", is_flag=True, help="Draw it anew when something happens.")
 @common_options
@@ -168,7 +173,7 @@ def jobs(
 
 
 @click.command(epilog=_ID_HELP)
-@click.argument("id")
+@click.argument("id", shell_complete=completing.job_ids)
 @common_options
 @click.pass_obj
 def show(context: Context, id: str) -> None:
@@ -179,7 +184,7 @@ def show(context: Context, id: str) -> None:
 
 
 @click.command(epilog=_ID_HELP)
-@click.argument("id")
+@click.argument("id", shell_complete=completing.job_ids)
 @click.option(
     "--command", type=click.IntRange(min=0), help="Its number, from 0; all otherwise."
 )
@@ -212,7 +217,7 @@ def log(
 
 
 @click.command(epilog=_ID_HELP)
-@click.argument("ids", nargs=-1, required=True)
+@click.argument("ids", nargs=-1, required=True, shell_complete=completing.active_job_ids)
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Until they have ended."
 )
@@ -242,7 +247,7 @@ def list_(context: Context) -> None:
 
 
 @queue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.pausable_queues)
 @common_options
 @click.pass_obj
 def pause(context: Context, name: str) -> None:
@@ -253,7 +258,7 @@ def pause(context: Context, name: str) -> None:
 
 
 @queue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.pausable_queues)
 @common_options
 @click.pass_obj
 def resume(context: Context, name: str) -> None:

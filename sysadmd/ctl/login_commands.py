@@ -6,11 +6,17 @@ from typing import Final
 
 import click
 
+from sysadmd.ctl import completing
 from sysadmd.ctl.options import Context, common_options, run_work
 
 
 @click.command()
-@click.argument("address", metavar="[HOST[:PORT]|URL]", required=False)
+@click.argument(
+    "address",
+    metavar="[HOST[:PORT]|URL]",
+    required=False,
+    shell_complete=completing.profiles,
+)
 @click.argument("called", metavar="[NAME]", required=False)
 @click.option("--user", help="Asked for otherwise.")
 @click.option("--name", help="What the token is called there; user@host otherwise.")
@@ -48,7 +54,7 @@ def login(
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.profiles)
 @common_options
 @click.pass_obj
 def logout(context: Context, name: str | None) -> None:
@@ -60,7 +66,7 @@ def logout(context: Context, name: str | None) -> None:
 
 @click.command()
 @click.argument("action", type=click.Choice(["use"]), required=False)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.profiles)
 @common_options
 @click.pass_obj
 def profiles(context: Context, action: str | None, name: str | None) -> None:

@@ -14,6 +14,8 @@ from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from sysadmd.ctl.meant import Meant
     from sysadmd.target import Target
 
@@ -72,6 +74,14 @@ class Context:
         return advised(error, self.meant)
 
 
+def _profiles(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    from sysadmd.ctl import completing
+
+    return completing.profiles(ctx, param, incomplete)
+
+
 def common_options(command: F) -> F:
     """The options that every command takes, too."""
 
@@ -85,6 +95,7 @@ def common_options(command: F) -> F:
             callback=keep,
             expose_value=False,
             metavar="NAME",
+            shell_complete=_profiles,
             help="A server that `login` has kept, or `local`; SYSADMCTL_PROFILE otherwise.",
         ),
         click.option(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from sysadmd.ctl import completing
 from sysadmd.ctl.moments import moment
 from sysadmd.ctl.options import Context, common_options, run_work
 from sysadmd.ctl.tail_wanted import JOBS, MOST, Wanted, priority_of_word, since_of
@@ -28,7 +29,9 @@ class SystemName(click.Choice[str]):
 
 
 @click.command()
-@click.argument("systems", nargs=-1, type=SystemName(SYSTEMS))
+@click.argument(
+    "systems", nargs=-1, type=SystemName(SYSTEMS), shell_complete=completing.systems
+)
 @click.option("--since", help="A time, such as '10 min ago' or 18:00, a cursor, or oldest.")
 @click.option("--until", help="End with what was told until this time.")
 @click.option(
@@ -36,7 +39,11 @@ class SystemName(click.Choice[str]):
 )
 @click.option("--follow/--no-follow", default=True, help="Wait for more, or end.")
 @click.option("--priority", help=f"At least this: 0 to 10, or {', '.join(_WORDS)}.")
-@click.option("--job", help="Events of one job: its id, or how that begins.")
+@click.option(
+    "--job",
+    shell_complete=completing.job_ids,
+    help="Events of one job: its id, or how that begins.",
+)
 @click.option("--grep", help="Lines alone that this regular expression is found in.")
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many are shown.")
 @click.option(

@@ -46,14 +46,14 @@ class Tmux:
         """What is on the screen."""
         return self.run("capture-pane", "-p")
 
-    def sees(self, *texts: str) -> str:
-        """The screen, once all these texts are on it."""
+    def sees(self, *texts: str, seconds: float = 60.0) -> str:
+        """The screen, once all these texts are on it; not later than in so many seconds."""
 
         def look() -> str:
             there = self.screen()
             return there if all(text in there for text in texts) else ""
 
-        return wait_for(look, f"{texts} on the screen")
+        return wait_for(look, f"{texts} on the screen", seconds)
 
     def types(self, *keys: str) -> None:
         """Press keys, by tmux's names of them."""
@@ -61,7 +61,7 @@ class Tmux:
 
     def types_line(self, line: str) -> None:
         """Type a line into the shell."""
-        self.run("send-keys", "-l", line)
+        self.run("send-keys", "-l", "--", line)
         self.types("Enter")
 
     def starts_ctl(self, options: Sequence[str], *arguments: str) -> None:

@@ -14,7 +14,7 @@ FILES = ROOT / "packaging" / "completions"
 # The completed words; `words` is what stands on the line, "$1" the program, "$2" the file.
 BASH = """
 source "$2"
-COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+COMP_LINE='{words}'; COMP_POINT=${{#COMP_LINE}}
 "_$1_completion" "$1"
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """

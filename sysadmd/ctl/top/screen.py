@@ -41,14 +41,14 @@ _JOB_COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": ""}
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Styled:
     """Text of one style: a colour, bold, dim, reverse or none."""
 
     text: str
     style: str = ""
 
 
-Line = tuple[Piece, ...]
+Line = tuple[Styled, ...]
 
 
 def screen(
@@ -60,7 +60,7 @@ def screen(
     last = _last(look, log)
     head = [_header(model, now, columns)]
     if model.away and rows >= TALL // 2:
-        head.append((Piece(shown(model.away), "red"),))
+        head.append((Styled(shown(model.away), "red"),))
     if rows == 1:
         lines = [(last if look.question or look.notice else head[0])]
     else:
@@ -72,11 +72,11 @@ def screen(
 
 def cut(line: Line, columns: int) -> Line:
     """The line, not wider than so many columns."""
-    pieces: list[Piece] = []
+    pieces: list[Styled] = []
     for piece in line:
         wide = cell_len(piece.text)
         if wide > columns:
-            pieces.append(Piece(_fitting(piece.text, columns), piece.style))
+            pieces.append(Styled(_fitting(piece.text, columns), piece.style))
             break
         pieces.append(piece)
         columns -= wide
@@ -89,30 +89,30 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def _header(model: Model, now: datetime, columns: int) -> Line:
-    state = Piece("connecting again", "red") if model.away else Piece("connected", "green")
-    right = (state, Piece(f" {now:%H:%M:%S}"))
+    state = Styled("connecting again", "red") if model.away else Styled("connected", "green")
+    right = (state, Styled(f" {now:%H:%M:%S}"))
     room = columns - sum(cell_len(piece.text) for piece in right) - 1
     if room < 1:
         return right
     name = " ".join(part for part in (model.host, model.server) if part)
-    return (Piece(_fitting(name, room), BOLD), Piece(" "), *right)
+    return (Styled(_fitting(name, room), BOLD), Styled(" "), *right)
 
 
 def _last(look: Look, log: LogLines | None) -> Line:
     question = look.question
     if isinstance(question, Kill):
-        return (Piece(f"y/n: kill the job {question.name}?", SELECTED),)
+        return (Styled(f"y/n: kill the job {question.name}?", SELECTED),)
     if isinstance(question, Turn):
         what = "pause the queue" if question.action == "pause" else "let it go on, the queue"
-        return (Piece(f"y/n: {what} {question.queue}?", SELECTED),)
+        return (Styled(f"y/n: {what} {question.queue}?", SELECTED),)
     if look.notice:
-        return (Piece(look.notice, "yellow"),)
+        return (Styled(look.notice, "yellow"),)
     if look.page == "log" and log is not None:
         if look.top is None:
-            return (Piece(_LOG_KEYS + "following", DIM),)
+            return (Styled(_LOG_KEYS + "following", DIM),)
         place = f"line {look.top + 1} of {log.end}, G follows"
-        return (Piece(_LOG_KEYS + place, DIM),)
-    return (Piece("any key: back" if look.page == "help" else _KEYS, DIM),)
+        return (Styled(_LOG_KEYS + place, DIM),)
+    return (Styled("any key: back" if look.page == "help" else _KEYS, DIM),)
 
 
 def _middle(
@@ -121,7 +121,7 @@ def _middle(
     if rows < 1:
         return []
     if look.page == "help":
-        return [(Piece(text),) for text in _HELP]
+        return [(Styled(text),) for text in _HELP]
     if look.page == "log" and log is not None:
         return _log_page(model, look, log, columns, rows)
     return _jobs_page(model, look, now, columns, rows)
@@ -152,7 +152,7 @@ def _log_page(model: Model, look: Look, log: LogLines, columns: int, rows: int) 
     if job is not None:
         job = model.job(job.serial) or job
     title = f"{job.word} {job.name}" if job is not None else ""
-    head = Piece(f"{title}  {log.note}".rstrip(), BOLD)
+    head = Styled(f"{title}  {log.note}".rstrip(), BOLD)
     if look.top is None:
         # From the end: of a line that is too long its end is what is new.
         texts: list[str] = []
@@ -166,7 +166,7 @@ def _log_page(model: Model, look: Look, log: LogLines, columns: int, rows: int) 
         while number < log.end and len(texts) < rows - 1:
             texts += _wrapped(log.line(number), columns)
             number += 1
-    return [(head,), *((Piece(text),) for text in texts)]
+    return [(head,), *((Styled(text),) for text in texts)]
 
 
 def _wrapped(text: str, columns: int) -> list[str]:
@@ -217,12 +217,12 @@ def _jobs(
         lines.append(_job(job, model, now, columns, names, is_chosen=is_chosen))
         if free and job.state == RUNNING and job.output:
             free -= 1
-            lines.append((Piece(f"    {job.output}", DIM),))
+            lines.append((Styled(f"    {job.output}", DIM),))
     running, waiting = model.counts()
     text = f"jobs: {running} running, {waiting} waiting"
     if len(seen) < len(jobs):
         text += f" ({first + 1}-{first + len(seen)} of {len(jobs)})"
-    return [(Piece(text, BOLD),), *lines]
+    return [(Styled(text, BOLD),), *lines]
 
 
 def visible(model: Model, look: Look, rows: int) -> list[WatchedJob]:
@@ -243,23 +243,23 @@ def _job(
     is_chosen: bool,
 ) -> Line:
     style = _JOB_COLOURS.get(job.word, "red")
-    begin = Piece(f"{'>' if is_chosen else ' '} {job.word:9} ", style)
+    begin = Styled(f"{'>' if is_chosen else ' '} {job.word:9} ", style)
     progress = _progress(job, columns)
-    name = Piece(_fitting(job.name, names), SELECTED if is_chosen else "")
-    rest = Piece(f"{_runtime(job, model, now)} ")
-    return (begin, *progress, rest, name, Piece(f"  {_doing(job, model)}"))
+    name = Styled(_fitting(job.name, names), SELECTED if is_chosen else "")
+    rest = Styled(f"{_runtime(job, model, now)} ")
+    return (begin, *progress, rest, name, Styled(f"  {_doing(job, model)}"))
 
 
 def _progress(job: WatchedJob, columns: int) -> Line:
     """How far it is, where the job tells that; else which command of how many."""
     far, wide = job.far, columns >= WIDE
     if far is not None and not job.is_over:
-        bar = (Piece(f"{_bar(far.percent, 8)} ", "cyan"),) if wide else ()
-        return (*bar, Piece(f"{far.percent:3}% "))
+        bar = (Styled(f"{_bar(far.percent, 8)} ", "cyan"),) if wide else ()
+        return (*bar, Styled(f"{far.percent:3}% "))
     text = ""
     if job.commands > 1 and job.started:
         text = f"{job.number + 1}/{job.commands}"
-    return (Piece(f"{text:>{15 if wide else 4}} "),)
+    return (Styled(f"{text:>{15 if wide else 4}} "),)
 
 
 def _bar(percent: int, length: int) -> str:
@@ -307,7 +307,7 @@ def _pools(model: Model, columns: int, rows: int, tall: bool) -> list[Line]:
     state = model.state
     lines: list[Line] = []
     if error := shown(state.get("error")):
-        lines.append((Piece(f"trouble: {error}", "bright_red"),))
+        lines.append((Styled(f"trouble: {error}", "bright_red"),))
     pools = [
         (shown(name), mapping(pool)) for name, pool in mapping(state.get("zpools")).items()
     ]
@@ -316,11 +316,11 @@ def _pools(model: Model, columns: int, rows: int, tall: bool) -> list[Line]:
     if tall and pools:
         bad = sum(_priority(pool) >= 3 for _, pool in pools)
         text = f"pools: {len(pools)}" + (f", {bad} not well" if bad else "")
-        lines.insert(0, (Piece(text, BOLD),))
+        lines.insert(0, (Styled(text, BOLD),))
     lines += [_pool(name, pool, columns, names) for name, pool in pools]
     if len(lines) > rows:
         left = len(lines) - rows + 1
-        lines = [*lines[: rows - 1], (Piece(f"{left} more; sysadmctl state", DIM),)]
+        lines = [*lines[: rows - 1], (Styled(f"{left} more; sysadmctl state", DIM),)]
         if rows == 1 and pools:
             lines = [_pool(*pools[0], columns, names)]
     return lines
@@ -344,11 +344,11 @@ def _pool(name: str, pool: Any, columns: int, names: int) -> Line:
         sizes = f"  {shown(pool.get('alloc')) or '-'} of {shown(pool.get('size')) or '-'}"
     reasons = "; ".join(reasons_of(pool))
     return (
-        Piece(f"  {health:8} ", fg),
-        Piece(_fitting(name, names)),
-        Piece(f"  {bar}{capacity:>4}", fg),
-        Piece(sizes),
-        Piece(f"  {reasons}" if reasons else ""),
+        Styled(f"  {health:8} ", fg),
+        Styled(_fitting(name, names)),
+        Styled(f"  {bar}{capacity:>4}", fg),
+        Styled(sizes),
+        Styled(f"  {reasons}" if reasons else ""),
     )
 
 
@@ -362,9 +362,9 @@ def _news(model: Model, now: datetime, rows: int, tall: bool) -> list[Line]:
     """The last events, newest last; at most so many rows."""
     lines: list[Line] = []
     if tall and rows > 1:
-        lines.append((Piece("events", BOLD),))
+        lines.append((Styled("events", BOLD),))
     room = rows - len(lines)
     for news in list(model.news)[max(0, len(model.news) - room) :] if room > 0 else []:
         when = shown(local(news.time, now))
-        lines.append((Piece(f"  {when} ", DIM), Piece(news.text, news.colour or "")))
+        lines.append((Styled(f"  {when} ", DIM), Styled(news.text, news.colour or "")))
     return lines
