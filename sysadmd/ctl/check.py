@@ -17,8 +17,8 @@ from sysadmd.ctl.pool_text import (
     is_too_full,
     percent_used,
     pool_troubles,
-    priority_of,
 )
+from sysadmd.ctl.priorities import priority_of
 from sysadmd.text import printable
 
 OK: Final = 0

@@ -20,10 +20,9 @@ from sysadmd.ctl.pool_text import (
     device_rows,
     percent_used,
     pool_reasons,
-    priority_of,
     scan_text,
 )
-from sysadmd.events import CATEGORIES
+from sysadmd.ctl.priorities import category, colour_of, priority_of
 
 if TYPE_CHECKING:
     from sysadmd.client import EventFrame
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 # Ids that were made up: their first eight digits tell them apart, and are a prefix that the
 # other commands take.
 _MADE_UP: Final = re.compile(r"([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?\Z")
-COLOURS: Final = ((9, "red"), (6, "bright_red"), (3, "yellow"), (0, "green"))
 # A job that did not succeed counts so much; one whose end nobody knows, more.
 _NOT_SUCCEEDED: Final = 3
 _LOST: Final = 6
@@ -53,16 +51,6 @@ class EventText:
     def word(self) -> str:
         """What the priority is called."""
         return category(self.priority)
-
-
-def category(priority: int) -> str:
-    """`critical`, of 0 to 10."""
-    return next((name for least, name in CATEGORIES if priority >= least), "").lower()
-
-
-def colour_of(priority: int) -> str:
-    """The colour of a priority, 0 to 10."""
-    return next((name for least, name in COLOURS if priority >= least), "green")
 
 
 def system_name(name: str) -> str:

@@ -26,18 +26,10 @@ UNLIMITED: Final = 10_000
 COLUMNS: Final = 80
 _LEAST: Final = 10
 _DOTS: Final = "..."
-COLOURS: Final = ((9, "red"), (6, "bright_red"), (3, "yellow"), (0, "green"))
 
 
 # A terminal that says it is narrower is not believed.
 NARROWEST: Final = 20
-
-
-def colour(priority: str) -> str:
-    """The colour of `7/Critical`."""
-    number = priority.partition("/")[0]
-    value = int(number) if number.isdecimal() else 0
-    return next(name for least, name in COLOURS if value >= least)
 
 
 class Printer:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from sysadmd.ctl.bar import mapping
+from sysadmd.ctl.priorities import priority_of
 from sysadmd.text import printable
 
 # Over disks: it is the disk that is pulled out.
@@ -106,12 +107,6 @@ def percent_used(pool: Mapping[str, Any]) -> int | None:
     """How full it is, %; None: that is not known."""
     match = _PERCENT.fullmatch(_text(pool.get("capacity")))
     return int(match[1]) if match is not None else None
-
-
-def priority_of(pool: Mapping[str, Any]) -> int:
-    """The number of its priority, 0 if it has none."""
-    number = _text(pool.get("priority")).partition("/")[0].strip()
-    return int(number) if _NUMBER.fullmatch(number) else 0
 
 
 def _devices(pool: Mapping[str, Any], name: str) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeAlias
 from sysadmd.client import Client, Refused, Target, connect
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.moments import local
-from sysadmd.ctl.output import UNLIMITED, Printer, colour
-from sysadmd.ctl.pool_text import device_rows, pool_reasons, priority_of, scan_text
+from sysadmd.ctl.output import UNLIMITED, Printer
+from sysadmd.ctl.pool_text import device_rows, pool_reasons, scan_text
+from sysadmd.ctl.priorities import colour_of, priority_of
 
 # A text and its colour.
 Cell: TypeAlias = tuple[str, str | None]
@@ -51,7 +52,7 @@ async def show_state(target: Target, printer: Printer) -> int:
     event = mapping(seen.get("life_preserver"))
     if event:
         told = f"[{event['priority']}] {event['message']}"
-        printer.line(f"Life Preserver: {told}", colour(str(event["priority"])))
+        printer.line(f"Life Preserver: {told}", colour_of(priority_of(event)))
     printer.line(jobs_text([mapping(job) for job in seen["jobs"]], queues))
     return 0
 
@@ -130,7 +131,7 @@ def _show_pool(printer: Printer, name: str, pool: Mapping[str, Any]) -> None:
 
 def _colour(pool: Mapping[str, Any], ill: bool) -> str:
     # Errors of a device leave the pool's own priority at 0.
-    return colour(str(max(priority_of(pool), 3 * ill)))
+    return colour_of(max(priority_of(pool), 3 * ill))
 
 
 def _show_table(printer: Printer, heads: list[str], rows: list[list[Cell]]) -> None:

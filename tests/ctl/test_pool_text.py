@@ -16,9 +16,9 @@ from sysadmd.ctl.pool_text import (
     device_rows,
     percent_used,
     pool_reasons,
-    priority_of,
     scan_text,
 )
+from sysadmd.ctl.priorities import priority_of
 from sysadmd.text import printable
 from tests.kit.corpus import records
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from sysadmd.text import printable
+from sysadmd.ctl.program_text import harmless
 
 # Lines that are kept; above, the first are let go.
 LINES_KEPT: Final = 5000
@@ -69,8 +69,7 @@ class LogLines:
 
 def _harmless(line: str, *, cut: bool = True) -> str:
     """A line as a terminal would leave it: what was written over it last."""
-    last = line.rstrip("\r").rpartition("\r")[2]
-    shown = printable(last.expandtabs())
+    shown = harmless(line, colours=False).expandtabs()
     return shown[:LINE_LENGTH] if cut else shown
 
 

@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 
 from sysadmd.client import EventFrame
 from sysadmd.ctl.bar import HowFar, mapping
-from sysadmd.ctl.tail import describe
+from sysadmd.ctl.event_text import describe
+from sysadmd.ctl.program_text import harmless
 from sysadmd.errors import GARBLED
 from sysadmd.text import printable
 
@@ -197,7 +198,8 @@ class Model:
 
     def _add_news(self, event: EventFrame) -> None:
         try:
-            text, colour = describe(event)
+            told = describe(event)
+            text, colour = told.text, told.colour
         except GARBLED:
             text, colour = f"{event.name}: an event that makes no sense", "red"
         self.news.append(NewsLine(event.time, shown(text), colour))
@@ -214,7 +216,7 @@ def shown(value: object) -> str:
 
 def last_line(output: str) -> str:
     """The last line of a program's output that has something in it."""
-    lines = output[-TEXT_KEPT:].replace("\r", "\n").rstrip().rpartition("\n")
+    lines = harmless(output[-TEXT_KEPT:], colours=False).rstrip().rpartition("\n")
     return shown(lines[2].expandtabs()).strip()
 
 

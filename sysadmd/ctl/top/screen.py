@@ -13,7 +13,8 @@ from rich.cells import cell_len, set_cell_size
 
 from sysadmd.ctl.bar import HowFar, mapping
 from sysadmd.ctl.moments import local, since
-from sysadmd.ctl.output import colour
+from sysadmd.ctl.pool_text import briefly, percent_used, pool_reasons
+from sysadmd.ctl.priorities import colour_of, priority_of
 from sysadmd.ctl.top.log_lines import LogLines
 from sysadmd.ctl.top.model import RUNNING, Model, WatchedJob, shown
 from sysadmd.ctl.top.pressing import Kill, Look, Room, Turn, selected
@@ -311,10 +312,10 @@ def _pools(model: Model, columns: int, rows: int, tall: bool) -> list[Line]:
     pools = [
         (shown(name), mapping(pool)) for name, pool in mapping(state.get("zpools")).items()
     ]
-    pools.sort(key=lambda each: -_priority(each[1]))
+    pools.sort(key=lambda each: -priority_of(each[1]))
     names = min(max((cell_len(name) for name, _ in pools), default=0), max(6, columns // 4))
     if tall and pools:
-        bad = sum(_priority(pool) >= 3 for _, pool in pools)
+        bad = sum(priority_of(pool) >= 3 for _, pool in pools)
         text = f"pools: {len(pools)}" + (f", {bad} not well" if bad else "")
         lines.insert(0, (Styled(text, BOLD),))
     lines += [_pool(name, pool, columns, names) for name, pool in pools]
@@ -326,36 +327,26 @@ def _pools(model: Model, columns: int, rows: int, tall: bool) -> list[Line]:
     return lines
 
 
-def _priority(pool: Any) -> int:
-    number = str(pool.get("priority", "")).partition("/")[0]
-    return int(number) if number.isascii() and number.isdecimal() else 0
-
-
 def _pool(name: str, pool: Any, columns: int, names: int) -> Line:
-    fg = colour(f"{_priority(pool)}")
+    reasons = pool_reasons(pool, name)
+    # Errors of a device leave the pool's own priority at 0.
+    fg = colour_of(max(priority_of(pool), 3 * bool(reasons)))
     health = shown(pool.get("health")) or "-"
     capacity = shown(pool.get("capacity")) or "-"
-    used = capacity.removesuffix("%")
+    used = percent_used(pool)
     bar = ""
-    if columns >= WIDE and used.isascii() and used.isdecimal():
-        bar = f"{_bar(min(100, int(used)), 10)} "
+    if columns >= WIDE and used is not None:
+        bar = f"{_bar(min(100, used), 10)} "
     sizes = ""
     if columns >= WIDE:
         sizes = f"  {shown(pool.get('alloc')) or '-'} of {shown(pool.get('size')) or '-'}"
-    reasons = "; ".join(reasons_of(pool))
     return (
         Styled(f"  {health:8} ", fg),
         Styled(_fitting(name, names)),
         Styled(f"  {bar}{capacity:>4}", fg),
         Styled(sizes),
-        Styled(f"  {reasons}" if reasons else ""),
+        Styled(f"  {shown(briefly(reasons))}" if reasons else ""),
     )
-
-
-def reasons_of(pool: Any) -> list[str]:
-    """Why a pool is not well, in words, as far as it says."""
-    errors = shown(pool.get("data_errors"))
-    return [f"{errors} data errors"] if errors not in ("", "0", "-") else []
 
 
 def _news(model: Model, now: datetime, rows: int, tall: bool) -> list[Line]:
