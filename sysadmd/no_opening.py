@@ -50,6 +50,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.reason:
         # What the server said is meant for people; the library tells it twice.
         return error.rcvd.reason
+    if isinstance(error, ConnectionClosed):
+        return "it ended without a word: the daemon was killed, or the network was cut"
     if isinstance(error, ssl.SSLError):
         return _of_tls(error)
     if isinstance(error, OSError):

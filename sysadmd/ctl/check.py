@@ -144,7 +144,7 @@ def check_pool(name: str, pool: Mapping[str, Any], limits: Limits) -> Verdict:
     ):
         status = CRITICAL
     if used is not None:
-        full = _fullness(used, limits, is_too_full(pool))
+        full = _fullness(used, limits, is_too_full(pool, name))
         if full != OK:
             troubles = [*troubles, f"{used} % full"]
         status = worst([Verdict(status, ""), Verdict(full, "")])

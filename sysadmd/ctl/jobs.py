@@ -235,13 +235,17 @@ async def kill_jobs(target: Target, printer: Printer, wanted: Sequence[str], wai
     status = 0
     ids: list[str] = []
     async with Follower(target, printer) as follower:
+        # Whole ids first: who may not kill is told so before anything is looked for.
+        killed = await _kill(follower, list(dict.fromkeys(wanted)))
         for word in wanted:
+            if word in killed:
+                continue
             try:
                 ids.append(await find_active(follower.ask, word))
             except (NoSuchJob, AmbiguousId) as error:
                 printer.note(str(error))
                 status = 1
-        killed = await _kill(follower, list(dict.fromkeys(ids)))
+        killed += await _kill(follower, list(dict.fromkeys(ids)))
         if printer.as_json:
             printer.value({"killed": killed})
         for id in ids:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
@@ -257,7 +258,4 @@ def coloured() -> bool:
 
 
 def _columns() -> int:
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or COLUMNS
-    except (OSError, ValueError):
-        return COLUMNS
+    return shutil.get_terminal_size((COLUMNS, 24)).columns

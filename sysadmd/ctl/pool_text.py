@@ -36,7 +36,7 @@ def pool_reasons(pool: Mapping[str, Any], name: str = "") -> list[str]:
     name: its own, which its devices are told from. Empty: nothing is known against it.
     """
     used = percent_used(pool)
-    full = used is not None and (used > _FULL or is_too_full(pool))
+    full = used is not None and (used > _FULL or is_too_full(pool, name))
     return pool_troubles(pool, name) + ([f"{used} % full"] if full else [])
 
 
@@ -60,11 +60,10 @@ def pool_troubles(pool: Mapping[str, Any], name: str = "") -> list[str]:
     return found
 
 
-def is_too_full(pool: Mapping[str, Any]) -> bool:
+def is_too_full(pool: Mapping[str, Any], name: str = "") -> bool:
     """Is it above the server's `capacity_warning`, as far as its priority gives that away?"""
-    # Of a pool that is ONLINE nothing else that is known gives it this one.
-    rest = pool.get("health") == "ONLINE" and not pool.get("data_errors")
-    return rest and priority_of(pool) >= _TROUBLE
+    # Nothing else that is known gives it this one.
+    return priority_of(pool) >= _TROUBLE and not pool_troubles(pool, name)
 
 
 def briefly(reasons: Sequence[str], most: int = 3) -> str:

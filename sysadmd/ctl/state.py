@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -60,7 +58,9 @@ async def show_state(target: Target, printer: Printer) -> int:
 async def snapshot(client: Client) -> tuple[dict[str, Any], str]:
     """The truth as of now, with all jobs that are active, and when that was."""
     ask = {"systems": ["system-state"], "since": "now", "snapshot": True}
-    await client.request("events", "subscribe", ask)
+    reply = await client.request("events", "subscribe", ask)
+    # What has no cursor will send no snapshot either.
+    _ = reply["cursor"]
     seen: dict[str, Any] = {}
     jobs: list[Any] = []
     time = ""
@@ -136,7 +136,7 @@ def _colour(pool: Mapping[str, Any], ill: bool) -> str:
 
 def _show_table(printer: Printer, heads: list[str], rows: list[list[Cell]]) -> None:
     """A table, or where the terminal is too narrow for it a few lines for each row."""
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    columns = printer.width or UNLIMITED
     if table_width(heads, rows) <= columns:
         printer.table(heads, rows)
         return

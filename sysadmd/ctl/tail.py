@@ -63,13 +63,12 @@ async def run_tail(target: Target, printer: Printer, wanted: Wanted) -> int:
             printer.note(f"`--since {shown.cursor}` goes on from here")
         raise
     except NotPermitted as error:
-        if contact.begun and error.number == 401:
-            raise NotPermitted(
-                error.number,
-                error.message,
-                "the token was revoked or has run out; log in again (`sysadmctl login`)",
-            ) from error
-        raise
+        if not contact.begun or error.number != 401:
+            raise
+        said = f"{contact.why}. {error}"
+        if target.key is None:
+            said = "the token was revoked or has run out; log in again (`sysadmctl login`)"
+        raise NotPermitted(error.number, error.message, said) from error
     except Refused as error:
         if shown.cursor or contact.begun or error.number != 400:
             raise
@@ -153,6 +152,8 @@ class _Contact:
         self._away = False
         self._timer: asyncio.TimerHandle | None = None
         self._text = ""
+        # Why it was lost.
+        self.why = ""
         # It was lost once: it had been there.
         self.begun = False
 
@@ -162,6 +163,7 @@ class _Contact:
             return
         self._away = self.begun = True
         # If we are not let in any more, that is all there is to say.
+        self.why = str(error)
         self._text = f"{error}; connecting again"
         self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._tell)
 

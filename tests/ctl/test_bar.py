@@ -99,7 +99,9 @@ def on_terminal(ctl: Ctl, columns: int, *words: str, **more: str) -> str:
     """All that is written to a terminal of that width, on both streams."""
     size = struct.pack("HHHH", 24, columns, 0, 0)
     wide = f"import fcntl, termios; fcntl.ioctl(1, termios.TIOCSWINSZ, {size!r}); "
-    return ctl.on_terminal(*words, before=BOTH + wide, **more)
+    where, _, written = ctl.on_terminal(*words, before=BOTH + wide, **more).partition("\r\n")
+    assert where.startswith("sysadmctl: on 127.0.0.1:")
+    return written
 
 
 def screen(written: str) -> list[str]:

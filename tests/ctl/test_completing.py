@@ -78,7 +78,7 @@ def test_ids_with_any_characters_are_completed_to_what_is_meant(
         line = f"sysadmctl --state-dir {busy.state_dir} show {begun}"
         terminal.run("send-keys", "-l", "--", line)
         terminal.types("Tab", "Enter")
-        terminal.sees("succeeded", f"id            {id}\n")
+        terminal.sees("succeeded", f"id        {id}\n")
 
 
 def completes(terminal: Tmux, whole: str) -> None:
