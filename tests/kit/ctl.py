@@ -30,7 +30,8 @@ class Ctl:
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """What it sees. more: of that test."""
         login = ("SYSADMCTL_TOKEN", "SYSADMCTL_PROFILE")
-        away = (*login, "SYSADMD_STATE_DIR", "NO_COLOR", "XDG_CONFIG_HOME")
+        sizes = ("COLUMNS", "LINES")
+        away = (*login, *sizes, "SYSADMD_STATE_DIR", "NO_COLOR", "XDG_CONFIG_HOME")
         kept = {key: value for key, value in os.environ.items() if key not in away}
         return {**kept, "PYTHONPATH": str(ROOT), "HOME": str(self.home), **more}
 
