@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dispatcher.commandline import Spec, check_text
 from sysadmd.errors import BadRequest
-from sysadmd.text import json_size
+from sysadmd.json_size import json_size
 
 # Limits of one job. Source: the contract of the wire.
 MAX_COMMANDS: Final = 1000

@@ -1,15 +1,11 @@
-"""Text that fools nobody and is cut between characters; its size as JSON. No file, no wire."""
+"""Text that fools nobody and is cut between characters. No file, no wire."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 # Characters of a text in an error.
 QUOTED: Final = 256
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -49,8 +45,3 @@ def whole_characters(data: bytes, *, from_end: bool = False) -> bytes:
         needed = 2 if byte >> 5 == 6 else 3 if byte >> 4 == 14 else 4 if byte >> 3 == 30 else 1
         return data[:-back] if needed > back else data
     return data
-
-
-def json_size(text: str) -> int:
-    """Bytes of this text inside a JSON string, escapes included, quotes not."""
-    return len(_encode(text)) - 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sysadmd.text import json_size, whole_characters
+from sysadmd.json_size import json_size
+from sysadmd.text import whole_characters
 
 # Bytes of a log that are measured at a time.
 STEP: Final = 1024

@@ -26,8 +26,9 @@ from server.job_classes.definition import (
 from server.job_classes.pkg_report import PkgReport
 from server.job_classes.tool import ToolAnswer
 from sysadmd.errors import BadRequest, NothingFound, ToolFailed
+from sysadmd.json_size import json_size
 from sysadmd.settings import ClassSettings
-from sysadmd.text import json_size, quoted
+from sysadmd.text import quoted
 
 NAME: Final = "sysadm/pkg"
 QUEUE: Final = "pkg_queue"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.delivery.clipping import Piece, clip, marker
-from sysadmd.text import json_size
+from sysadmd.json_size import json_size
 
 LIMIT = 1024
 
