@@ -67,18 +67,7 @@ _IN_QUOTES: Final = re.compile(r'(["$`\\])')
 
 def last_word(line: str) -> tuple[str, str]:
     """Of a command line in bash the words before the last one, and that, as they were typed."""
-    start, at, quote = 0, 0, ""
-    while at < len(line):
-        character = line[at]
-        if character == "\\" and quote != "'":
-            at += 1
-        elif quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character in _SPACE:
-            start = at + 1
-        at += 1
+    start = _last_break(line, _SPACE)
     return line[:start], line[start:]
 
 
@@ -102,11 +91,11 @@ def inserted(value: str, word: str, breaks: str) -> str:
     return before + "".join(c if _PLAIN.match(c) or not c.isascii() else f"\\{c}" for c in left)
 
 
-def _last_break(word: str, breaks: str) -> int:
-    """Behind the last character at which bash takes it apart; a quoted one is none."""
+def _last_break(text: str, breaks: str) -> int:
+    """Behind the last of these characters; a quoted one is none."""
     end, at, quote = 0, 0, ""
-    while at < len(word):
-        character = word[at]
+    while at < len(text):
+        character = text[at]
         if character == "\\" and quote != "'":
             at += 1
         elif quote:
