@@ -27,6 +27,7 @@ from sysadmd.client import (
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.job_text import waiting_reason
 from sysadmd.ctl.output import Printer
+from sysadmd.ctl.unread import while_read
 from sysadmd.errors import GARBLED, SysadmdError
 
 # How often new output is looked for: at once after some came, then less and less; s.
@@ -122,8 +123,11 @@ class Follower:
     async def follow(self, id: str, job: dict[str, Any] | None = None) -> dict[str, Any]:
         """Print the output of all commands until the job has finished; returns the job.
 
-        job: as it was shown just now.
+        job: as it was shown just now. Raises: BrokenPipeError once nobody reads it any more.
         """
+        return await while_read(self._follow(id, job))
+
+    async def _follow(self, id: str, job: dict[str, Any] | None) -> dict[str, Any]:
         job = await self.show(id) if job is None else job
         self._looks, self._seen = self._printer.shows_progress, None
         self._tell(job)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import DEADLINE, Daemon, wait_for
-from tests.kit.ctl import Ctl
+from tests.kit.ctl import Ctl, lines
 
 # Ctrl-C in the moment in which a module is looked for.
 _PRESSED = """
@@ -64,6 +64,21 @@ def test_tail_ends_once_nobody_reads_it_though_nothing_happens(
         tail.stdout.close()
         assert tail.wait(timeout=DEADLINE) == 1
         assert tail.stderr.read() == ""
+
+
+def test_run_ends_once_nobody_reads_it_and_the_job_goes_on(daemon: Daemon, ctl: Ctl) -> None:
+    where = ("--state-dir", str(daemon.state_dir))
+    with ctl.started(*where, "run", "--id", "quiet", "--", "sh", "-c", "echo; sleep 60") as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline() == "\n"
+        run.stdout.close()
+        # The status that all trouble of its own has.
+        assert run.wait(timeout=DEADLINE) == 125
+        assert "the job quiet goes on" in run.stderr.read()
+    (job,) = lines(ctl(*where, "show", "quiet", "--json"))
+    assert job["state"] == "running"
+    assert ctl(*where, "kill", "quiet").returncode == 0
 
 
 def test_a_file_has_no_reader_that_could_go(shared: Daemon, ctl: Ctl, tmp_path: Path) -> None:
