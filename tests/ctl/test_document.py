@@ -202,8 +202,9 @@ _BLOCK: Final = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PLACEHOLDER: Final = re.compile(r"(wss://)?[A-Z]+(:\d+)?|.*[|$].*")
 # What is not run where one of these words is in it.
 NOT_RUN: Final = {
-    "login": "run as docs/sysadmctl.md has it",
+    **dict.fromkeys(("login", "register"), "run as docs/sysadmctl.md has it"),
     "zpool": "the machine's own pools",
+    "top": "needs a terminal",
 }
 DOCUMENTS: Final = tuple(
     str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
