@@ -85,8 +85,8 @@ def test_a_command_ends_with_the_status_that_says_what_happened(
 def test_a_job_that_was_killed_or_is_lost_has_a_status_of_its_own(ctl: Ctl, play: Play) -> None:
     def answer(result: str) -> Callable[[str, dict[str, Any]], Any]:
         def told(_: str, args: dict[str, Any]) -> Any:
-            job = {"id": "j", "state": "finished", "result": result, "commands": []}
-            return {"job": {"queue": "q", "position": None, "time_created": "t", **job}}
+            job: dict[str, Any] = {"id": "j", "time_created": "t", "commands": []}
+            return {"job": {**job, "state": "finished", "result": result}}
 
         return told
 

@@ -100,6 +100,12 @@ def read(text: str) -> Shape:
     return shape
 
 
+def _entries(value: Any) -> list[Any]:
+    """A list, for who checks types."""
+    found: list[Any] = value
+    return found
+
+
 class Shapes:
     """Those that have names."""
 
@@ -117,8 +123,8 @@ class Shapes:
         if isinstance(one, tuple):
             if not isinstance(value, list):
                 return f"{at} is no list: {value!r}"
-            entries: list[Any] = value
-            found = (self.why_not(each, one[0], f"{at}[{n}]") for n, each in enumerate(entries))
+            listed = enumerate(_entries(value))
+            found = (self.why_not(each, one[0], f"{at}[{n}]") for n, each in listed)
             return next(filter(None, found), "")
         if one in self._named:
             return self.why_not(value, self._named[one], at)
