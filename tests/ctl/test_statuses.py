@@ -110,3 +110,7 @@ def test_ctrl_c_is_130(daemon: Daemon, words: list[str]) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
+    # Jobs go on without us, and without the daemon.
+    with daemon.local() as client:
+        listed = client.ask("rpc", "dispatcher", {"action": "list"})["jobs"]
+    assert ctl("kill", *(id for jobs in listed.values() for id in jobs)).returncode == 0
