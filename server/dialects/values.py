@@ -15,6 +15,11 @@ from sysadmd.settings import NO_QUEUE
 
 _encode: Final = msgspec.json.Encoder().encode
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# What the calendar has; ms since 1970.
+_FIRST, _LAST = (
+    (moment.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+    for moment in (datetime.min, datetime.max)
+)
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,20})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -31,8 +36,9 @@ class CommandEntry(msgspec.Struct, frozen=True):
 # Events of one commit share their moment, those of one job its times.
 @lru_cache(maxsize=4096)
 def rfc3339(ms: int) -> str:
-    """Milliseconds since 1970 as `2026-11-24T18:00:02.123Z`."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
+    """Milliseconds since 1970 as `2026-11-24T18:00:02.123Z`; the first or last moment that has
+    a year of four digits, for what lies beyond."""
+    moment = _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST), _LAST))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

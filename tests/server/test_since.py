@@ -250,3 +250,11 @@ def test_a_time_between_two_milliseconds_is_the_later_one(at: datetime, between:
 def test_any_other_text_is_no_time(text: str) -> None:
     found = parse_rfc3339(text)
     assert found is None or text[:4].isdigit()
+
+
+@given(ms=st.integers())
+def test_any_number_is_told_as_a_time(ms: int) -> None:
+    # A job may give its log any time that its file system takes.
+    found = parse_rfc3339(rfc3339(ms))
+    assert found is not None
+    assert found == ms or (abs(found) < abs(ms) and rfc3339(ms)[:4] in ("0001", "9999"))
