@@ -83,7 +83,8 @@ def inserted(value: str, word: str, breaks: str) -> str:
         word = rest
     before = "" if not joined or "=" in breaks else f"{option}="
     if word[:1] == '"':
-        return before + _IN_QUOTES.sub(r"\\\1", value)
+        # An interactive bash puts in history for a ! there; between the other quotes it does not.
+        return before + _IN_QUOTES.sub(r"\\\1", value).replace("!", "\"'!'\"")
     if word[:1] == "'":
         return before + value.replace("'", "'\\''")
     typed = "".join(split_arg_string(word[: _last_break(word, breaks)]))

@@ -191,6 +191,7 @@ def test_a_line_falls_apart_into_its_parts(line: str) -> None:
         ("{a b}", r"\{a", r"\{a\ b\}"),
         ("a b", "'a", "a b"),
         ('a"b', '"a', r"a\"b"),
+        ("a!b", '"a', "a\"'!'\"b"),
         ("pkg_queue", "--queue=pk", "pkg_queue"),
         ("día", "d", "día"),
     ],
