@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,8 @@ from sysadmd.machine import reason, write_private
 
 # Cursors are opaque, but a word each.
 _CURSOR: Final = re.compile(r"[!-~]{1,1024}")
+# Bytes of a file that are looked at.
+_LONGEST: Final = 4096
 
 
 def read_cursor(file: Path) -> str | None:
@@ -20,7 +24,7 @@ def read_cursor(file: Path) -> str | None:
     Raises: BadRequest if it can't be read, or holds something else.
     """
     try:
-        text = file.read_bytes()[:4096].decode("ascii").removesuffix("\n")
+        text = _beginning(file).decode("ascii").removesuffix("\n")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -33,6 +37,14 @@ def read_cursor(file: Path) -> str | None:
             " anew"
         )
     return text
+
+
+def _beginning(file: Path) -> bytes:
+    """Of a regular file: a pipe is waited for, and a device would be replaced."""
+    with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise BadRequest(f"--cursor-file {file} is no regular file; name another one")
+        return opened.read(_LONGEST)
 
 
 def keep_cursor(file: Path, cursor: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from datetime import UTC, datetime
@@ -189,6 +190,12 @@ def test_a_place_that_makes_no_sense_names_its_file(at: Ctl, tmp_path: Path) -> 
         assert place.read_bytes() == content
     done = at("tail", "--cursor-file", str(tmp_path))
     assert done.returncode == 2
+    # Nobody writes to it, and a device would be replaced.
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for other in (str(pipe), "/dev/zero"):
+        done = at("tail", "--cursor-file", other)
+        assert done.returncode == 2
+        assert f"{other} is no regular file" in done.stderr
     place.write_text("nonsense\n")
     done = at("tail", "--cursor-file", str(place))
     assert done.returncode == 1
