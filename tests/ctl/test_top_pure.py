@@ -283,6 +283,14 @@ def test_a_log_is_bounded_and_shows_a_line_as_it_was_left() -> None:
     assert [log.line(log.end - 2), log.line(log.end - 1)] == ["30 %", "end"]
 
 
+def test_a_line_that_is_too_long_is_several_rows() -> None:
+    log = LogLines()
+    log.add("x" * 10_000 + "\n")
+    rows = [log.line(n) for n in range(log.first, log.end)]
+    assert "".join(rows) == "x" * 10_000
+    assert max(map(len, rows)) <= LINE_LENGTH
+
+
 def test_a_log_is_followed_until_one_looks_back() -> None:
     model, log = two_jobs(), LogLines()
     log.add("".join(f"line {n}\n" for n in range(100)))

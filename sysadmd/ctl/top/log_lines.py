@@ -59,9 +59,10 @@ class LogLines:
         self._keep(f"--- {text}")
 
     def _keep(self, line: str) -> None:
-        shown = _harmless(line, cut=False)
-        for at in range(0, max(len(shown), 1), LINE_LENGTH):
-            self._lines.append(shown[at : at + LINE_LENGTH])
+        # Of what is too long for a line the program's text makes several.
+        for shown in _harmless(line, cut=False).split("\n"):
+            for at in range(0, max(len(shown), 1), LINE_LENGTH):
+                self._lines.append(shown[at : at + LINE_LENGTH])
         while len(self._lines) > LINES_KEPT:
             self._lines.popleft()
             self.first += 1
