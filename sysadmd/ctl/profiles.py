@@ -79,7 +79,9 @@ class Profiles:
         if known is not None:
             return known
         possible = [name for name in names(url) if is_name(name)]
-        return next((name for name in possible if name not in self.kept), possible[-1])
+        # A host that begins with a - gives none: that is for the caller to refuse.
+        last = possible[-1] if possible else names(url)[-1]
+        return next((name for name in possible if name not in self.kept), last)
 
     def listed(self) -> str:
         """For an error: which there are."""

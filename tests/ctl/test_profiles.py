@@ -152,6 +152,12 @@ def test_some_names_are_none(shared: Daemon, ctl: Ctl, name: str) -> None:
     assert "a profile can't be called" in done.stderr or "say where" in done.stderr
 
 
+def test_a_host_that_can_name_no_profile_is_refused(ctl: Ctl) -> None:
+    done = ctl("login", "--", "-x")
+    assert done.returncode == 2
+    assert "a profile can't be called" in done.stderr
+
+
 def test_who_is_logged_out_means_no_other_server(
     shared: Daemon, second: Daemon, ctl: Ctl
 ) -> None:
