@@ -6,8 +6,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, cast
 
-# What reading a frame raises that has not the form of the protocol.
-GARBLED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# What reading a frame raises that has not the form of the protocol; arithmetic: with 1e999.
+GARBLED: Final = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(RecursionError, ArithmeticError),
+)
 
 
 class SysadmdError(Exception):

@@ -45,7 +45,11 @@ async def find(ask: Ask, wanted: str) -> dict[str, Any]:
         finished = (await ask({"action": "history", "limit": 100}))["jobs"]
         id = await _newest(ask, active, finished)
     else:
-        finished = [job async for job in finished_jobs(ask)]
+        # Of a long history no more than names it.
+        finished = [
+            {"id": job["id"], "state": job["state"], "result": job.get("result")}
+            async for job in finished_jobs(ask)
+        ]
         id = chosen(wanted, [*active, *finished])
     return await _show(ask, id)
 
@@ -142,4 +146,6 @@ async def _pages(ask: Ask, args: dict[str, Any]) -> AsyncIterator[dict[str, Any]
         yield page
         if "next" not in page:
             return
+        if page["next"] == args.get("after"):
+            raise ValueError("a page leads to itself")
         args = {**args, "after": page["next"]}

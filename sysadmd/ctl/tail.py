@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable
@@ -31,6 +32,8 @@ _KEEP: Final = 1.0
 _PATIENCE: Final = 1.0
 # Jobs whose unfinished line is kept.
 _LINES_KEPT: Final = 256
+# Characters of what is held back; of more the first is let go, and that is said.
+_HELD: Final = 32 * 1024 * 1024
 
 
 async def run_tail(target: Target, printer: Printer, wanted: Wanted) -> int:
@@ -195,6 +198,41 @@ class _Unit:
     counts: bool
 
 
+class _HeldBack:
+    """The last of what was chosen, until all has been told."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._units: deque[tuple[_Unit, int]] = deque()
+        self._size = 0
+        self._too_long = False
+
+    def add(self, unit: _Unit) -> None:
+        """Hold one more; it takes the place of the first, if there are enough."""
+        size = sum(len(text) for text, *_ in unit.lines)
+        if unit.frame is not None:
+            size += len(json.dumps(unit.frame))
+        self._units.append((unit, size))
+        self._size += size
+        while len(self._units) > self._most or (self._size > _HELD and len(self._units) > 1):
+            self._too_long |= len(self._units) <= self._most
+            self._size -= self._units.popleft()[1]
+
+    def units(self) -> list[_Unit]:
+        """Those that are held."""
+        return [unit for unit, _ in self._units]
+
+    @property
+    def lack(self) -> str:
+        """Why there are fewer than were asked for; empty: there are not."""
+        if not self._too_long or len(self._units) == self._most:
+            return ""
+        return (
+            f"only the last {len(self._units)} are shown: they are too long for more to be held"
+            " back; --since shows all from a time on"
+        )
+
+
 class _Shown:
     """Events on their way to standard output."""
 
@@ -204,7 +242,7 @@ class _Shown:
         self._wanted = wanted
         self._jobs = JobLines()
         self._programs: OrderedDict[str, ProgramText] = OrderedDict()
-        self._held: deque[_Unit] | None = None if last is None else deque(maxlen=last)
+        self._held = None if last is None else _HeldBack(last)
         self._day = ""
         self._number = 0
         self.cursor = ""
@@ -217,7 +255,7 @@ class _Shown:
         unit = self._unit(event)
         self._seen = event.cursor
         if unit is not None and self._held is not None:
-            self._held.append(unit)
+            self._held.add(unit)
             return False
         enough = unit is not None and self._put(unit)
         if self._held is None:
@@ -231,7 +269,9 @@ class _Shown:
         if held is None:
             return False
         enough = False
-        for unit in held:
+        if held.lack:
+            self._printer.note(held.lack)
+        for unit in held.units():
             enough = self._put(unit)
             if enough:
                 break
@@ -293,7 +333,8 @@ class _Shown:
     ) -> list[tuple[str, str | None, bool]]:
         width = self._printer.width
         when = self._printer.clock(event.time)
-        columns = Columns(time=when, system=told.system, word=told.word)
+        system = self._printer.clean(told.system)
+        columns = Columns(time=when, system=system, word=told.word)
         text = lay_out(head(columns, width), self._printer.clean(told.text), width)
         lines: list[tuple[str, str | None, bool]] = [("\n".join(text), told.colour, False)]
         if self._wanted.verbose:
@@ -307,7 +348,7 @@ class _Shown:
         if not self._wanted.output:
             return []
         lines: list[str] = []
-        id = news.id if not self._printer.on_terminal else short_id(news.id)
+        id = self._shown_id(news.id)
         if news.missing:
             lines.append(f"(output before this is not shown: `sysadmctl log {id}`)")
         program = self._programs.pop(news.id, None)
@@ -326,8 +367,10 @@ class _Shown:
         return [(self._output_line(id, line), None, True) for line in lines]
 
     def _output_line(self, id: str, line: str) -> str:
-        shown = short_id(id) if self._printer.on_terminal else id
-        return f"  {self._printer.clean(shown)}| {line}"
+        return f"  {self._shown_id(id)}| {line}"
+
+    def _shown_id(self, id: str) -> str:
+        return self._printer.clean(short_id(id) if self._printer.on_terminal else id)
 
     def _progress(self, news: JobNews, args: Any) -> None:
         if not self._printer.as_json and self._held is None:

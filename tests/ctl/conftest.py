@@ -15,8 +15,8 @@ from websockets.sync.server import ServerConnection, serve
 from tests.kit import QUIET, Daemon
 from tests.kit.ctl import Ctl
 
-# What a played server answers: by namespace/name and args, the reply's args. A pair is the name
-# and args of a frame instead; ConnectionError ends the connection.
+# What a played server answers: by namespace/name and args, the reply's args. A tuple is the name
+# and args of a frame instead, and frames behind it; ConnectionError ends the connection.
 Answer = Callable[[str, dict[str, Any]], Any]
 Asked = list[tuple[str, dict[str, Any]]]
 
@@ -54,11 +54,12 @@ def play(shared: Daemon) -> Iterator[Callable[[Answer], tuple[list[str], Asked]]
                 given = answers[-1](to, args)
             if given is ConnectionError:
                 return
-            name, said = cast(
-                "tuple[str, Any]", given if isinstance(given, tuple) else ("response", given)
+            name, said, *more = cast(
+                "tuple[Any, ...]", given if isinstance(given, tuple) else ("response", given)
             )
             frame = {"namespace": request["namespace"], "id": request["id"], "name": name}
-            socket.send(json.dumps({**frame, "args": said}))
+            for each in ({**frame, "args": said}, *more):
+                socket.send(json.dumps(each))
 
     with serve(handle, "127.0.0.1", 0, ssl=context) as server:
         thread = threading.Thread(target=server.serve_forever)
