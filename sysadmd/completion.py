@@ -83,7 +83,7 @@ def inserted(value: str, word: str, breaks: str) -> str:
         word = rest
     before = "" if not joined or "=" in breaks else f"{option}="
     if word[:1] == '"':
-        # An interactive bash puts in history for a ! there; between the other quotes it does not.
+        # For a ! there an interactive bash puts in history; between the others it does not.
         return before + _IN_QUOTES.sub(r"\\\1", value).replace("!", "\"'!'\"")
     if word[:1] == "'":
         return before + value.replace("'", "'\\''")

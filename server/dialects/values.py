@@ -15,11 +15,9 @@ from sysadmd.settings import NO_QUEUE
 
 _encode: Final = msgspec.json.Encoder().encode
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# What the calendar has; ms since 1970.
-_FIRST, _LAST = (
-    (moment.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-    for moment in (datetime.min, datetime.max)
-)
+# What a year of four digits has, from 0001 to 9999; ms since 1970.
+_FIRST: Final = -62_135_596_800_000
+_LAST: Final = 253_402_300_799_999
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,20})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )

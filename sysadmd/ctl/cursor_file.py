@@ -41,7 +41,7 @@ def read_cursor(file: Path) -> str | None:
 
 def _beginning(file: Path) -> bytes:
     """Of a regular file: a pipe is waited for, and a device would be replaced."""
-    with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as opened:
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as opened:
         if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise BadRequest(f"--cursor-file {file} is no regular file; name another one")
         return opened.read(_LONGEST)

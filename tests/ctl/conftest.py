@@ -15,7 +15,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.kit import QUIET, Daemon
 from tests.kit.ctl import Ctl
 
-# What a played server answers: by namespace/name and args, the reply's args. A tuple is the name
+# What a played server answers: by namespace/name and args, the reply's args. A tuple is name
 # and args of a frame instead, and frames behind it; ConnectionError ends the connection.
 Answer = Callable[[str, dict[str, Any]], Any]
 Asked = list[tuple[str, dict[str, Any]]]
@@ -54,9 +54,9 @@ def play(shared: Daemon) -> Iterator[Callable[[Answer], tuple[list[str], Asked]]
                 given = answers[-1](to, args)
             if given is ConnectionError:
                 return
-            name, said, *more = cast(
-                "tuple[Any, ...]", given if isinstance(given, tuple) else ("response", given)
-            )
+            if not isinstance(given, tuple):
+                given = ("response", given)
+            name, said, *more = cast("tuple[Any, ...]", given)
             frame = {"namespace": request["namespace"], "id": request["id"], "name": name}
             for each in ({**frame, "args": said}, *more):
                 socket.send(json.dumps(each))

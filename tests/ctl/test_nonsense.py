@@ -111,7 +111,13 @@ def test_of_what_makes_no_sense_a_monitor_is_told_nothing(shared: Daemon, ctl: C
 
 
 def test_a_number_without_an_end_is_no_traceback(play: Play, ctl: Ctl) -> None:
-    job = {"id": "x", "queue": "q", "state": "running", "commands": [], "timeout": math.inf}
+    job: dict[str, Any] = {
+        "id": "x",
+        "queue": "q",
+        "state": "running",
+        "commands": [],
+        "timeout": math.inf,
+    }
     options, _ = play(lambda to, args: {"job": job})
     done = ctl(*options, "show", "x")
     assert done.returncode == 69
