@@ -7,13 +7,14 @@ terminal is decided in `layout`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sysadmd.ctl.bar import HowFar, mapping
+from sysadmd.ctl.id_text import short_id
+from sysadmd.ctl.job_text import code_text, command_text, shortened, where_it_ended
 from sysadmd.ctl.moments import span
 from sysadmd.ctl.pool_text import (
     briefly,
@@ -27,9 +28,6 @@ from sysadmd.ctl.priorities import category, colour_of, priority_of
 if TYPE_CHECKING:
     from sysadmd.client import EventFrame
 
-# Ids that were made up: their first eight digits tell them apart, and are a prefix that the
-# other commands take.
-_MADE_UP: Final = re.compile(r"([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?\Z")
 # A job that did not succeed counts so much; one whose end nobody knows, more.
 _NOT_SUCCEEDED: Final = 3
 _LOST: Final = 6
@@ -86,11 +84,6 @@ def job_id(args: Mapping[str, Any]) -> str:
     return _said(args.get("process_id", mapping(args.get("process_details")).get("process_id")))
 
 
-def short_id(id: str) -> str:
-    """The beginning of an id that was made up; what somebody has chosen stays whole."""
-    return _MADE_UP.sub(r"\1", id)
-
-
 def entries(args: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What an event of a job says of its commands, in order; may be empty."""
     found: object = mapping(args.get("process_details")).get("commands")
@@ -115,15 +108,6 @@ def took(entry: Mapping[str, Any]) -> float | None:
         return max(0.0, (end - start).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def code_text(code: str) -> str:
-    """What a return code says: `returned 3`, `was killed by signal 9`."""
-    if code in ("126", "127"):
-        return f"could not be started, or returned {code}"
-    if code.startswith("-"):
-        return f"was killed by signal {code[1:]}"
-    return f"returned {code}"
 
 
 def _of_job(args: Mapping[str, Any], whole_ids: bool) -> EventText:
@@ -153,7 +137,8 @@ def _going_on(args: Mapping[str, Any], details: Mapping[str, Any], state: str) -
     text = state
     if number is not None and count > 1:
         text += f" {number + 1} of {count}"
-    command = _said(details.get("current_cmd"))
+    command = command_text(entries(args)[number]) if number is not None else ""
+    command = command or _said(details.get("current_cmd"))
     if command:
         text += f": {command}"
     far = HowFar.read(args)
@@ -172,16 +157,15 @@ def _end(args: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     problems = args.get("problems")
     if isinstance(problems, list) and problems:
         text += f", {_counted(len(cast('list[object]', problems)), 'problem')}"
-    if result == "succeeded" or not commands or not started:
+    if not commands or not started:
         return text
-    ran = [n for n, entry in enumerate(commands) if entry.get("time_started")]
-    last = ran[-1]
-    which = f"command {last + 1} of {len(commands)}" if len(commands) > 1 else "the command"
-    code = _said(commands[last].get("return_code"))
-    said = f"{which} {code_text(code)}" if code else f"it was at {which}"
-    if skipped := sum(entry.get("state") == "skipped" for entry in commands):
-        said += f", {skipped} skipped"
-    return f"{text}, {said}: {_said(commands[last].get('command'))}"
+    if result == "succeeded":
+        names = shortened(" + ".join(map(command_text, commands)))
+        return f"{text} ({names})" if names else text
+    if where := where_it_ended(commands, result):
+        text += f"; {where}"
+    skipped = sum(entry.get("state") == "skipped" for entry in commands)
+    return f"{text}; {skipped} skipped" if skipped else text
 
 
 def _commands(args: Mapping[str, Any]) -> list[str]:
@@ -194,7 +178,7 @@ def _commands(args: Mapping[str, Any]) -> list[str]:
             parts[-1] = code_text(code)
         if (length := took(entry)) is not None:
             parts.append(f"after {span(length)}")
-        lines.append(f"{' '.join(parts)}: {_said(entry.get('command'))}")
+        lines.append(f"{' '.join(parts)}: {command_text(entry)}")
     return lines
 
 
@@ -207,7 +191,8 @@ def state_text(args: Mapping[str, Any]) -> str:
         parts.append(f"host {host}" + (f" (was {was})" if was else ""))
     fine = 0
     for name, pool in mapping(args.get("zpools")).items():
-        if priority_of(mapping(pool)):
+        # Errors of a device leave the pool's own priority at 0.
+        if priority_of(mapping(pool)) or pool_reasons(mapping(pool), name):
             parts.append(pool_text(name, mapping(pool)))
         else:
             fine += 1

@@ -6,11 +6,11 @@ when no job has the id.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sysadmd.client import NotPermitted, Refused
+from sysadmd.ctl.id_text import begins
 from sysadmd.errors import SysadmdError
 
 # Asks `rpc/dispatcher`, and gives the reply's args.
@@ -64,9 +64,17 @@ async def find_active(ask: Ask, wanted: str) -> str:
     try:
         return chosen(wanted, active)
     except NoSuchJob:
-        raise NoSuchJob(
-            f"there is no active job {wanted!r}; `sysadmctl jobs` lists them"
-        ) from None
+        raise NoSuchJob(await _why_not_active(ask, wanted)) from None
+
+
+async def _why_not_active(ask: Ask, wanted: str) -> str:
+    """Has it ended, or is there none?"""
+    try:
+        job = await find(ask, wanted)
+    except (NoSuchJob, AmbiguousId):
+        return f"there is no active job {wanted!r}; `sysadmctl jobs` lists them"
+    result = job.get("result")
+    return f"the job {job['id']} has ended already" + (f": {result}" if result else "")
 
 
 def chosen(wanted: str, jobs: Sequence[Mapping[str, Any]]) -> str:
@@ -86,23 +94,6 @@ def chosen(wanted: str, jobs: Sequence[Mapping[str, Any]]) -> str:
             " write more of the one that is meant"
         )
     return fitting[0]
-
-
-def begins(id: str, wanted: str) -> bool:
-    """Does the id begin so? The brace of an original id may be left out."""
-    return bool(wanted) and (id.startswith(wanted) or id.startswith("{" + wanted))
-
-
-def distinct(ids: Sequence[str], least: int = 8) -> int:
-    """How many characters of these ids tell them apart."""
-    ordered = sorted(set(ids))
-    longest = least
-    for one, other in itertools.pairwise(ordered):
-        same = next(
-            (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one)
-        )
-        longest = max(longest, same + 1)
-    return longest
 
 
 async def active_jobs(ask: Ask) -> AsyncIterator[dict[str, Any]]:

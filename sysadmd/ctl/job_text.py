@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sysadmd.ctl.moments import local, since, span
 from sysadmd.sizes import UNITS
@@ -17,11 +19,26 @@ NO_QUEUE: Final = "no_queue"
 # Words that mean something to a shell, and nothing here.
 _SHELL: Final = frozenset(("|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1", "|&"))
 _SUCCESS: Final = "succeeded"
+_CODE: Final = re.compile(r"-?\d{1,9}", re.ASCII)
+# Results that are by a signal of the daemon's, and which those are.
+_BY_SIGNAL: Final = ("killed", "timed-out")
+_SIGNALS: Final = ("-15", "-9")
 
 
-def code_text(code: str | None) -> str:
-    """`exited with 7`, `was killed by SIGKILL`, `could not be started`."""
-    if code is None:
+def command_text(command: Mapping[str, Any]) -> str:
+    """A command as it is typed into a shell, or as the server writes it, if that is all."""
+    argv: object = command.get("argv")
+    if isinstance(argv, list):
+        words = [word for word in cast("list[object]", argv) if isinstance(word, str)]
+        if words and len(words) == len(cast("list[object]", argv)):
+            return shlex.join(words)
+    text: object = command.get("command")
+    return text if isinstance(text, str) else ""
+
+
+def code_text(code: object) -> str:
+    """`exited with 7`, `was killed by SIGKILL`, `exited with 127 (not found)`."""
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
         return "ended with a code that is not known"
     number = int(code)
     if number < 0:
@@ -31,6 +48,21 @@ def code_text(code: str | None) -> str:
         126: "exited with 126 (can't be executed)",
         127: "exited with 127 (not found)",
     }.get(number, f"exited with {number}")
+
+
+def where_it_ended(commands: Sequence[Mapping[str, Any]], result: str) -> str:
+    """At which command a job ended that did not succeed, and how; empty: none had begun."""
+    begun = [n for n, one in enumerate(commands) if one.get("state") in ("finished", "running")]
+    if not begun:
+        return ""
+    last = begun[-1]
+    name, code = shortened(command_text(commands[last])), commands[last].get("return_code")
+    several = len(commands) > 1
+    which = f"command {last + 1} of {len(commands)} ({name})" if several else name
+    if code is None or (result in _BY_SIGNAL and code in _SIGNALS):
+        # That it was ended by a signal has been said.
+        return f"it was at {which}"
+    return f"{which} {code_text(code)}"
 
 
 def signal_name(number: int) -> str:
@@ -80,22 +112,17 @@ def how_far(commands: Sequence[Mapping[str, Any]]) -> str:
     return f"{text} ({signal_name(-int(code)) if code.startswith('-') else code})"
 
 
-def ended(job: Mapping[str, Any]) -> str:
-    """The closing line of a job that has finished."""
+def ended(job: Mapping[str, Any], name: str | None = None) -> str:
+    """The closing line of a job that has finished. name: what it is called; its id."""
+    name = str(job["id"]) if name is None else name
     result, commands = str(job["result"]), job["commands"]
     length = took(job, datetime.fromisoformat(str(job["time_finished"])))
     after = f" after {length}" if length else ""
     if result == _SUCCESS:
-        return f"job {job['id']} succeeded" + (f" in {length}" if length else "")
-    parts = [f"job {job['id']} {_RESULTS.get(result, result)}{after}"]
-    for number, command in enumerate(commands):
-        if command["state"] == "finished" and command["return_code"] != "0":
-            name = shortened(str(command["command"]))
-            parts.append(
-                f"command {number + 1} of {len(commands)} ({name})"
-                f" {code_text(command['return_code'])}"
-            )
-            break
+        return f"job {name} succeeded" + (f" in {length}" if length else "")
+    parts = [f"job {name} {_RESULTS.get(result, result)}{after}"]
+    if where := where_it_ended(commands, result):
+        parts.append(where)
     skipped = sum(command["state"] == "skipped" for command in commands)
     if skipped:
         parts.append(f"{skipped} command{'s were' if skipped > 1 else ' was'} skipped")
@@ -118,13 +145,17 @@ def waiting_reason(
     if queue.get("paused"):
         return f"queue {name} is paused; `sysadmctl queue resume {name}` lets it go on"
     where = "without a queue" if name == NO_QUEUE else f"in {name}"
-    position = job.get("position")
-    if isinstance(position, int) and position > 0:
-        return f"{where}: {position} job{'s' if position > 1 else ''} before it"
     running, limit = queue.get("running"), queue.get("limit")
-    if running is not None and limit is not None and running >= limit:
-        return f"{where}: {running} of at most {limit} jobs are running; it is next"
-    return f"{where}: it is next"
+    position = job.get("position")
+    full = ""
+    if isinstance(running, int) and isinstance(limit, int):
+        full = f"{running} of at most {limit} {'runs' if running == 1 else 'run'}"
+        # A place counts those that run, too.
+        position = position - running if isinstance(position, int) else None
+    if isinstance(position, int) and position > 0:
+        before = f"{position} job{'s' if position > 1 else ''} before it"
+        return f"{where}: {before}" + (f"; {full}" if full else "")
+    return f"{where}: it is next" + (f"; {full}" if full else "")
 
 
 def shell_words(commands: Sequence[Sequence[str]]) -> str | None:
@@ -190,4 +221,4 @@ def command_lines(number: int, command: Mapping[str, Any], now: datetime) -> tup
         parts.append(("after " if state == "finished" else "for ") + length)
     if command.get("log_size"):
         parts.append(f"{size_text(int(command['log_size']))} of output")
-    return f"{number}  {command['command']}", ", ".join(parts)
+    return f"{number}  {command_text(command)}", ", ".join(parts)

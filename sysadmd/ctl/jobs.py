@@ -14,18 +14,26 @@ from typing import Any, Final
 from sysadmd.backoff import backoff
 from sysadmd.client import NotPermitted, Refused, Target, events
 from sysadmd.ctl.following import LATEST, SOONEST, Follower, Stamps
+from sysadmd.ctl.id_text import distinct, short_ids
 from sysadmd.ctl.ids import (
     NOT_FOUND,
     AmbiguousId,
     NoSuchJob,
     active_jobs,
-    distinct,
     find,
     find_active,
     finished_jobs,
 )
-from sysadmd.ctl.job_text import command_lines, ended, how_far, sheet, shortened, took
-from sysadmd.ctl.moments import since, span
+from sysadmd.ctl.job_text import (
+    command_lines,
+    command_text,
+    ended,
+    how_far,
+    sheet,
+    shortened,
+    took,
+)
+from sysadmd.ctl.moments import age, since
 from sysadmd.ctl.output import Printer
 from sysadmd.ctl.queues import check_queue
 from sysadmd.errors import SysadmdError
@@ -33,6 +41,11 @@ from sysadmd.errors import SysadmdError
 _COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": None}
 # Characters of commands in a table that a program reads.
 _COMMANDS: Final = 60
+# From so many columns on, so many characters of ids and commands stay at least; below that, of
+# commands so many, and of ids what tells them apart.
+_WIDE: Final = 60
+_READABLE: Final = 20
+_FEW: Final = 10
 # Running jobs of which is asked how far they are.
 _ASKED: Final = 64
 # How often what is watched is drawn anew, at least and at most; s.
@@ -51,6 +64,16 @@ class JobFilter:
     limit: int | None = None
 
 
+def none_of(wanted: JobFilter) -> str:
+    """What is said where there is nothing to list."""
+    where = f" in {wanted.queue}" if wanted.queue is not None else ""
+    if wanted.failed:
+        return f"no job has failed{where}"
+    if wanted.everything:
+        return f"there is no job{where}"
+    return f"no job runs or waits{where}; `sysadmctl jobs --all` lists finished ones, too"
+
+
 async def list_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int:
     """Active jobs, or finished ones too, or failed ones."""
     async with Follower(target, printer) as follower:
@@ -62,7 +85,7 @@ async def list_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int:
         for job in found:
             printer.value(job)
         return 0
-    _print_table(printer, found)
+    _print_table(printer, found, wanted)
     return 0
 
 
@@ -77,9 +100,12 @@ async def watch_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int
                 happened.clear()
                 found = await _jobs(follower, wanted)
                 await _ask_more(follower, found)
-                room = os.get_terminal_size(sys.stdout.fileno()).lines - 2
+                room = os.get_terminal_size(sys.stdout.fileno()).lines - 3
                 printer.clear()
-                _print_table(printer, found[: max(1, room)])
+                shown = found[: max(1, room)]
+                _print_table(printer, shown, wanted)
+                if rest := len(found) - len(shown):
+                    printer.line(f"and {rest} more")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_REDRAW):
                         await happened.wait()
@@ -134,24 +160,35 @@ async def _ask_more(follower: Follower, jobs: list[dict[str, Any]]) -> None:
                 jobs[number] = await follower.show(job["id"])
 
 
-def _print_table(printer: Printer, jobs: Sequence[Mapping[str, Any]]) -> None:
+def _print_table(
+    printer: Printer, jobs: Sequence[Mapping[str, Any]], wanted: JobFilter
+) -> None:
+    if not jobs and printer.on_terminal:
+        printer.line(none_of(wanted))
+        return
     now = datetime.now(UTC).astimezone()
-    rows = [_row(job, now) for job in jobs]
-    least = distinct([str(job["id"]) for job in jobs])
+    ids = [str(job["id"]) for job in jobs]
+    width = printer.width
+    if width is not None:
+        ids = short_ids(ids)
+    rows = [_row(job, id, now) for job, id in zip(jobs, ids, strict=True)]
+    apart = distinct(ids)
+    is_wide = width is None or width >= _WIDE
+    gives = {7: _READABLE, 0: max(apart, _READABLE)} if is_wide else {7: _FEW, 0: apart}
     # The state is what one looks for: it never gives way.
-    printer.table(_HEADS, rows, gives={7: 10, 0: least}, drops=(4, 5, 3, 6, 2), cut=(0,))
+    printer.table(_HEADS, rows, gives=gives, drops=(4, 5, 3, 6, 2), cut=(0,))
 
 
-def _row(job: Mapping[str, Any], now: datetime) -> list[tuple[str, str | None]]:
+def _row(job: Mapping[str, Any], id: str, now: datetime) -> list[tuple[str, str | None]]:
     state = str(job.get("result") or job["state"])
     commands: list[Any] = job["commands"]
     details = all(isinstance(command, Mapping) for command in commands)
-    texts = [str(command["command"] if details else command) for command in commands]
-    age = since(str(job.get("time_started") or job.get("time_created") or ""), now)
+    texts = [command_text(command) if details else str(command) for command in commands]
+    since_made = since(str(job.get("time_created") or ""), now)
     return [
-        (str(job["id"]), None),
+        (id, None),
         (state, _COLOURS.get(state, "red")),
-        ("-" if age is None else span(age), None),
+        ("-" if since_made is None else age(since_made), None),
         (took(job, now) or "-", None),
         (str(job.get("account") or "-"), None),
         (str(job["queue"]), None),

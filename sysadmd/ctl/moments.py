@@ -90,6 +90,12 @@ def since(told: str, now: datetime) -> float | None:
         return None
 
 
+def age(length: float) -> str:
+    """How long ago something was, roughly, with one unit: `0 s`, `12 s`, `3 min`, `4 d`."""
+    unit, size = next(((u, s) for u, s in _SHOWN if length >= s), _SHOWN[-1])
+    return f"{math.floor(length / size)} {unit}"
+
+
 def span(length: float) -> str:
     """A duration, with two units at most: `0.4 s`, `3 min 5 s`, `2 h 5 min`, `4 d 1 h`."""
     if length < 10 and not float(length).is_integer():

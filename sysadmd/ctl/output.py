@@ -18,6 +18,7 @@ import click
 
 from sysadmd.ctl.bar import Bar, HowFar, mapping
 from sysadmd.ctl.columns import widths
+from sysadmd.ctl.id_text import short_id
 from sysadmd.ctl.program_text import ProgramText
 from sysadmd.text import printable
 
@@ -144,6 +145,11 @@ class Printer:
     def on_terminal(self) -> bool:
         """Do people read it as it comes?"""
         return sys.stdout.isatty()
+
+    @staticmethod
+    def called(id: str) -> str:
+        """What a job is called in a remark: short for people, as commands take it."""
+        return short_id(id) if sys.stderr.isatty() else id
 
     @property
     def has_colours(self) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sysadmd.client import Target
 from sysadmd.ctl.following import Follower
 from sysadmd.ctl.output import Printer
@@ -29,7 +32,7 @@ async def list_queues(target: Target, printer: Printer) -> int:
             state, fg = f"{state}, ends when it is empty", "yellow"
         numbers = (str(queue[key]) for key in ("limit", "running", "waiting"))
         rows.append([(name, None), *((number, None) for number in numbers), (state, fg)])
-    printer.table(["QUEUE", "LIMIT", "RUNNING", "WAITING", "STATE"], rows, gives={0: 8})
+    printer.table(["QUEUE", "LIMIT", "RUN", "WAIT", "STATE"], rows, gives={4: 6, 0: 8})
     return 0
 
 
@@ -44,6 +47,20 @@ async def change_queue(target: Target, printer: Printer, action: str, name: str)
     """Pause or resume a queue."""
     async with Follower(target, printer) as follower:
         reply = await follower.ask({"action": action, "queue": name})
+        queue = None if printer.as_json else (await follower.queues() or {}).get(name)
     if printer.as_json:
         printer.value(reply)
+    else:
+        printer.line(changed_text(name, action, queue))
     return 0
+
+
+def changed_text(name: str, action: str, queue: Mapping[str, Any] | None) -> str:
+    """What has come of it. queue: as it is now, if that is told."""
+    text = f"queue {name} {'is paused' if action == 'pause' else 'goes on'}"
+    if queue is None:
+        return text
+    run, wait = queue["running"], queue["waiting"]
+    if not run and not wait:
+        return f"{text}; no job runs or waits in it"
+    return f"{text}; {run} running, {wait} waiting"

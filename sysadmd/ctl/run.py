@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import signal
 import sys
 import uuid
@@ -103,10 +104,11 @@ class Watch:
 
     def fate(self) -> str:
         """What becomes of the job, as far as we know, and what to do."""
-        id = self.id
-        if id is None:
+        if self.id is None:
             return "it is not known whether a job was accepted; `sysadmctl jobs` lists them"
-        hints = f"`sysadmctl log --follow {id!r}` follows it, `sysadmctl kill {id!r}` ends it"
+        id = self._printer.called(self.id)
+        word = shlex.quote(id)
+        hints = f"`sysadmctl log -f {word}` follows it, `sysadmctl kill {word}` ends it"
         if self.accepted:
             return f"the job {id} goes on; {hints}"
         return f"it is not known whether the job {id} was accepted; if so, {hints}"
@@ -151,7 +153,7 @@ async def run_job(
 def _close(printer: Printer, job: Mapping[str, Any]) -> None:
     """Say how it ended; of a success only on a terminal: a script's errors stay empty."""
     if job["result"] != "succeeded" or sys.stderr.isatty():
-        printer.note(ended(job))
+        printer.note(ended(job, printer.called(str(job["id"]))))
     if remark := one_word(job):
         printer.note(remark)
 

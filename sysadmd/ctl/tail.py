@@ -17,7 +17,8 @@ import click
 from sysadmd.client import EventFrame, NotPermitted, Refused, Target, events
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.cursor_file import keep_cursor, read_cursor
-from sysadmd.ctl.event_text import EventText, describe, job_id, short_id
+from sysadmd.ctl.event_text import EventText, describe, job_id
+from sysadmd.ctl.id_text import begins, short_id
 from sysadmd.ctl.job_lines import JobLines, JobNews
 from sysadmd.ctl.layout import Columns, head, lay_out
 from sysadmd.ctl.moments import moment
@@ -45,13 +46,13 @@ async def run_tail(target: Target, printer: Printer, wanted: Wanted) -> int:
     since, last = (wanted.since, wanted.last) if kept is None else (kept, None)
     only_new = last == 0
     # Of those that are left out nobody knows how many there are.
-    begins = MOST if last and wanted.chooses else last
+    most = MOST if last and wanted.chooses else last
     contact = _Contact(printer)
     stream = events(
         target,
         wanted.systems,
         since="now" if only_new else since,
-        last=begins or None,
+        last=most or None,
         caught_up=True,
         lost=contact.lost,
         again=contact.again,
@@ -311,7 +312,7 @@ class _Shown:
         if not is_gap:
             if told.priority < wanted.priority:
                 return None
-            if wanted.job is not None and not job_id(args).startswith(wanted.job):
+            if wanted.job is not None and not begins(job_id(args), wanted.job):
                 return None
         lines: list[tuple[str, str | None, bool]] = []
         if news is None or news.is_line:

@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_the_job_of_a_class_running(ctl: Ctl, play: Play) -> None:
         _, errors = waiting.communicate(timeout=DEADLINE)
     assert waiting.returncode == 130
     assert f"the job {ID} goes on" in errors
-    assert "log --follow" in errors
+    assert "log -f" in errors
     assert "kill" in errors
 
 

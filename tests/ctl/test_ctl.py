@@ -71,7 +71,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(daemon: Daemon) -> 
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate(timeout=DEADLINE)
     assert run.returncode == 130
-    assert "log --follow" in errors
+    assert "log -f" in errors
     assert "kill" in errors
     assert [job["state"] for job in lines(at(daemon)("jobs", "--json"))] == ["running"]
     assert at(daemon)("kill", "long").returncode == 0

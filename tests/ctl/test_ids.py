@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sysadmd.ctl.ids import AmbiguousId, NoSuchJob, begins, chosen, distinct
+from sysadmd.ctl.id_text import begins, distinct, short_id, short_ids
+from sysadmd.ctl.ids import AmbiguousId, NoSuchJob, chosen
 from tests.kit import Daemon
 from tests.kit.ctl import Ctl, lines
 
+UUID = "5f2c1a9e-0b1d-4c6e-9f00-8a7b6c5d4e3f"
 IDS = st.text("ab{}", min_size=1, max_size=6)
 
 
@@ -25,6 +27,18 @@ def test_an_exact_id_wins_over_one_that_begins_so() -> None:
 def test_the_brace_of_an_original_id_may_be_left_out() -> None:
     assert chosen("12", jobs("{12-34}", "x")) == "{12-34}"
     assert chosen("{12", jobs("{12-34}", "x")) == "{12-34}"
+
+
+def test_an_id_that_was_made_up_is_shown_by_its_first_digits() -> None:
+    made_up = (UUID, f"{{{UUID}}}", f"sysadm_pkg_install-{{{UUID}}}")
+    for id in made_up:
+        assert short_id(id) == "5f2c1a9e"
+        # The other commands take them for it.
+        assert chosen(short_id(id), jobs(id, "x")) == id
+    assert short_id("backup") == "backup"
+    assert short_id(f"backup-{UUID}") == f"backup-{UUID}"
+    assert short_ids(["backup", *made_up[:2]]) == ["backup", *made_up[:2]]
+    assert short_ids(["backup", made_up[2]]) == ["backup", "5f2c1a9e"]
 
 
 def test_what_fits_several_is_refused_with_their_names_and_states() -> None:
@@ -92,4 +106,4 @@ def test_a_kill_by_a_beginning_means_active_jobs_only(daemon: Daemon) -> None:
     }
     over = ctl("kill", "long done")
     assert over.returncode == 1
-    assert "no active job 'long done'" in over.stderr
+    assert "the job long done has ended already: succeeded" in over.stderr

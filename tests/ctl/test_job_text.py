@@ -53,18 +53,31 @@ def test_the_closing_line_says_which_command_failed_how_and_what_was_skipped() -
         " 1 command was skipped"
     )
     assert ended(job("succeeded", command("a"))) == "job j succeeded in 5 s"
-    assert "its time was up" in ended(job("timed-out", command("a", code="-15")))
+    assert ended(job("timed-out", command("a", code="-15"))) == (
+        "job j was ended because its time was up after 5 s; it was at a"
+    )
+    assert ended(job("failed", command("a b", code="1")), "x").endswith(
+        "x failed after 5 s; 'a b' exited with 1"
+    )
     assert how_far(failed["commands"]) == "2/3 (SIGKILL)"
 
 
 def test_why_a_job_waits_is_said_with_what_to_do() -> None:
     waits = {"queue": "pkg_queue", "position": 2}
     open_, full = {"paused": False, "limit": 1, "running": 0}, {"limit": 1, "running": 1}
-    assert waiting_reason(waits, {"pkg_queue": open_}) == "in pkg_queue: 2 jobs before it"
+    assert waiting_reason(waits, {"pkg_queue": open_}) == (
+        "in pkg_queue: 2 jobs before it; 0 of at most 1 run"
+    )
     assert "sysadmctl queue resume pkg_queue" in waiting_reason(
         waits, {"pkg_queue": {**open_, "paused": True}}
     )
-    assert "1 of at most 1" in waiting_reason({**waits, "position": 0}, {"pkg_queue": full})
+    # Those that run are before it, too, in its place.
+    assert waiting_reason(waits, {"pkg_queue": full}) == (
+        "in pkg_queue: 1 job before it; 1 of at most 1 runs"
+    )
+    assert waiting_reason({**waits, "position": 1}, {"pkg_queue": full}) == (
+        "in pkg_queue: it is next; 1 of at most 1 runs"
+    )
     assert waiting_reason({**waits, "position": 1}, None) == "in pkg_queue: 1 job before it"
 
 

@@ -147,3 +147,33 @@ def test_a_line_that_is_drawn_over_itself_is_left_as_it_was_in_the_end(shared: D
     # As it is into a pipe; the kit reads each \r as a line's end.
     piped = at(shared)("run", "--", "sh", "-c", script).stdout
     assert piped == "10 %\n20 %\n\x1b[K100 %\nends"
+
+
+def test_lists_have_short_ids_and_commands_as_one_types_them(daemon: Daemon) -> None:
+    ctl = at(daemon)
+    assert on_columns(ctl, 80, "jobs").startswith(
+        "no job runs or waits; `sysadmctl jobs --all`"
+    )
+    assert "no job has failed in pkg_queue" in on_columns(
+        ctl, 80, "jobs", "--failed", "--queue", "pkg_queue"
+    )
+    id = ctl("run", "--no-wait", "--", "sh", "-c", 'echo "a b"').stdout.strip()
+    ctl("run", "--id", "nightly-backup", "--", "true")
+    assert ctl("jobs", "--all").stdout.splitlines()[-1].startswith(id)
+    for columns in (80, 40):
+        shown = on_columns(ctl, columns, "jobs", "--all")
+        assert f"\r\n{id[:8]}  " in shown
+        assert id[:9] not in shown
+    assert "nightly-backup" in on_columns(ctl, 80, "jobs", "--all")
+    assert "0  sh -c 'echo \"a b\"'\n" in ctl("show", id[:8]).stdout
+
+
+def test_queues_say_what_came_of_it_and_names_stay_whole_at_40_columns(daemon: Daemon) -> None:
+    ctl = at(daemon)
+    said = ctl("queue", "pause", "pkg_queue").stdout
+    assert said == "queue pkg_queue is paused; no job runs or waits in it\n"
+    ctl("run", "--no-wait", "--queue", "pkg_queue", "--", "sleep", "60")
+    row = on_columns(ctl, 40, "queue", "list").splitlines()[2]
+    assert row.split() == ["pkg_queue", "1", "0", "1", "paused"]
+    said = ctl("queue", "resume", "pkg_queue").stdout
+    assert said == "queue pkg_queue goes on; 1 running, 0 waiting\n"

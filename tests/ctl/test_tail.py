@@ -67,7 +67,7 @@ def test_output_is_shown_once_under_its_job_or_not_at_all(at: Ctl) -> None:
     assert "tail-one finished: succeeded after" in shown
     assert "| " not in at("tail", "--no-output", *words).stdout
     verbose = at("tail", "-v", *words).stdout
-    assert "    1 of 1 returned 0 after" in verbose
+    assert "    1 of 1 succeeded after" in verbose
     assert "    cursor " in verbose
 
 
@@ -87,8 +87,7 @@ def test_on_a_narrow_terminal_nothing_is_cut(at: Ctl) -> None:
     assert re.match(r"-- \d{4}-\d\d-\d\d --\r\n\d\d:\d\d:\d\d jobs tail-bad pending", narrow)
     for shown in (wide, narrow):
         whole = " ".join(shown.split())
-        assert "command returned 3: sh -c" in whole
-        assert '"exit 3"' in whole
+        assert "sh -c 'exit 3' exited with 3" in whole
 
 
 def test_a_job_that_writes_for_long_is_one_line_and_its_output(daemon: Daemon) -> None:
@@ -102,7 +101,9 @@ def test_a_job_that_writes_for_long_is_one_line_and_its_output(daemon: Daemon) -
     events = [line for line in shown if not line.startswith("  ")]
     assert len(events) == 3
     assert "long running 1 of 2: sh -c" in events[1]
-    assert re.search(r"long finished: failed after .*, command 1 of 2 returned 7", events[2])
+    assert re.search(
+        r"long finished: failed after .*; command 1 of 2 .* exited with 7", events[2]
+    )
 
 
 def test_it_ends_with_what_was_told_until_then(at: Ctl) -> None:

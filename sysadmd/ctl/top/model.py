@@ -15,6 +15,8 @@ from typing import Any, Final, cast
 from sysadmd.client import EventFrame
 from sysadmd.ctl.bar import HowFar, mapping
 from sysadmd.ctl.event_text import describe
+from sysadmd.ctl.id_text import short_id
+from sysadmd.ctl.job_text import command_text
 from sysadmd.ctl.program_text import harmless
 from sysadmd.errors import GARBLED
 from sysadmd.text import printable
@@ -57,7 +59,7 @@ class WatchedJob:
 
     @property
     def name(self) -> str:
-        return shown(self.id)
+        return shown(short_id(self.id))
 
     @property
     def is_over(self) -> bool:
@@ -240,7 +242,7 @@ def _read(job: WatchedJob, fields: Mapping[str, Any], details: Mapping[str, Any]
         result=shown(details.get("result")) or job.result,
         started=shown(details.get("time_started")) or job.started,
         finished=shown(details.get("time_finished")) or job.finished,
-        command=shown(command.get("command")) or job.command,
+        command=shown(command_text(command)) or job.command,
         number=number if listed else job.number,
         commands=len(listed) or job.commands,
         # Of a command that writes nothing for a while the last line stays.
