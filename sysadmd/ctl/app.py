@@ -21,6 +21,7 @@ from sysadmd.ctl import (
     top_commands,
     watch_commands,
 )
+from sysadmd.ctl.help_text import HelpGroup, help_width
 from sysadmd.ctl.options import Context, common_options
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import GARBLED, SysadmdError, no_sysadmd
@@ -29,11 +30,24 @@ from sysadmd.errors import GARBLED, SysadmdError, no_sysadmd
 NO_SERVER: Final = 69
 NOT_PERMITTED: Final = 77
 INTERRUPTED: Final = 130
+# Commands as they stand in the help.
+_SECTIONS: Final = {
+    "What happens": ("tail", "top", "state", "check", "audit", "unblock"),
+    "Jobs": ("run", "rerun", "jobs", "show", "log", "kill", "queue"),
+    "Packages, updates, virtual machines": ("pkg", "update", "vm"),
+    "Servers": ("login", "logout", "profiles", "key", "servers", "identify"),
+    "This program": ("completion",),
+}
 # By the errors' codes: most that is run needs no more of the client library than --help does.
 _STATUSES: Final = {"not-permitted": NOT_PERMITTED, "unreachable": NO_SERVER, "bad-request": 2}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=HelpGroup,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`sysadmctl help COMMAND` says more of one.",
+)
 @click.version_option(__version__, prog_name="sysadmctl", message="%(prog)s %(version)s")
 @common_options
 def cli() -> None:
@@ -76,7 +90,13 @@ def _run(arguments: Sequence[str]) -> int:
             # Whatever a server says can be written, in any locale.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        result = cli.main(list(arguments), "sysadmctl", standalone_mode=False, obj=context)
+        result = cli.main(
+            list(arguments),
+            "sysadmctl",
+            standalone_mode=False,
+            obj=context,
+            terminal_width=help_width(),
+        )
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

@@ -6,27 +6,32 @@ from typing import Final
 
 import click
 
+from sysadmd.ctl.help_text import HelpGroup
 from sysadmd.ctl.options import Context, common_options, run_work
 
-_wait = click.option("--wait/--no-wait", default=True, show_default=True)
+_wait = click.option(
+    "--wait/--no-wait",
+    default=True,
+    help="Show its output and end as it does, as otherwise; or print its id.",
+)
 _repo = click.option("--repo", help="A repository; the server chooses otherwise.")
 _asked_repo = click.option("--repo", help="A repository; what is installed otherwise.")
 _names = click.argument("names", nargs=-1, required=True)
 
 
-@click.group()
+@click.group(cls=HelpGroup)
 @common_options
 def pkg() -> None:
     """Packages of the machine: install, upgrade, look for holes."""
 
 
-@click.group()
+@click.group(cls=HelpGroup)
 @common_options
 def update() -> None:
     """Updates of the whole system."""
 
 
-@click.group()
+@click.group(cls=HelpGroup)
 @common_options
 def vm() -> None:
     """Virtual machines."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from sysadmd.ctl import completing
+from sysadmd.ctl.help_text import HelpGroup
 from sysadmd.ctl.moments import seconds
 from sysadmd.ctl.options import Context, common_options, run_work
 
@@ -38,7 +39,11 @@ def submission_options(command: F) -> F:
     """Those of what submits a job of one's own commands."""
     for option in (
         click.option("--quiet", "-q", is_flag=True, help="No remarks on the job."),
-        click.option("--wait/--no-wait", default=True, show_default=True),
+        click.option(
+            "--wait/--no-wait",
+            default=True,
+            help="Show its output and end as it does, as otherwise; or print its id.",
+        ),
         click.option("--stdin", metavar="FILE", help="Refused: a job has no standard input."),
         click.option(
             "--once",
@@ -55,10 +60,11 @@ def submission_options(command: F) -> F:
         click.option("--timeout", type=DurationOption(), help="Ends it: 90, 5m, 1.5h."),
         click.option(
             "--queue",
+            metavar="NAME",
             shell_complete=completing.queues,
             help="A configured queue; at once otherwise.",
         ),
-        click.option("--id", help="The job's id; one is made up otherwise."),
+        click.option("--id", metavar="ID", help="What it is called; made up otherwise."),
     ):
         command = option(command)
     return command
@@ -99,13 +105,22 @@ def _variable(text: str) -> tuple[str, str]:
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @submission_options
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    metavar="-- CMD ARGS... [+ CMD ARGS...]...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+)
 @common_options
 @click.pass_obj
 def run(
     context: Context, /, command: tuple[str, ...], wait: bool, quiet: bool, **options: Any
 ) -> None:
-    """Submit a job: CMD ARGS... [+ CMD ARGS...]...; wait for it and exit with its status."""
+    """Run commands as a job, show their output, and exit with its status.
+
+    A + that stands alone separates commands, which run until one fails.
+    """
     from sysadmd.ctl.run import run_job
 
     order = _submission(split_commands(command), options)
@@ -136,7 +151,10 @@ def split_commands(words: tuple[str, ...]) -> list[list[str]]:
 @common_options
 @click.pass_obj
 def rerun(context: Context, /, job: str, wait: bool, quiet: bool, **options: Any) -> None:
-    """Run the commands of a job again, as a new job; options are given in place of its own."""
+    """Run the commands of a job again, as a new job.
+
+    Options are taken in place of those that it had.
+    """
     from sysadmd.ctl.run import rerun_job
 
     changes = _submission([], options)
@@ -146,8 +164,10 @@ def rerun(context: Context, /, job: str, wait: bool, quiet: bool, **options: Any
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Finished ones, too.")
 @click.option("--failed", is_flag=True, help="Finished ones that did not succeed.")
-@click.option("--queue", shell_complete=completing.queues, help="Those of one queue.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option(
+    "--queue", metavar="NAME", shell_complete=completing.queues, help="Those of one queue."
+)
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--watch", is_flag=True, help="Draw it anew when something happens.")
 @common_options
 @click.pass_obj
@@ -159,7 +179,7 @@ def jobs(
     limit: int | None,
     watch: bool,
 ) -> None:
-    """List jobs."""
+    """List jobs that run or wait."""
     from sysadmd.ctl.jobs import JobFilter, list_jobs, watch_jobs
 
     wanted = JobFilter(everything, failed, queue, limit)
@@ -186,12 +206,16 @@ def show(context: Context, id: str) -> None:
 @click.command(epilog=_ID_HELP)
 @click.argument("id", shell_complete=completing.job_ids)
 @click.option(
-    "--command", type=click.IntRange(min=0), help="Its number, from 0; all otherwise."
+    "--command",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Of this command, the first is 0; of all otherwise.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has finished.")
 @click.option(
     "--lines",
     "-n",
+    metavar="N",
     type=click.IntRange(min=1),
     help="The last so many, of the command that began last.",
 )
@@ -217,20 +241,22 @@ def log(
 
 
 @click.command(epilog=_ID_HELP)
-@click.argument("ids", nargs=-1, required=True, shell_complete=completing.active_job_ids)
+@click.argument(
+    "ids", metavar="ID...", nargs=-1, required=True, shell_complete=completing.active_job_ids
+)
 @click.option(
-    "--wait/--no-wait", default=True, show_default=True, help="Until they have ended."
+    "--wait/--no-wait", default=True, help="Wait until they have ended, as otherwise, or not."
 )
 @common_options
 @click.pass_obj
 def kill(context: Context, ids: tuple[str, ...], wait: bool) -> None:
-    """Kill jobs."""
+    """Kill jobs: TERM, a while later KILL; say how they ended."""
     from sysadmd.ctl.jobs import kill_jobs
 
     run_work(kill_jobs(context.target(), context.printer, ids, wait))
 
 
-@click.group()
+@click.group(cls=HelpGroup)
 @common_options
 def queue() -> None:
     """List queues, pause one, or let it go on."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sysadmd.ctl.help_text import HelpGroup
 from sysadmd.ctl.options import Context, common_options, run_work
 
 # What can't be read is said by who reads it.
@@ -13,7 +14,7 @@ _PATH = click.Path(path_type=Path, readable=False)
 _file = click.option("--file", type=_PATH, help="key.pem beside the profile otherwise.")
 
 
-@click.group()
+@click.group(cls=HelpGroup)
 @common_options
 def key() -> None:
     """Keys that log in, in place of passwords and tokens."""

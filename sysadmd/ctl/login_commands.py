@@ -18,8 +18,10 @@ from sysadmd.ctl.options import Context, common_options, run_work
     shell_complete=completing.profiles,
 )
 @click.argument("called", metavar="[NAME]", required=False)
-@click.option("--user", help="Asked for otherwise.")
-@click.option("--name", help="What the token is called there; user@host otherwise.")
+@click.option("--user", metavar="ACCOUNT", help="Asked for otherwise.")
+@click.option(
+    "--name", metavar="NAME", help="What the token is called there; user@host otherwise."
+)
 @common_options
 @click.pass_obj
 def login(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sysadmd.ctl.help_text import ServerOption
 from sysadmd.ctl.output import Printer
 from sysadmd.errors import SysadmdError
 
@@ -89,53 +90,12 @@ def common_options(command: F) -> F:
         if value not in (None, False) and param.name:
             setattr(ctx.ensure_object(Context), param.name, value)
 
+    def about_server(*names: str, **settings: Any) -> Callable[[F], F]:
+        return click.option(
+            *names, cls=ServerOption, callback=keep, expose_value=False, **settings
+        )
+
     for option in (
-        click.option(
-            "--profile",
-            callback=keep,
-            expose_value=False,
-            metavar="NAME",
-            shell_complete=_profiles,
-            help="A server that `login` has kept, or `local`; SYSADMCTL_PROFILE otherwise.",
-        ),
-        click.option(
-            "--url", callback=keep, expose_value=False, help="HOST or wss://HOST:PORT"
-        ),
-        click.option(
-            "--bridge",
-            callback=keep,
-            expose_value=False,
-            help="wss://HOST:PORT of a bridge over which a --server is reached.",
-        ),
-        click.option(
-            "--server", callback=keep, expose_value=False, help="Its id at the bridge."
-        ),
-        click.option(
-            "--token", callback=keep, expose_value=False, help="SYSADMCTL_TOKEN otherwise."
-        ),
-        click.option(
-            "--key",
-            callback=keep,
-            expose_value=False,
-            # What can't be used is said by who reads it, with what to do.
-            type=click.Path(path_type=Path, readable=False),
-            help="Private key to log in by, in place of a token.",
-        ),
-        click.option(
-            "--cafile",
-            callback=keep,
-            expose_value=False,
-            type=click.Path(path_type=Path, exists=True),
-            help="PEM that verifies the server.",
-        ),
-        click.option(
-            "--state-dir",
-            callback=keep,
-            expose_value=False,
-            # What can't be read is said by the client, with what to do.
-            type=click.Path(path_type=Path, readable=False),
-            help="State directory of a local daemon.",
-        ),
         click.option(
             "--json",
             "as_json",
@@ -143,6 +103,44 @@ def common_options(command: F) -> F:
             callback=keep,
             expose_value=False,
             help="One JSON object a line.",
+        ),
+        about_server(
+            "--state-dir",
+            metavar="DIR",
+            # What can't be read is said by the client, with what to do.
+            type=click.Path(path_type=Path, readable=False),
+            help="State directory of a local daemon.",
+        ),
+        about_server(
+            "--server",
+            metavar="ID",
+            help="Over the bridge: which server, as `servers` lists it.",
+        ),
+        about_server(
+            "--bridge", metavar="URL", help="HOST or wss://HOST:PORT of a bridge to it."
+        ),
+        about_server(
+            "--cafile",
+            metavar="FILE",
+            type=click.Path(path_type=Path, exists=True),
+            help="PEM that verifies the server.",
+        ),
+        about_server(
+            "--key",
+            metavar="FILE",
+            # What can't be used is said by who reads it, with what to do.
+            type=click.Path(path_type=Path, readable=False),
+            help="Private key to log in by, in place of a token.",
+        ),
+        about_server(
+            "--token", metavar="TOKEN", help="To log in by; SYSADMCTL_TOKEN otherwise."
+        ),
+        about_server("--url", metavar="URL", help="HOST, HOST:PORT or wss://HOST:PORT."),
+        about_server(
+            "--profile",
+            metavar="NAME",
+            shell_complete=_profiles,
+            help="A server that `login` has kept, or `local`; SYSADMCTL_PROFILE otherwise.",
         ),
     ):
         command = option(command)

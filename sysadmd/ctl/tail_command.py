@@ -32,20 +32,37 @@ class SystemName(click.Choice[str]):
 @click.argument(
     "systems", nargs=-1, type=SystemName(SYSTEMS), shell_complete=completing.systems
 )
-@click.option("--since", help="A time, such as '10 min ago' or 18:00, a cursor, or oldest.")
-@click.option("--until", help="End with what was told until this time.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, MOST), help="Begin with the last so many."
+    "--since",
+    metavar="TIME",
+    help="A time, such as '10 min ago' or 18:00, a cursor, or oldest.",
 )
-@click.option("--follow/--no-follow", default=True, help="Wait for more, or end.")
-@click.option("--priority", help=f"At least this: 0 to 10, or {', '.join(_WORDS)}.")
+@click.option("--until", metavar="TIME", help="End with what was told until this time.")
+@click.option(
+    "-n",
+    "--lines",
+    metavar="N",
+    type=click.IntRange(0, MOST),
+    help="Begin with the last so many.",
+)
+@click.option(
+    "-f", "--follow/--no-follow", default=True, help="Wait for more, as otherwise, or end."
+)
+@click.option(
+    "--priority",
+    metavar="PRIORITY",
+    help=f"At least this: 0 to 10, or {', '.join(_WORDS)}.",
+)
 @click.option(
     "--job",
+    metavar="ID",
     shell_complete=completing.job_ids,
     help="Events of one job: its id, or how that begins.",
 )
-@click.option("--grep", help="Lines alone that this regular expression is found in.")
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many are shown.")
+@click.option("--grep", metavar="REGEX", help="Only lines in which this is found.")
+@click.option(
+    "--count", metavar="N", type=click.IntRange(min=1), help="End after so many are shown."
+)
 @click.option(
     "--cursor-file",
     type=click.Path(path_type=Path, dir_okay=False, readable=False),
@@ -56,7 +73,11 @@ class SystemName(click.Choice[str]):
 @common_options
 @click.pass_obj
 def tail(context: Context, /, systems: tuple[str, ...], **options: Any) -> None:
-    """Print events as they come; reconnect and resume without losing or doubling any."""
+    """Print events as they come: jobs with their output, pools, Life Preserver.
+
+    All of them, or those of the systems that are named. Reconnects by itself, and nothing is
+    missing or comes twice then.
+    """
     wanted = _wanted(systems, options)
     target = context.target()
     from sysadmd.ctl.tail import run_tail

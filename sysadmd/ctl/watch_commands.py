@@ -21,13 +21,25 @@ def state(context: Context) -> None:
 
 
 @click.command()
-@click.option("--since", default="12h", show_default=True, help="A time, or how long ago: 7d.")
-@click.option("--count", type=click.IntRange(min=1), help="The last so many alone.")
-@click.option("--user", help="What this account did alone.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    default="12h",
+    show_default=True,
+    help="A time, or how long ago: 7d.",
+)
+@click.option(
+    "-n",
+    "--count",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Only the last so many.",
+)
+@click.option("--user", metavar="ACCOUNT", help="Only what this account did.")
 @common_options
 @click.pass_obj
 def audit(context: Context, since: str, count: int | None, user: str | None) -> None:
-    """Show who did what."""
+    """Show who did what, and from where."""
     from datetime import datetime
 
     from sysadmd.ctl.moments import moment

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
+from sysadmd.ctl.app import cli
 from tests.kit import DEADLINE, Daemon, wait_for
 from tests.kit.ctl import Ctl, lines
 
@@ -173,3 +175,21 @@ def test_a_pinned_server_with_another_key_is_not_spoken_to(
         (profile / "profile.json").write_text(json.dumps(kept))
         done = ctl("jobs", "--json", XDG_CONFIG_HOME=str(tmp_path / "config"))
         assert done.returncode == status, done.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help_fits_the_terminal_and_names_all_of_a_command_once(ctl: Ctl, columns: int) -> None:
+    shown = ctl("--help", COLUMNS=str(columns)).stdout
+    for name in cli.commands:
+        assert len(re.findall(rf"^  {name}  ", shown, re.MULTILINE)) == 1, name
+    assert "..." not in shown.partition("Options:")[2]
+    assert "SYSADMCTL_PROFILE" in shown
+    for words in ((), ("run",), ("queue", "pause"), ("check", "pool")):
+        shown = ctl(*words, "--help", COLUMNS=str(columns)).stdout
+        assert max(map(len, shown.splitlines())) <= columns, words
+        assert ctl("help", *words, COLUMNS=str(columns)).stdout == shown
+        # What says which server it is is told at length in one place.
+        assert ("SYSADMCTL_PROFILE" in shown) == (words == ())
+    assert ctl("queue", "help", "list").stdout == ctl("queue", "list", "-h").stdout
+    unknown = ctl("help", "jbs")
+    assert (unknown.returncode, "Did you mean" in unknown.stderr) == (2, True)
