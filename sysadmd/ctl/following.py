@@ -177,12 +177,13 @@ class Follower:
         follow: bool = True,
         tail: int | None = None,
         stamps: Stamps | None = None,
-    ) -> None:
-        """Print one command's output; follow: until it is complete.
+    ) -> int:
+        """Print one command's output, follow: until it is complete; returns where that ends.
 
         tail: only the last so many lines of what is there. stamps: marks lines as they come.
         """
-        offset, waits = 0, backoff(SOONEST, LATEST)
+        offset: int = 0
+        waits = backoff(SOONEST, LATEST)
         while True:
             ask = {"action": "log", "job_id": id, "command": number, "offset": offset}
             if tail is not None:
@@ -197,7 +198,7 @@ class Follower:
                 self._printer.note(f"command {number}: {reply['detail']}")
             progressed, offset = reply["next"] > offset, reply["next"]
             if reply["complete"] or not (follow or progressed):
-                return
+                return offset
             if follow:
                 await self._look(id)
             if progressed:

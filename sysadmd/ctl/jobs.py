@@ -260,8 +260,14 @@ async def _print_logs(
     for number in numbers:
         stamps = Stamps() if part.timestamps else None
         tail = part.tail if number == numbers[0] else None
-        await follower.print_log(id, number, follow=part.follow, tail=tail, stamps=stamps)
+        end = await follower.print_log(id, number, follow=part.follow, tail=tail, stamps=stamps)
         printer.end_log()
+        if end == 0 and part.command is not None and printer.on_terminal:
+            # Numbers begin with 0: it may be another that is meant.
+            job = await follower.show(id)
+            command, now = job["commands"][number], datetime.now(UTC).astimezone()
+            text, fares = command_lines(number, command, now)
+            printer.note(f"no output of command {text.replace('  ', ': ', 1)} ({fares})")
 
 
 async def kill_jobs(target: Target, printer: Printer, wanted: Sequence[str], wait: bool) -> int:

@@ -48,16 +48,24 @@ def pool_troubles(pool: Mapping[str, Any], name: str = "") -> list[str]:
         found.append(_counted(errors, "data error"))
     elif text := _text(errors):
         found.append(f"data errors: {text}")
+    if errors := scan_errors(pool):
+        found.append(errors)
     scan = mapping(pool.get("scan"))
-    if _is_count(scan.get("errors")):
-        number = _counted(scan["errors"], "error")
-        found.append(f"the last {_text(scan.get('function')) or 'scan'} found {number}")
     health = _text(pool.get("health"))
     if health not in ("", "ONLINE") and not found:
         found.append(f"health {health}")
     if scan.get("function") == "resilver" and scan.get("state") in ("running", "paused"):
         found.append(scan_text(pool))
     return found
+
+
+def scan_errors(pool: Mapping[str, Any]) -> str:
+    """What the last scrub or resilver has found against it; empty: nothing."""
+    scan = mapping(pool.get("scan"))
+    if not _is_count(scan.get("errors")):
+        return ""
+    number = _counted(scan["errors"], "error")
+    return f"the last {_text(scan.get('function')) or 'scan'} found {number}"
 
 
 def is_too_full(pool: Mapping[str, Any], name: str = "") -> bool:

@@ -10,7 +10,7 @@ from sysadmd.client import Client, Refused, Target, connect
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.moments import local
 from sysadmd.ctl.output import UNLIMITED, Printer
-from sysadmd.ctl.pool_text import device_rows, pool_reasons, scan_text
+from sysadmd.ctl.pool_text import device_rows, pool_reasons, scan_errors, scan_text
 from sysadmd.ctl.priorities import colour_of, priority_of
 
 # A text and its colour.
@@ -117,7 +117,7 @@ def _show_pool(printer: Printer, name: str, pool: Mapping[str, Any]) -> None:
     fg = _colour(pool, bool(reasons))
     for reason in reasons:
         # Told behind.
-        if reason != scan:
+        if reason not in (scan, scan_errors(pool)):
             printer.line(f"{name}: {reason}", fg)
     if scan:
         printer.line(f"{name}: {scan}")

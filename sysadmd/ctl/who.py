@@ -9,9 +9,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from sysadmd.client import Client, Target, connect
-from sysadmd.ctl.moments import local
+from sysadmd.ctl.layout import lay_out
 from sysadmd.ctl.output import Printer
 
+# Of an account and an address.
+_WHO: Final = 8
+_WHERE: Final = 9
 _ENTRY: Final = re.compile(r"(?P<who>.+?)@(?P<where>[^ @]+): (?P<what>.*)", re.DOTALL)
 
 
@@ -42,16 +45,19 @@ async def show_audit(
 
     begin: when, or how many seconds ago. count: the last so many alone. user: of this account.
     """
+    days = _Days(printer)
     kept = deque[tuple[str, str]](maxlen=count)
     async with connect(target) as client:
         async for time, text in _entries(client, _ask(begin)):
             if user is not None and parted(text)[0] != user:
                 continue
             if count is None:
+                days.tell(time)
                 _show(printer, time, text)
             else:
                 kept.append((time, text))
     for time, text in kept:
+        days.tell(time)
         _show(printer, time, text)
     return 0
 
@@ -67,16 +73,30 @@ async def _entries(client: Client, begin: dict[str, str]) -> AsyncIterator[tuple
         args["after"] = page["next"]
 
 
+class _Days:
+    """Says on a terminal, where times have no day, of which day those below it are."""
+
+    def __init__(self, printer: Printer) -> None:
+        self._printer = printer
+        self._day = ""
+
+    def tell(self, time: str) -> None:
+        """Say the day, if it is another one."""
+        day = "" if self._printer.as_json else self._printer.day(time)
+        if day != self._day:
+            self._day = day
+            self._printer.ready(f"-- {day} --")
+
+
 def _show(printer: Printer, time: str, text: str) -> None:
     if printer.as_json:
         printer.value({"time": time, "entry": text})
         return
-    who, where, what = parted(text)
-    when = local(time, datetime.now().astimezone())
-    # Columns that stay below each other while entries come: an address of IPv6 makes its own.
-    printer.line(
-        f"{when:<19}  {who:<12}  {where:<15}  {what}" if who else f"{when:<19}  {text}"
-    )
+    who, where, what = (printer.clean(part) for part in parted(text))
+    # Columns that stay below each other while entries come; longer ones make their own.
+    by = f"{who:<{_WHO}}  {where:<{_WHERE}}  " if who else ""
+    for line in lay_out(f"{printer.clock(time)}  {by}", what, printer.width):
+        printer.ready(line)
 
 
 async def show_blocks(target: Target, printer: Printer) -> int:

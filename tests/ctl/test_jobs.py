@@ -177,3 +177,14 @@ def test_queues_say_what_came_of_it_and_names_stay_whole_at_40_columns(daemon: D
     assert row.split() == ["pkg_queue", "1", "0", "1", "paused"]
     said = ctl("queue", "resume", "pkg_queue").stdout
     assert said == "queue pkg_queue goes on; 1 running, 0 waiting\n"
+
+
+def test_a_command_without_output_is_said_with_what_it_was(daemon: Daemon) -> None:
+    ctl = at(daemon)
+    ctl("run", "--id", "j", "--", "echo", "x", "+", "false", "+", "true")
+    terminal = "import os; os.dup2(1, 2); "
+    shown = ctl.on_terminal("log", "j", "--command", "2", before=terminal, NO_COLOR="1")
+    assert "no output of command 2: true (skipped)" in shown
+    assert ctl("log", "j", "--command", "2").stdout == ""
+    whole = ctl.on_terminal("log", "j", "--command", "0", before=terminal, NO_COLOR="1")
+    assert whole == "x\r\n"

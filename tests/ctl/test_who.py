@@ -101,6 +101,17 @@ def test_the_trail_is_shown_from_a_time_on_and_no_more_of_it_than_asked_for(
     assert ctl("audit", "--since", "2999-01-01").stdout == ""
 
 
+def test_entries_stand_in_columns_and_fit_a_narrow_terminal(shared: Daemon) -> None:
+    ctl = at(shared)
+    assert ctl("run", "--id", "audited-job-with-a-name", "--", "true").returncode == 0
+    for columns in (40, 80):
+        size = f"import os; os.environ['COLUMNS'] = '{columns}'; "
+        shown = ctl.on_terminal("audit", "--user", "root", before=size, NO_COLOR="1")
+        assert max(map(len, shown.splitlines())) <= columns
+        assert re.match(r"-- \d{4}-\d\d-\d\d --\r\n\d\d:\d\d:\d\d  root      local   ", shown)
+        assert "audited-job-with-a-name" in shown
+
+
 @pytest.mark.parametrize("text", ["", "tomorrow", "0", "-5", "2026-13-01", "9" * 30, "1y"])
 def test_what_is_no_time_is_a_usage_error(shared: Daemon, text: str) -> None:
     done = at(shared)("audit", f"--since={text}")

@@ -35,7 +35,8 @@ _HELP: Final = (
     "p                pause its queue, or let",
     "                 it go on (asks)",
     "q, Ctrl-C        quit",
-    "in the output    up, down, space, b, g, G",
+    "in the output    up, down, space, b,",
+    "                 g (start), G (end)",
     "any key          back",
 )
 _JOB_COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": ""}
