@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # A job that did not succeed counts so much; one whose end nobody knows, more.
 _NOT_SUCCEEDED: Final = 3
 _LOST: Final = 6
+# Pools that are named where many have vanished.
+_NAMED: Final = 3
 # A gap is what nobody may miss.
 _GAP: Final = 10
 
@@ -196,9 +198,11 @@ def state_text(args: Mapping[str, Any]) -> str:
             parts.append(pool_text(name, mapping(pool)))
         else:
             fine += 1
-    vanished: object = args.get("vanished")
-    if isinstance(vanished, list):
-        parts += [f"{_said(name)} vanished" for name in cast("list[object]", vanished)]
+    vanished = _vanished(args)
+    if len(vanished) > _NAMED:
+        parts.append(f"{len(vanished)} pools vanished: {briefly(vanished, _NAMED)}")
+    else:
+        parts += [f"{name} vanished" for name in vanished]
     if "error" in args:
         parts.append(_said(args["error"]))
     if fine:
@@ -214,6 +218,14 @@ def pool_text(name: str, pool: Mapping[str, Any]) -> str:
     return text + (f": {briefly(reasons)}" if reasons else "")
 
 
+def _vanished(args: Mapping[str, Any]) -> list[str]:
+    """Pools that are not there any more."""
+    found: object = args.get("vanished")
+    if not isinstance(found, list):
+        return []
+    return [_said(name) for name in cast("list[object]", found)]
+
+
 def _pools(args: Mapping[str, Any]) -> list[str]:
     """A line for the host, for each pool, and for each device that is not well."""
     lines = [f"host {host}"] if (host := _said(args.get("hostname"))) else []
@@ -224,7 +236,7 @@ def _pools(args: Mapping[str, Any]) -> list[str]:
         for device, state, read, write, checksum, note in device_rows(pool):
             text = f"  {device} {state}, errors: read {read}, write {write}, cksum {checksum}"
             lines.append(text + (f" ({note})" if note else ""))
-    return lines
+    return lines + [f"{name} vanished" for name in _vanished(args)]
 
 
 def _counted(number: int, what: str) -> str:

@@ -91,7 +91,7 @@ async def list_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int:
 
 async def watch_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int:
     """The same on a terminal, drawn anew when something happens, until Ctrl-C."""
-    happened = asyncio.Event()
+    happened, drawn = asyncio.Event(), False
     async with Follower(target, printer) as follower:
         await check_queue(follower, wanted.queue)
         hearing = asyncio.create_task(_hear(target, happened))
@@ -101,7 +101,8 @@ async def watch_jobs(target: Target, printer: Printer, wanted: JobFilter) -> int
                 found = await _jobs(follower, wanted)
                 await _ask_more(follower, found)
                 room = os.get_terminal_size(sys.stdout.fileno()).lines - 3
-                printer.clear()
+                (printer.again if drawn else printer.clear)()
+                drawn = True
                 shown = found[: max(1, room)]
                 _print_table(printer, shown, wanted)
                 if rest := len(found) - len(shown):

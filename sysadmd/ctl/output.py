@@ -97,8 +97,13 @@ class Printer:
             click.echo(f"{begin}sysadmctl: {printable(text)}", err=True)
 
     def clear(self) -> None:
-        """Begin anew at the top of the terminal."""
+        """Begin at the top of a terminal that is empty."""
         click.echo("\x1b[H\x1b[2J", nl=False)
+
+    def again(self) -> None:
+        """Begin at its top once more; unlike `clear`, that leaves no copy to scroll back to."""
+        # From its very top on tmux would keep what is erased.
+        click.echo("\x1b[H\x1b[K\x1b[2;1H\x1b[J\x1b[H", nl=False)
 
     def log(self, text: str) -> None:
         """Output of a job: as it is into a pipe, as a terminal has it in the end on one."""

@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit import DEADLINE, Daemon
 from tests.kit.ctl import Ctl, lines
+from tests.kit.tmux import Tmux
 
 
 def at(daemon: Daemon) -> Ctl:
@@ -188,3 +189,16 @@ def test_a_command_without_output_is_said_with_what_it_was(daemon: Daemon) -> No
     assert ctl("log", "j", "--command", "2").stdout == ""
     whole = ctl.on_terminal("log", "j", "--command", "0", before=terminal, NO_COLOR="1")
     assert whole == "x\r\n"
+
+
+def test_a_list_that_is_watched_leaves_no_copies_above(daemon: Daemon, tmp_path: Path) -> None:
+    ctl = at(daemon)
+    with Tmux(tmp_path, 80, 24) as terminal:
+        terminal.starts_ctl(ctl.options, "jobs", "--watch")
+        terminal.sees("no job runs or waits")
+        for n in range(3):
+            ctl("run", "--no-wait", "--id", f"job-{n}", "--", "sleep", "60")
+            terminal.sees(f"job-{n}")
+        assert terminal.run("capture-pane", "-p", "-S", "-100").count("job-0") == 1
+        terminal.types("C-c")
+        terminal.sees("status 130.")

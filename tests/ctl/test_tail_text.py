@@ -203,6 +203,15 @@ def test_a_pool_in_trouble_is_told_with_its_cause_and_others_are_counted() -> No
     )
 
 
+def test_many_pools_that_vanish_are_counted_and_named_in_the_details() -> None:
+    names = [f"p{n}" for n in range(5)]
+    state = told("system_state", {"zpools": {}, "vanished": names})
+    assert state.text == "5 pools vanished: p0, p1, p2 and 2 more"
+    assert state.details == tuple(f"{name} vanished" for name in names)
+    state = told("system_state", {"zpools": {}, "vanished": names[:3]})
+    assert state.text == "p0 vanished, p1 vanished, p2 vanished"
+
+
 def test_a_gap_is_red_and_says_how_many_and_why() -> None:
     gap = told("gap", {"count": 7, "reason": "retention"})
     assert (gap.text, gap.colour) == ("7 events are gone: retention", "red")
