@@ -178,6 +178,7 @@ def test_queues_say_what_came_of_it_and_names_stay_whole_at_40_columns(daemon: D
     assert row.split() == ["pkg_queue", "1", "0", "1", "paused"]
     said = ctl("queue", "resume", "pkg_queue").stdout
     assert said == "queue pkg_queue goes on; 1 running, 0 waiting\n"
+    assert ctl("kill", "last").returncode == 0
 
 
 def test_a_command_without_output_is_said_with_what_it_was(daemon: Daemon) -> None:
@@ -202,3 +203,4 @@ def test_a_list_that_is_watched_leaves_no_copies_above(daemon: Daemon, tmp_path:
         assert terminal.run("capture-pane", "-p", "-S", "-100").count("job-0") == 1
         terminal.types("C-c")
         terminal.sees("status 130.")
+    assert ctl("kill", "job-0", "job-1", "job-2").returncode == 0
