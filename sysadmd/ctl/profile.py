@@ -154,7 +154,9 @@ def _changing() -> Generator[None]:
     """One of us at a time: a login that ends meanwhile is not lost. Raises: SysadmdError."""
     try:
         make_folder()
-        lock = os.open(folder() / "profiles.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Whoever the folder belongs to, no file elsewhere is made by a link in it.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(folder() / "profiles.lock", flags, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -237,6 +237,17 @@ def test_logins_at_once_lose_none(shared: Daemon, ctl: Ctl) -> None:
     assert sorted(read_profiles(ctl.home)["profiles"]) == [f"n{n}" for n in range(4)]
 
 
+def test_no_file_elsewhere_is_made_by_a_link_in_place_of_the_lock(
+    ctl: Ctl, tmp_path: Path
+) -> None:
+    profiles_file(ctl.home).parent.mkdir(parents=True)
+    (profiles_file(ctl.home).parent / "profiles.lock").symlink_to(tmp_path / "elsewhere")
+    refused = ctl("profiles", "use", "local")
+    assert refused.returncode == 1
+    assert "profiles.json can't be written" in refused.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_damaged_file_is_set_aside_by_a_login(shared: Daemon, ctl: Ctl) -> None:
     log_in(ctl, shared)
     change_default(ctl.home, url="nowhere")
