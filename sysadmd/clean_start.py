@@ -100,7 +100,7 @@ def _open_standard_streams() -> None:
         *(encoding, errors),
         line_buffering=True,
     )
-    atexit.register(_drop_what_nobody_takes)
+    atexit.register(drop_what_nobody_takes)
 
 
 class _Unfailing(io.FileIO):
@@ -115,7 +115,7 @@ class _Unfailing(io.FileIO):
         return len(data) if written is None else written
 
 
-def _drop_what_nobody_takes() -> None:
+def drop_what_nobody_takes() -> None:
     """Who has printed knows by now if that failed. Python tries once more at its end, and would
     make the exit status 120. Source: Py_FinalizeEx of CPython."""
     try:

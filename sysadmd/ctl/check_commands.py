@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from sysadmd.clean_start import drop_what_nobody_takes
 from sysadmd.ctl import completing
 from sysadmd.ctl.options import Context, common_options
 from sysadmd.errors import GARBLED, SysadmdError, no_sysadmd
@@ -178,10 +179,15 @@ def _run(
         found = [Verdict(UNKNOWN, no_sysadmd(error))]
     except (OSError, RuntimeError) as error:
         found = [Verdict(UNKNOWN, str(error))]
-    if context.as_json:
-        context.printer.value(plugin_value(what, found))
-    else:
-        click.echo(plugin_text(what, found))
+    try:
+        if context.as_json:
+            context.printer.value(plugin_value(what, found))
+        else:
+            click.echo(plugin_text(what, found))
+    except OSError as error:
+        # 1, as elsewhere, would be a warning.
+        drop_what_nobody_takes()
+        raise click.exceptions.Exit(_UNKNOWN) from error
     raise click.exceptions.Exit(worst(found))
 
 

@@ -116,6 +116,13 @@ def test_a_daemon_that_is_not_there_is_critical_and_its_pools_unknown(
     assert seen(ctl(*absent, "check", "collector"))[0] == UNKNOWN
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_can_not_be_told_is_unknown(shared: Daemon, ctl: Ctl, options: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        words = ("--state-dir", str(shared.state_dir), "check", "daemon", *options)
+        assert ctl(*words, out=full).returncode == 3
+
+
 def test_who_never_answers_is_unknown_in_time(ctl: Ctl) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"wss://127.0.0.1:{mute.getsockname()[1]}"
