@@ -145,6 +145,24 @@ def test_states_are_seen_at_every_size(columns: int, rows: int) -> None:
     assert "connecting again" in shown(model, columns, rows)
 
 
+def test_a_pool_with_errors_of_a_device_is_not_well_whatever_its_priority() -> None:
+    model = Model()
+    sick: dict[str, Any] = pool("ONLINE", "0/Information")
+    sick["vdevs"] = [
+        {"name": "ada1", "state": "ONLINE", "read": "0", "write": "0", "cksum": "574"}
+    ]
+    pools = {"a": pool("ONLINE", "0/Information"), "tank": sick}
+    trouble = "zpool status: " + "word " * 9 + "end"
+    state = {"hostname": "vm", "zpools": pools, "error": trouble}
+    model.tell(event("system_state", state), NOW)
+    found = shown(model)
+    assert "pools: 2, 1 not well" in found
+    assert "ada1 has 574 checksum errors" in found
+    assert found.index("tank") < found.index("  a ")
+    # What is wrong with what is watched is whole on a narrow terminal, too.
+    assert "end" in shown(model, 40, 24)
+
+
 def test_a_job_is_shown_from_its_acceptance_to_its_end() -> None:
     model = Model()
     model.tell(job_event("a", "pending"), NOW)

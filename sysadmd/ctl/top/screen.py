@@ -39,6 +39,8 @@ _HELP: Final = (
     "                 g (start), G (end)",
     "any key          back",
 )
+# Rows that the trouble of collectors takes at most.
+TROUBLE_ROWS: Final = 3
 _JOB_COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": ""}
 
 
@@ -309,14 +311,15 @@ def _pools(model: Model, columns: int, rows: int, tall: bool) -> list[Line]:
     state = model.state
     lines: list[Line] = []
     if error := shown(state.get("error")):
-        lines.append((Styled(f"trouble: {error}", "bright_red"),))
+        said = _wrapped(f"trouble: {error}", columns)[:TROUBLE_ROWS]
+        lines += [(Styled(row, "bright_red"),) for row in said]
     pools = [
         (shown(name), mapping(pool)) for name, pool in mapping(state.get("zpools")).items()
     ]
-    pools.sort(key=lambda each: -priority_of(each[1]))
+    pools.sort(key=lambda each: -_badness(*each))
     names = min(max((cell_len(name) for name, _ in pools), default=0), max(6, columns // 4))
     if tall and pools:
-        bad = sum(priority_of(pool) >= 3 for _, pool in pools)
+        bad = sum(_badness(*each) >= 3 for each in pools)
         text = f"pools: {len(pools)}" + (f", {bad} not well" if bad else "")
         lines.insert(0, (Styled(text, BOLD),))
     lines += [_pool(name, pool, columns, names) for name, pool in pools]
@@ -328,10 +331,14 @@ def _pools(model: Model, columns: int, rows: int, tall: bool) -> list[Line]:
     return lines
 
 
+def _badness(name: str, pool: Any) -> int:
+    """Its priority. Errors of a device leave that at 0, and are a warning all the same."""
+    return max(priority_of(pool), 3 * bool(pool_reasons(pool, name)))
+
+
 def _pool(name: str, pool: Any, columns: int, names: int) -> Line:
     reasons = pool_reasons(pool, name)
-    # Errors of a device leave the pool's own priority at 0.
-    fg = colour_of(max(priority_of(pool), 3 * bool(reasons)))
+    fg = colour_of(_badness(name, pool))
     health = shown(pool.get("health")) or "-"
     capacity = shown(pool.get("capacity")) or "-"
     used = percent_used(pool)
