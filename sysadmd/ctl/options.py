@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -83,27 +84,20 @@ def _profiles(
     return completing.profiles(ctx, param, incomplete)
 
 
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value not in (None, False) and param.name:
+        setattr(ctx.ensure_object(Context), param.name, value)
+
+
+def _kept(*names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(*names, callback=_keep, expose_value=False, **settings)
+
+
 def common_options(command: F) -> F:
     """The options that every command takes, too."""
-
-    def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
-        if value not in (None, False) and param.name:
-            setattr(ctx.ensure_object(Context), param.name, value)
-
-    def about_server(*names: str, **settings: Any) -> Callable[[F], F]:
-        return click.option(
-            *names, cls=ServerOption, callback=keep, expose_value=False, **settings
-        )
-
+    about_server = functools.partial(_kept, cls=ServerOption)
     for option in (
-        click.option(
-            "--json",
-            "as_json",
-            is_flag=True,
-            callback=keep,
-            expose_value=False,
-            help="One JSON object a line.",
-        ),
+        _kept("--json", "as_json", is_flag=True, help="One JSON object a line."),
         about_server(
             "--state-dir",
             metavar="DIR",
