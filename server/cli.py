@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from server import own_log
-from sysadmd import __version__
+from sysadmd import __version__, clean_start
 from sysadmd.completion import completion
 from sysadmd.errors import SettingsInvalid, SysadmdError
 from sysadmd.machine import default_bridge_dir, default_config, default_state_dir, plainly
@@ -353,6 +353,15 @@ cli.add_command(completion)
 
 def main() -> int:
     """Run the command line; returns the exit status."""
+    try:
+        with clean_start.interruptible():
+            return _main()
+    except KeyboardInterrupt:
+        # While another error was told.
+        return 130
+
+
+def _main() -> int:
     try:
         cli.main(prog_name="sysadmd", standalone_mode=False)
     except click.ClickException as error:

@@ -34,6 +34,9 @@ def main() -> None:
             {signal.SIGTERM: _stop, signal.SIGINT: _stop, signal.SIGHUP: _Later()}
         )
     else:
+        # While modules are loaded there is nothing to be ended, and nothing to be said.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         clean_start.as_tool()
     _need_sqlite()
     from server.cli import main as cli_main

@@ -13,7 +13,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -64,6 +64,22 @@ def as_tool() -> None:
     _open_standard_streams()
     # May raise KeyboardInterrupt.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@contextlib.contextmanager
+def interruptible() -> Generator[None]:
+    """Within, Ctrl-C raises KeyboardInterrupt, for a program that had it end it until now.
+
+    Before, modules are loaded, and behind, the interpreter ends: both say what they met.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _default(but: frozenset[signal.Signals]) -> None:

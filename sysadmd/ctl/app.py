@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -69,17 +68,12 @@ for _command in (
 
 def run(arguments: Sequence[str]) -> int:
     """Run `sysadmctl` with these; its exit status."""
-    early = signal.getsignal(signal.SIGINT)
     try:
-        if early == signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        return _run(arguments)
+        with clean_start.interruptible():
+            return _run(arguments)
     except KeyboardInterrupt:
         # While another error was told.
         return INTERRUPTED
-    finally:
-        # The interpreter's end takes a while, and says what it met there.
-        signal.signal(signal.SIGINT, early)
 
 
 def _run(arguments: Sequence[str]) -> int:

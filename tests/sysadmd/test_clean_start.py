@@ -240,6 +240,41 @@ def test_what_nohup_and_the_shell_let_a_client_ignore_stays_ignored(
     assert "exited with 4" in closing
 
 
+@pytest.mark.parametrize(
+    ("module", "status"),
+    [
+        ("server.cli", -signal.SIGINT),
+        ("click.core", -signal.SIGINT),
+        ("server.config_check", 130),
+    ],
+)
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(
+    module: str, status: int, tmp_path: Path
+) -> None:
+    """Before anything is done it ends the program; behind that, what is done."""
+    config = tmp_path / "sysadmd.toml"
+    config.touch()
+    pressed = f"""
+import os, signal, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+sys.argv = ["sysadmd", "check-config", "--config", {str(config)!r}]
+from sysadmd.__main__ import main; main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", pressed],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (status, "", "")
+
+
 def test_the_clock_that_a_client_was_given_ends_it(daemon: Daemon) -> None:
     """`perl -e 'alarm 5; exec @ARGV' sysadmctl tail`, where there is no timeout(1)."""
     what = f"{BLOCKED}; signal.alarm(1)"
