@@ -101,8 +101,8 @@ def test_the_trail_is_shown_from_a_time_on_and_no_more_of_it_than_asked_for(
     assert ctl("audit", "--since", "2999-01-01").stdout == ""
 
 
-def test_entries_stand_in_columns_and_fit_a_narrow_terminal(shared: Daemon) -> None:
-    ctl = at(shared)
+def test_entries_stand_in_columns_and_fit_a_narrow_terminal(daemon: Daemon) -> None:
+    ctl = at(daemon)
     assert ctl("run", "--id", "audited-job-with-a-name", "--", "true").returncode == 0
     for columns in (40, 80):
         size = f"import os; os.environ['COLUMNS'] = '{columns}'; "
