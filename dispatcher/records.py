@@ -380,6 +380,15 @@ def unknown(db: Connection, uids: Iterable[int]) -> list[int]:
 
 
 def _row(found: Sequence[Any]) -> JobRow:
+    """A job's row. Raises: msgspec.DecodeError if it is not as it was written: the state file
+    is damaged then, and is told to be."""
+    try:
+        return _read(found)
+    except (TypeError, ValueError, LookupError) as error:
+        raise msgspec.DecodeError(f"the row of a job makes no sense: {error}") from error
+
+
+def _read(found: Sequence[Any]) -> JobRow:
     uid, id, queue, state, result, created, started, finished, timeout = found[:9]
     env, cwd, key, event_system, fields, log_field, report, account = found[9:]
     return JobRow(
