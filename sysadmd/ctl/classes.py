@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from sysadmd.client import Client, Refused, Target, Unreachable, connect
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.following import Follower
+from sysadmd.ctl.ids import NOT_FOUND
 from sysadmd.ctl.output import Printer
 from sysadmd.ctl.run import Watch, exit_status
 from sysadmd.errors import SysadmdError
@@ -27,7 +28,6 @@ _CHECKS: Final = 3
 # Columns of a table whose columns the server chooses.
 _COLUMNS: Final = 12
 _NOTHING: Final = 204
-_NOT_FOUND: Final = 404
 _STATUSES: Final = {
     "noupdates": "there are no updates",
     "updatesavailable": "updates are available",
@@ -160,7 +160,7 @@ async def _seen_through(follower: Follower) -> dict[str, Any] | None:
     try:
         return await follower.follow(CHECK_JOB)
     except Refused as error:
-        if error.number != _NOT_FOUND:
+        if error.number != NOT_FOUND:
             raise
         await asyncio.sleep(1)
         return None

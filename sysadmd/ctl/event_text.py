@@ -18,6 +18,7 @@ from sysadmd.ctl.job_text import code_text, command_text, shortened, where_it_en
 from sysadmd.ctl.moments import span
 from sysadmd.ctl.pool_text import (
     briefly,
+    counted,
     device_rows,
     percent_used,
     pool_reasons,
@@ -158,7 +159,7 @@ def _end(args: Mapping[str, Any], details: Mapping[str, Any]) -> str:
         text += " before it started"
     problems = args.get("problems")
     if isinstance(problems, list) and problems:
-        text += f", {_counted(len(cast('list[object]', problems)), 'problem')}"
+        text += f", {counted(len(cast('list[object]', problems)), 'problem')}"
     if not commands or not started:
         return text
     if result == "succeeded":
@@ -206,7 +207,7 @@ def state_text(args: Mapping[str, Any]) -> str:
     if "error" in args:
         parts.append(_said(args["error"]))
     if fine:
-        parts.append(f"{_counted(fine, 'pool')} fine")
+        parts.append(f"{counted(fine, 'pool')} fine")
     return ", ".join(parts) if parts else f"host {host}"
 
 
@@ -237,10 +238,6 @@ def _pools(args: Mapping[str, Any]) -> list[str]:
             text = f"  {device} {state}, errors: read {read}, write {write}, cksum {checksum}"
             lines.append(text + (f" ({note})" if note else ""))
     return lines + [f"{name} vanished" for name in _vanished(args)]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _said(value: object) -> str:

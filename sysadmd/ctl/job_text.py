@@ -182,6 +182,11 @@ def one_word(job: Mapping[str, Any]) -> str | None:
     return None
 
 
+def state_colour(word: str) -> str | None:
+    """The colour of a job's state or, at its end, of its result; None: none."""
+    return {"succeeded": "green", "running": "cyan", "pending": None}.get(word, "red")
+
+
 def sheet(
     job: Mapping[str, Any], now: datetime, queues: Mapping[str, Any] | None
 ) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ from sysadmd.ctl.job_text import (
     how_far,
     sheet,
     shortened,
+    state_colour,
     took,
 )
 from sysadmd.ctl.moments import age, since
@@ -38,7 +39,6 @@ from sysadmd.ctl.output import Printer
 from sysadmd.ctl.queues import check_queue
 from sysadmd.errors import SysadmdError
 
-_COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": None}
 # Characters of commands in a table that a program reads.
 _COMMANDS: Final = 60
 # From so many columns on, so many characters of ids and commands stay at least; below that, of
@@ -188,7 +188,7 @@ def _row(job: Mapping[str, Any], id: str, now: datetime) -> list[tuple[str, str 
     since_made = since(str(job.get("time_created") or ""), now)
     return [
         (id, None),
-        (state, _COLOURS.get(state, "red")),
+        (state, state_colour(state)),
         ("-" if since_made is None else age(since_made), None),
         (took(job, now) or "-", None),
         (str(job.get("account") or "-"), None),

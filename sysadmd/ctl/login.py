@@ -10,21 +10,20 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from sysadmd.client import Client, Target, connect
 from sysadmd.ctl import profile
 from sysadmd.ctl.address import server_url, shown
+from sysadmd.ctl.advice import UNAUTHORIZED
 from sysadmd.ctl.meant import ASKED, LOGIN, PROFILE, STATE_DIR, chosen
 from sysadmd.ctl.options import Context
 from sysadmd.ctl.output import Printer
 from sysadmd.ctl.profiles import LOCAL, Profile, Profiles, is_name
 from sysadmd.errors import BadRequest, SysadmdError
 from sysadmd.machine import host_name
-
-UNAUTHORIZED: Final = 401
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,11 +157,6 @@ class Printer:
         return short_id(id) if sys.stderr.isatty() else id
 
     @property
-    def has_colours(self) -> bool:
-        """Are colours wanted?"""
-        return coloured()
-
-    @property
     def width(self) -> int | None:
         """Columns of the terminal; None: there is none."""
         if not self.on_terminal:

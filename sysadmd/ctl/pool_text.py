@@ -45,7 +45,7 @@ def pool_troubles(pool: Mapping[str, Any], name: str = "") -> list[str]:
     found = _devices(pool, name)
     errors = pool.get("data_errors")
     if _is_count(errors):
-        found.append(_counted(errors, "data error"))
+        found.append(counted(errors, "data error"))
     elif text := _text(errors):
         found.append(f"data errors: {text}")
     if errors := scan_errors(pool):
@@ -64,7 +64,7 @@ def scan_errors(pool: Mapping[str, Any]) -> str:
     scan = mapping(pool.get("scan"))
     if not _is_count(scan.get("errors")):
         return ""
-    number = _counted(scan["errors"], "error")
+    number = counted(scan["errors"], "error")
     return f"the last {_text(scan.get('function')) or 'scan'} found {number}"
 
 
@@ -95,7 +95,7 @@ def scan_text(pool: Mapping[str, Any]) -> str:
             return f"{function} {state}"
         return f"{function} {state}, {f'{percent:.1f}'.removesuffix('.0')} % done"
     number, ended = scan.get("errors"), _text(scan.get("ended"))
-    result = f"with {_counted(number, 'error')}" if _is_count(number) else "without errors"
+    result = f"with {counted(number, 'error')}" if _is_count(number) else "without errors"
     return f"{function} finished {ended} {result}" if ended else f"{function} finished {result}"
 
 
@@ -133,7 +133,7 @@ def _devices(pool: Mapping[str, Any], name: str) -> list[str]:
     found = (disks or over) + list(dict.fromkeys(spares))
     left_out = pool.get("vdevs_left_out")
     if _is_count(left_out):
-        found.append(f"{_counted(left_out, 'more device')} not well")
+        found.append(f"{counted(left_out, 'more device')} not well")
     return found
 
 
@@ -171,7 +171,8 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**18
 
 
-def _counted(number: object, what: str) -> str:
+def counted(number: object, what: str) -> str:
+    """`1 error`, `2 errors`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import click
 
 from sysadmd.client import EventFrame, NotPermitted, Refused, Target, events
+from sysadmd.ctl.advice import UNAUTHORIZED
 from sysadmd.ctl.bar import mapping
 from sysadmd.ctl.cursor_file import keep_cursor, read_cursor
 from sysadmd.ctl.event_text import EventText, describe, job_id
@@ -22,7 +23,7 @@ from sysadmd.ctl.id_text import begins, short_id
 from sysadmd.ctl.job_lines import JobLines, JobNews
 from sysadmd.ctl.layout import Columns, head, lay_out
 from sysadmd.ctl.moments import moment
-from sysadmd.ctl.output import Printer
+from sysadmd.ctl.output import Printer, coloured
 from sysadmd.ctl.program_text import ProgramText
 from sysadmd.ctl.tail_wanted import JOBS, MOST, Wanted, allowed
 from sysadmd.errors import SysadmdError
@@ -67,7 +68,7 @@ async def run_tail(target: Target, printer: Printer, wanted: Wanted) -> int:
             printer.note(f"`--since {shown.cursor}` goes on from here")
         raise
     except NotPermitted as error:
-        if not contact.begun or error.number != 401:
+        if not contact.begun or error.number != UNAUTHORIZED:
             raise
         said = f"{contact.why}. {error}"
         if target.key is None:
@@ -354,7 +355,7 @@ class _Shown:
             lines.append(f"(output before this is not shown: `sysadmctl log {id}`)")
         program = self._programs.pop(news.id, None)
         if program is None:
-            program = ProgramText(colours=self._printer.has_colours)
+            program = ProgramText(colours=coloured())
         lines += program.feed(news.output).splitlines()
         # What is kept in a file as told has to have been printed.
         if news.ended or self._wanted.cursor_file is not None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from rich.cells import cell_len, set_cell_size
 
 from sysadmd.ctl.bar import HowFar, mapping
+from sysadmd.ctl.job_text import state_colour
 from sysadmd.ctl.moments import local, since
 from sysadmd.ctl.pool_text import briefly, percent_used, pool_reasons
 from sysadmd.ctl.priorities import colour_of, priority_of
@@ -41,7 +42,6 @@ _HELP: Final = (
 )
 # Rows that the trouble of collectors takes at most.
 TROUBLE_ROWS: Final = 3
-_JOB_COLOURS: Final = {"succeeded": "green", "running": "cyan", "pending": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def _job(
     *,
     is_chosen: bool,
 ) -> Line:
-    style = _JOB_COLOURS.get(job.word, "red")
+    style = state_colour(job.word) or ""
     begin = Styled(f"{'>' if is_chosen else ' '} {job.word:9} ", style)
     progress = _progress(job, columns)
     name = Styled(_fitting(job.name, names), SELECTED if is_chosen else "")
