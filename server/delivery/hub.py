@@ -3,17 +3,21 @@
 Subscribers that want the same bytes (same dialect, extension and systems) form a channel. An
 event becomes one JSON text and one frame per channel, kept in the channel's ring. Subscribers
 hold a position in the ring; who falls out of it goes on from the journal.
+
+What is new is told in a pass over the channel's recipients. For nearly all of them it is the
+same bytes, before which nothing waits: these go to their sockets from here, one call for each.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from server.delivery.frames import Form, Renderer
+from server.wire.protocol import SEND_SIZE
 from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Place, parse_place
@@ -26,8 +30,10 @@ RING_SIZE: Final = 512 * 1024
 FRAME_COST: Final = 256
 # No ring holds more frames than this; of a commit with more events the first are not rendered.
 MOST_FRAMES: Final = RING_SIZE // FRAME_COST
-# The longest that events are rendered before the loop looks at its sockets again; s.
+# The longest that events are rendered, or told, before the loop looks at its sockets again; s.
 SLICE: Final = 0.001
+# Recipients that are told between two looks at the clock.
+_BATCH: Final = 32
 # Turns of the loop between a commit and its telling: those who waited for the commit need them
 # to answer, and who asked should hear the reply before the event.
 REPLY_TURNS: Final = 4
@@ -41,6 +47,36 @@ class Frame:
     data: bytes
 
 
+class Way(Protocol):
+    """The way to a client.
+
+    direct: takes bytes at once, and says how many; None: something waits before them, or it is
+    not open. keep: what `direct` did not take goes out before all else.
+    """
+
+    @property
+    def direct(self) -> Callable[[bytes], int] | None: ...
+    def keep(self, data: memoryview) -> None: ...
+
+
+class Recipient:
+    """Who hears what a channel tells.
+
+    index: of the next frame that it is given, place: of the event before that, which a pass
+    moves on. APART, before any: it has a word of its own between the events, and is asked for
+    them. tell: there are new frames, and they were not given to it.
+    """
+
+    APART: Final = -(2**62)
+    __slots__ = ("index", "place", "tell", "way")
+
+    def __init__(self, way: Way, tell: Callable[[], object]) -> None:
+        self.way = way
+        self.tell = tell
+        self.index = self.APART
+        self.place = ""
+
+
 class Channel:
     """The live frames of one form, newest last; and who is to be told of new ones."""
 
@@ -49,9 +85,13 @@ class Channel:
         # The cursor of the newest event of these systems; the index behind the newest frame.
         self.prev = prev
         self.end = 0
+        # Up to where all were told, or are being told.
+        self.told = 0
+        # When the last pass was over, by the loop's clock.
+        self.told_at = 0.0
         # Up to so many events of these systems, from the first of all, none is rendered.
         self.passes = 0
-        self.subscribers: dict[Callable[[], object], None] = {}
+        self.recipients: dict[Recipient, None] = {}
         self._frames: deque[Frame] = deque()
         self._size = 0
         # The join of the frames behind one position: all who keep up ask for the same.
@@ -83,6 +123,31 @@ class Channel:
             self._joined = (index, self.end, data)
         return self._joined[2], self._frames[-1].place
 
+    def tell_all(self) -> Iterator[None]:
+        """A pass: give what is new to all who follow; looks up now and then."""
+        start, end = self.told, self.end
+        self.told = end
+        # What is not in the ring any more is read in the journal.
+        data, place = self.since(start) if self.start <= start else (b"", "")
+        same = bool(place) and len(data) <= SEND_SIZE
+        recipients = list(self.recipients)
+        for at in range(0, len(recipients), _BATCH):
+            for recipient in recipients[at : at + _BATCH]:
+                send = recipient.way.direct
+                if recipient.index != start or send is None or not same:
+                    recipient.tell()
+                    continue
+                recipient.index, recipient.place = end, place
+                taken = 0
+                try:
+                    if not data or (taken := send(data)) == len(data):
+                        continue
+                except OSError:
+                    # No room, or its end: whoever keeps the rest finds out.
+                    pass
+                recipient.way.keep(memoryview(data)[taken:])
+            yield
+
 
 class Hub:
     """Takes committed events in order and hands them to the channels, a slice at a time."""
@@ -94,6 +159,8 @@ class Hub:
         # Committed and not told yet.
         self._untold: deque[Event] = deque()
         self._slicing = self._flushing = False
+        # The passes that are under way.
+        self._passes: Iterator[None] = iter(())
         self._channels: dict[Form, Channel] = {}
         # The newest event that has been told; readers of the journal go no further.
         self.head: Place = journal.head(store.reader)
@@ -129,7 +196,7 @@ class Hub:
     def _tell_some(self) -> None:
         """Tell what one slice of time allows, and go on in another turn of the loop."""
         end = self._loop.time() + SLICE
-        channels = [each for each in self._channels.values() if each.subscribers]
+        channels = [each for each in self._channels.values() if each.recipients]
         if len(channels) < len(self._channels):
             self._channels = {each.form: each for each in channels}
         while self._untold:
@@ -164,10 +231,26 @@ class Hub:
         if turns:
             self._loop.call_soon(self._store.soundly, self._flush, turns - 1)
             return
-        self._flushing = False
-        for channel in self._channels.values():
-            for tell in tuple(channel.subscribers):
-                tell()
+        self._passes = self._tell_all()
+        self._go_on()
+
+    def _tell_all(self) -> Iterator[None]:
+        for channel in tuple(self._channels.values()):
+            if channel.told < channel.end:
+                yield from channel.tell_all()
+                channel.told_at = self._loop.time()
+
+    def _go_on(self) -> None:
+        """Tell for one slice of time; the rest in another turn of the loop."""
+        end = self._loop.time() + SLICE
+        for _ in self._passes:
+            if self._loop.time() >= end:
+                self._loop.call_soon(self._store.soundly, self._go_on)
+                return
+        # What has been made meanwhile waits for the same.
+        self._flushing = any(each.told < each.end for each in self._channels.values())
+        if self._flushing:
+            self._loop.call_soon(self._store.soundly, self._flush, REPLY_TURNS)
 
 
 def system_numbers(names: Sequence[str]) -> frozenset[int]:

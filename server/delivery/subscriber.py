@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 from server.delivery.heard import Heard, catch_up
@@ -35,13 +35,20 @@ SNAPSHOTS: Final = 2
 
 
 class Outlet(Protocol):
-    """Where frames go: a connection."""
+    """Where frames go: a connection.
+
+    direct, keep: as in `Way`; took: it has taken of late what it was given directly.
+    """
 
     address: str
 
     def clock(self) -> float: ...
     @property
     def is_open(self) -> bool: ...
+    @property
+    def direct(self) -> Callable[[bytes], int] | None: ...
+    def keep(self, data: memoryview) -> None: ...
+    def took(self) -> None: ...
     @property
     def waiting(self) -> bool: ...
     @property
@@ -187,7 +194,7 @@ class Subscriber:
             return
         outlet = self._outlet
         try:
-            data = tail.take(read.result(), self._told)
+            data = tail.take(read.result(), outlet, self._told)
         except EventsLost as error:
             outlet.close(4410, str(error))
         except SnapshotCut:
@@ -223,6 +230,9 @@ class Subscriber:
                 self._hurry(opening, now)
                 break
         now = self._clock()
+        if tail is not None and tail.told_at > self._last_event and not self._outlet.waiting:
+            self._last_event = tail.told_at
+            self._outlet.took()
         if tail is not None and self.heard is not None and self._page is None:
             self.heard.tick(tail, now)
         if tail is not None and tail.form.repeats and now - self._repeated >= EVERY:

@@ -33,7 +33,6 @@ from server.wire.limits import (
     PING_AFTER,
     READ_SIZE,
     READ_SLICE,
-    SEND_SIZE,
     SILENT_AFTER,
     SLICE,
     STRANGER_MESSAGE,
@@ -42,7 +41,7 @@ from server.wire.limits import (
 from server.wire.local import PlainSocket
 from server.wire.messages import Messages, Refusal
 from server.wire.parties import Caller, Owner, Peer, Phase
-from server.wire.protocol import text_frame
+from server.wire.protocol import SEND_SIZE, text_frame
 from server.wire.records import NO_ROOM_YET, NOTHING_YET, read
 from server.wire.share import Part, Share
 from sysadmd.machine import plainly
@@ -85,6 +84,8 @@ class Connection:
         self._replies: deque[bytes] = deque()
         self._replies_size = 0
         self._rest: memoryview | None = None
+        # Takes bytes at once; None: something waits before them, or it is not open.
+        self.direct: Callable[[bytes], int] | None = None
         self._room = asyncio.Event()
         self._finish = False
         self._writing = False
@@ -160,6 +161,7 @@ class Connection:
         if self.phase is Phase.GONE:
             return
         self.phase = Phase.GONE
+        self.direct = None
         self._loop.remove_reader(self._file)
         self._loop.remove_writer(self._file)
         self._socket.close()
@@ -403,7 +405,18 @@ class Connection:
 
     # Writing.
 
+    def keep(self, data: memoryview) -> None:
+        """Write this, which `direct` has not taken, before all else."""
+        self.direct = None
+        self._rest = data
+        self.write()
+
+    def took(self) -> None:
+        """What went out directly of late was taken."""
+        self._taken = self.clock()
+
     def _queue(self, data: bytes) -> None:
+        self.direct = None
         self._replies.append(data)
         self._replies_size += len(data)
         self._weigh()
@@ -432,10 +445,13 @@ class Connection:
                     output = self._output()
                     if output is None:
                         self._wait_for_room(False)
+                        if self.phase is Phase.OPEN:
+                            self.direct = self._socket.send
                         if not self._reading:
                             # Whoever wrote the last of it; not here, it may be within a text.
                             self._loop.call_soon(self._hand_out)
                         return
+                    self.direct = None
                     self._rest = memoryview(output)
             if not self._write_rest():
                 return
@@ -482,6 +498,7 @@ class Connection:
 
     def _begin_closing(self) -> None:
         self.phase = Phase.CLOSING
+        self.direct = None
         self._deadline = self.clock() + CLOSE_TIMEOUT
         self._inbox.clear()
         self._set_reading(True)

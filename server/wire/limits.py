@@ -8,9 +8,6 @@ READ_SIZE: Final = 4 * 1024
 SLICE: Final = 0.001
 # How long the socket of one whose messages are passed on is read on in a turn; s.
 READ_SLICE: Final = 0.0005
-# Given to TLS at once: it takes all of it or says nothing, and a client that takes so much in a
-# minute is alive, however slow.
-SEND_SIZE: Final = 32 * 1024
 # Messages above these close the connection (1009): before login, and after.
 STRANGER_MESSAGE: Final = 8 * 1024
 MEMBER_MESSAGE: Final = 1024 * 1024

@@ -20,6 +20,9 @@ from sysadmd.errors import SysadmdError
 # No frame from the server is longer. Clients' libraries refuse messages above 1 MiB by default;
 # half of it leaves room for all that counts differently.
 FRAME_LIMIT: Final = 512 * 1024
+# Given to TLS at once: it takes all of it or says nothing, and a client that takes so much in a
+# minute is alive, however slow.
+SEND_SIZE: Final = 32 * 1024
 # A request nested deeper is no request of ours; each level costs stack in the decoder.
 MAX_DEPTH: Final = 64
 # Objects and lists of a request; brackets within its strings count, of which the text of a job

@@ -22,11 +22,11 @@ from server.wire.limits import (
     LATE_FRAMES,
     OUTPUT_HIGH,
     PING_AFTER,
-    SEND_SIZE,
     SILENT_AFTER,
     SLICE,
 )
 from server.wire.parties import Caller, Phase
+from server.wire.protocol import SEND_SIZE
 from sysadmd.settings import ServerSettings
 from tests.kit import DEADLINE, RawClient
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from sqlite3 import Connection
 from types import SimpleNamespace
@@ -99,6 +99,24 @@ class Client:
     @property
     def waiting(self) -> bool:
         return bool(self._held)
+
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        return self._take if self.is_open and not self._held else None
+
+    def _take(self, data: bytes) -> int:
+        """All of it or nothing, as TLS."""
+        if not self.takes:
+            raise BlockingIOError
+        self.received += data
+        return len(data)
+
+    def keep(self, data: memoryview) -> None:
+        self._held = bytes(data)
+        self.write()
+
+    def took(self) -> None:
+        pass
 
     def reserve(self, size: int) -> None:
         self.reserved = size

@@ -4,7 +4,7 @@ import asyncio
 import random
 import tempfile
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +99,20 @@ class Line:
         return 0.0
 
     def reserve(self, size: int) -> None:
+        pass
+
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        return self._take if self.is_open and not self.waiting else None
+
+    def _take(self, data: bytes) -> int:
+        self._put(data)
+        return len(data)
+
+    def keep(self, data: memoryview) -> None:
+        raise AssertionError("all of it was taken")
+
+    def took(self) -> None:
         pass
 
     @property

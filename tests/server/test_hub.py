@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from server.daemon import SCHEMAS
 from server.delivery import hub as hub_module
 from server.delivery.frames import Form, Renderer
-from server.delivery.hub import MOST_FRAMES, Hub
+from server.delivery.hub import MOST_FRAMES, Hub, Recipient
 from server.delivery.job_events import JobEvents
 from server.dialects import DIALECTS
 from sysadmd import journal
@@ -36,6 +37,50 @@ class Counting(Renderer):
         return super().frame(event, form, prev, merged=merged)
 
 
+class Line:
+    """A way to a client that takes what it is given, as long as it has room for so much."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room = room
+        self.open = True
+        self.taken = bytearray()
+        self.kept = bytearray()
+
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        return self._take if self.open else None
+
+    def _take(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        taken = data[: self.room]
+        self.taken += taken
+        self.room -= len(taken)
+        return len(taken)
+
+    def keep(self, data: memoryview) -> None:
+        self.open = False
+        self.kept += data
+
+
+def recipient(hub: Hub, form: Form, line: Line, tell: Callable[[], object]) -> Recipient:
+    """Somebody who has had all up to now."""
+    channel = hub.channel(form, hub.head, "")
+    made = Recipient(line, tell)
+    made.index = channel.end
+    channel.recipients[made] = None
+    return made
+
+
+async def all_told(hub: Hub) -> int:
+    """Return when all have been told; in how many turns of the loop."""
+    turns = 0
+    while hub.telling():
+        turns += 1
+        await asyncio.sleep(0)
+    return turns
+
+
 def appends(count: int) -> Callable[[Transaction], object]:
     return lambda change: journal.append_many(change, "life-preserver", [BODY] * count, 1.5)
 
@@ -51,8 +96,8 @@ def test_of_a_long_commit_only_what_a_ring_can_hold_is_made_and_the_loop_goes_on
             store.publish = hub.publish
             told = asyncio.Semaphore(0)
             channels = [hub.channel(form, hub.head, "") for form in FORMS]
-            for channel in channels:
-                channel.subscribers[told.release] = None
+            for form in FORMS:
+                recipient(hub, form, Line(), told.release)
             await store.write(appends(MOST_FRAMES * 3))
             seen = {hub.head.seq}
             while hub.head.seq < MOST_FRAMES * 3:
@@ -84,7 +129,7 @@ def test_a_defect_in_waking_subscribers_ends_the_watch_of_the_store(tmp_path: Pa
         try:
             hub = Hub(store, Counting(JobEvents(store.reader, "", tmp_path, lambda: 1024)))
             store.publish = hub.publish
-            hub.channel(FORMS[0], hub.head, "").subscribers[wake] = None
+            recipient(hub, FORMS[0], Line(), wake).index = Recipient.APART
             await store.write(appends(1))
             with pytest.raises(KeyError, match="a defect"):
                 await asyncio.wait_for(store.watch(), DEADLINE)
@@ -110,7 +155,7 @@ def test_a_defect_in_a_later_slice_ends_the_watch_of_the_store(
         try:
             hub = Hub(store, Failing(JobEvents(store.reader, "", tmp_path, lambda: 1024)))
             store.publish = hub.publish
-            hub.channel(FORMS[0], hub.head, "").subscribers[lambda: None] = None
+            recipient(hub, FORMS[0], Line(), lambda: None)
             await store.write(appends(5))
             with pytest.raises(KeyError, match="a defect"):
                 await asyncio.wait_for(store.watch(), DEADLINE)
@@ -118,3 +163,78 @@ def test_a_defect_in_a_later_slice_ends_the_watch_of_the_store(
             store.close()
 
     asyncio.run(body())
+
+
+def test_a_pass_gives_each_the_same_bytes_and_the_rest_of_them_behind_a_full_socket(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+            hub = Hub(store, Counting(JobEvents(store.reader, "", tmp_path, lambda: 1024)))
+            store.publish = hub.publish
+            asked: list[str] = []
+            lines = {"reads": Line(), "has room for a part": Line(100), "is full": Line(0)}
+            recipients = {
+                name: recipient(hub, FORMS[0], line, partial(asked.append, name))
+                for name, line in lines.items()
+            }
+            shut = Line()
+            shut.open = False
+            busy = recipient(hub, FORMS[0], shut, lambda: asked.append("waits for its socket"))
+            left = recipient(hub, FORMS[0], Line(), lambda: asked.append("has left"))
+            left.index = Recipient.APART
+            await store.write(appends(2))
+            await all_told(hub)
+            channel = hub.channel(FORMS[0], hub.head, "")
+            data, place = channel.since(0)
+            assert {name: bytes(one.taken + one.kept) for name, one in lines.items()} == (
+                dict.fromkeys(lines, data)
+            )
+            assert [len(one.taken) for one in lines.values()] == [len(data), 100, 0]
+            assert {(one.index, one.place) for one in recipients.values()} == {(2, place)}
+            assert sorted(asked) == ["has left", "waits for its socket"]
+            assert busy.index == 0
+            # The next pass knows whom it can't give what is new.
+            await store.write(appends(1))
+            await all_told(hub)
+            assert bytes(lines["reads"].taken) == channel.since(0)[0]
+            assert set(asked) == {*lines, "has left", "waits for its socket"} - {"reads"}
+        finally:
+            store.close()
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_who_leaves_in_the_middle_of_a_pass_is_given_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "SLICE", 0.0)
+    monkeypatch.setattr(hub_module, "_BATCH", 1)
+
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+            hub = Hub(store, Counting(JobEvents(store.reader, "", tmp_path, lambda: 1024)))
+            store.publish = hub.publish
+            lines = [Line() for _ in range(3)]
+            recipients = [recipient(hub, FORMS[0], line, lambda: None) for line in lines]
+            await store.write(appends(1))
+            while not lines[0].taken:
+                assert not lines[2].taken
+                await asyncio.sleep(0)
+            channel = hub.channel(FORMS[0], hub.head, "")
+            del channel.recipients[recipients[1]]
+            recipients[1].index = Recipient.APART
+            # What comes in the middle of it is the next pass's.
+            await store.write(appends(1))
+            await all_told(hub)
+            assert [bytes(line.taken) for line in lines] == [
+                channel.since(0)[0],
+                b"",
+                channel.since(0)[0],
+            ]
+        finally:
+            store.close()
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
