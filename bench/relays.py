@@ -13,19 +13,18 @@ import selectors
 import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cheap_peers import CheapPeer, Identity, register
+from bench.compiled import TLS, compiled
 from server.wire.protocol import text_frame
 from tests.kit import wait_for
 from tests.kit.bridge import Bridge
 from tests.kit.figures import spent
 from tests.kit.processes import Program
 
-SOURCE = Path(__file__).with_name("tls_relay.c")
 # What a bridge and nats-server may ask in between, and how that is answered.
 PINGS = {b"\x89\0": b"\x8a\x80\0\0\0\0", b"PING\r\n": b"PONG\r\n"}
 
@@ -160,20 +159,8 @@ class TlsRelay(Program):
 
 def by_c(room: Path, bridge: Bridge, pairs: int, payload: bytes) -> Relay | None:
     """None: it can't be built here."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        print("no relay in C: there is no compiler (cc)")
-        return None
-    program = room / "tls_relay"
-    built = subprocess.run(
-        [compiler, "-O2", "-o", program, SOURCE, "-lssl", "-lcrypto"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode:
-        why = built.stderr.strip().splitlines()[:1]
-        print(f"no relay in C: OpenSSL's headers are missing (libssl-dev), or else: {why}")
+    program = compiled("tls_relay", room, TLS)
+    if program is None:
         return None
     relay = TlsRelay(program, bridge)
     relay.start()
