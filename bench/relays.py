@@ -182,11 +182,11 @@ def _secured(plain: socket.socket, bridge: Bridge) -> ssl.SSLSocket:
 
 
 class NatsServer(Program):
-    """nats-server with the certificate of a bridge."""
+    """nats-server with the certificate of a daemon of ours."""
 
-    def __init__(self, program: str, room: Path, bridge: Bridge) -> None:
+    def __init__(self, program: str, room: Path, tls: Path) -> None:
+        """tls: the folder of certificate and key."""
         super().__init__(room / "nats.log", dict(os.environ))
-        tls = bridge.state_dir / "tls"
         self._room = room
         config = room / "nats.conf"
         config.write_text(
@@ -217,7 +217,7 @@ def by_nats(room: Path, bridge: Bridge, pairs: int, payload: bytes) -> Relay | N
     if program is None:
         print("no nats-server: it is not installed")
         return None
-    nats = NatsServer(program, room, bridge)
+    nats = NatsServer(program, room, bridge.state_dir / "tls")
     nats.start()
     size = len(payload)
 
