@@ -10,7 +10,7 @@
  *   publisher, connect N     "connected N"
  *   run B TIMES PAUSE        publish, wait until all have it; no sooner than PAUSE us after the
  *                            last time. "took US US ...": from publishing to all have it
- *   until COUNT              until all have so many: "read SECONDS BYTES", since `connect`
+ *   until COUNT              until all have so many: "read SECONDS BYTES", since the last step
  *   flow SECONDS             read what comes, "flowed BYTES"
  *   drain                    say the beat, read what is there; "drained"
  */
@@ -57,7 +57,7 @@ static int count, poller, port, greeted;
 static long target, missing;
 static unsigned long number;
 static unsigned long long total;
-static double connected_at;
+static double asked_at;
 static struct bytes mark, beat, blobs[BLOBS];
 static int events_of[BLOBS];
 static struct script told, publishes;
@@ -189,6 +189,7 @@ introduce(struct client *client, const struct script *script)
 		size_t held = 0;
 		unsigned char *found = NULL;
 
+		asked_at = now();
 		say(client, script->send[i].at, script->send[i].size);
 		while (wait.size > 0 && found == NULL) {
 			int got = held == SIZE ? 0 :
@@ -324,7 +325,6 @@ obey(char *line)
 		long before = count ? clients[0]->count : 0;
 
 		total = 0;
-		connected_at = now();
 		for (int i = atoi(a); i > 0 && count < MOST; i--) {
 			clients[count] = come(&told, 1);
 			clients[count++]->count += before;
@@ -335,7 +335,7 @@ obey(char *line)
 	} else if (strcmp(word, "until") == 0) {
 		aim(atol(a));
 		await_all();
-		printf("read %.6f %llu\n", now() - connected_at, total);
+		printf("read %.6f %llu\n", now() - asked_at, total);
 	} else if (strcmp(word, "flow") == 0) {
 		double end = now() + atof(a);
 

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from bench.fan_systems import FanServer, Load, by_c, by_sysadmd, sender_orders, sysadmd_orders
+from bench.fan_systems import (
+    FanServer,
+    Load,
+    by_c,
+    by_sysadmd,
+    cpu,
+    sender_orders,
+    sysadmd_orders,
+)
 from bench.resume import JOBS_PER_100, fill_jobs, fill_logs
 from bench.table import Row
 from sysadmd.events import SYSTEMS
@@ -48,14 +56,21 @@ def alone(
     """servers: in C, or none."""
     ours: list[float] = []
     least: list[float] = []
+    costs: list[float] = []
+    least_costs: list[float] = []
     back = [*sysadmd_orders(daemon, SYSTEMS, "oldest"), f"mark {_EVENT.hex()}"]
     for _ in range(rounds):
+        before = cpu(daemon.pid)
         took, size = read(client, back, events)
         ours.append(events / took)
+        costs.append((cpu(daemon.pid) - before) / events * 1e6)
         for server in servers:
+            before = cpu(server.pid)
             took, _ = read(client, sender_orders(server, events, int(size / events)), events)
             least.append(events / took)
+            least_costs.append((cpu(server.pid) - before) / events * 1e6)
     ratios = [mine / other for mine, other in zip(ours, least, strict=False)]
+    cost_ratios = [mine / other for mine, other in zip(costs, least_costs, strict=False)]
     beside = {"C": median(least)} if least else {}
     name = "history read back by one client"
     return [
@@ -77,6 +92,14 @@ def alone(
             spread=(min(ratios), max(ratios)) if ratios else None,
             target=0.5,
             higher_is_better=True,
+        ),
+        Row(
+            name="the same: server CPU of an event",
+            unit="us",
+            now=median(costs),
+            beside={"C": median(least_costs)} if least_costs else {},
+            limit="C",
+            ratio=median(cost_ratios) if cost_ratios else None,
         ),
     ]
 
