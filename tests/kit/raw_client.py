@@ -61,8 +61,8 @@ class RawClient:
         body = {"namespace": namespace, "name": name, "id": "b", "args": args}
         self.send_text(json.dumps(body).encode())
 
-    def send_text(self, payload: bytes) -> None:
-        """A text frame."""
+    def send_text(self, payload: bytes, times: int = 1) -> None:
+        """A text frame, or so many alike in one write."""
         size = len(payload)
         head = bytes((0x81,))
         if size < 126:
@@ -72,7 +72,7 @@ class RawClient:
         else:
             head += b"\xff" + size.to_bytes(8, "big")
         # A mask of zeros is a mask.
-        self.socket.sendall(head + b"\0\0\0\0" + payload)
+        self.socket.sendall((head + b"\0\0\0\0" + payload) * times)
 
     def frame(self) -> bytes:
         """The payload of the next text frame; pings are passed over."""
