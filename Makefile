@@ -5,6 +5,7 @@
 #   make test-long    the tests that take minutes; the same
 #   make test-portable   those that rest on a way of this system's, with the way of any; the same
 #   make test-freebsd    what only FreeBSD can show, in a guest under qemu, if there is one; the same
+#   make bench        measures (BENCHES="dispatch ctl": some), all into bench/RESULTS.md; the same
 #   make check        format, lint, types; ruff, mypy, pyright, which Rust builds where no wheel is
 #   make clean        removes what the others made
 # Needs Python >= 3.11 with venv and sqlite3, and openssl.
@@ -15,6 +16,7 @@ BIN = .venv/bin
 # A file's tests run in one process: they may share accounts, pools or a daemon.
 SIDE_BY_SIDE = --dist loadfile --tx '3*popen//python=$(BIN)/python -X dev'
 TESTS =
+BENCHES =
 
 all: demo
 
@@ -35,6 +37,9 @@ test-portable: .venv/test
 
 test-freebsd: .venv/test
 	$(BIN)/python -m tests.freebsd
+
+bench: .venv/test
+	$(BIN)/python -m bench $(BENCHES)
 
 check: .venv/check
 	$(BIN)/ruff format --check .
@@ -101,4 +106,4 @@ LOOK = import sys; from importlib.util import find_spec; version = sys.version_i
 	print(" and ".join(lacks))
 
 .NOTPARALLEL:
-.PHONY: all demo run test test-long test-portable test-freebsd check clean
+.PHONY: all demo run test test-long test-portable test-freebsd bench check clean

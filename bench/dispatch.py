@@ -9,6 +9,7 @@ else the machine does meets all. The daemon is asked over its wire, TLS and WebS
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ def rows(scale: Scale, only: Collection[str] = ()) -> list[Row]:
     found: list[Row] = []
     for name, part in PARTS.items():
         if name in (only or PARTS):
+            print(f"measuring: {name}", file=sys.stderr)
             with tempfile.TemporaryDirectory(prefix=f"sysadmd-{name}-") as scratch:
                 found += part(Path(scratch), scale)
     return found
