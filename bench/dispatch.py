@@ -20,6 +20,7 @@ from bench.compiled import compiled
 from bench.job_load import (
     CLIENTS,
     SERIAL,
+    SPENDERS,
     WIDE,
     JobDaemon,
     accept_each,
@@ -96,9 +97,11 @@ def drains(room: Path, scale: Scale) -> list[Row]:
                     place = _new(room, f"spooler-{lanes}-{number}")
                     with Spooler(spooler, place, lanes) as rival:
                         figures.add(_SPOOLER, scale.jobs / rival.drain(scale.jobs))
-                took, used = drain(daemon, client, queue, scale.jobs)
-                figures.add(_OURS, scale.jobs / took)
-                figures.add("CPU", 1e6 * used / scale.jobs)
+                drained = drain(daemon, client, queue, scale.jobs)
+                figures.add(_OURS, scale.jobs / drained.seconds)
+                figures.add("CPU", 1e6 * sum(drained.cpu.values()) / scale.jobs)
+                for who, used in drained.cpu.items():
+                    figures.add(who, 1e6 * used / scale.jobs)
         client.close()
     return [row for lanes, figures in found.items() for row in _drain_rows(lanes, figures)]
 
@@ -120,12 +123,13 @@ def _drain_rows(lanes: int, figures: Figures) -> list[Row]:
             for limit, marks in zip((_LOOP, _SPOOLER), _DRAIN_MARKS[lanes], strict=True)
         ),
         compared(
-            f"CPU of daemon, keeper, guard, starters a job, {words}",
+            f"CPU of ours a job, {words}",
             "µs",
             figures,
             "CPU",
             marks=(350, 200),
         ),
+        *(compared(f"of it, {who}", "µs", figures, who) for who in SPENDERS),
     ]
 
 

@@ -6,7 +6,8 @@ import ctypes
 import json
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from tests.kit.state_file import state_file
 SERIAL, WIDE = "pkg_queue", "no_queue"
 # Of one client in flight; four of them are the 64 of the table.
 AHEAD, CLIENTS = 16, 4
+SPENDERS: Sequence[str] = ("daemon", "keeper and guard", "starters")
 # Between two looks at the state file, s: an error of the time, and a cost to who is measured.
 LOOK = 0.002
 _REPLY, _ERROR = b'"name":"response"', b'"name":"error"'
@@ -123,10 +125,20 @@ def trips(client: RawClient, text: bytes, count: int) -> list[float]:
     return timed(count, trip)
 
 
-def drain(daemon: JobDaemon, client: RawClient, queue: str, jobs: int) -> tuple[float, float]:
-    """Seconds that so many jobs take which were held, to the last end; and of CPU meanwhile.
+@dataclass(frozen=True)
+class Drained:
+    """What the jobs of a queue took. seconds: to the last end. cpu: seconds, by who spent them,
+    the commands' own apart.
+    """
 
-    By the state file: nobody is told of them, and the daemon is not asked.
+    seconds: float
+    cpu: Mapping[str, float]
+
+
+def drain(daemon: JobDaemon, client: RawClient, queue: str, jobs: int) -> Drained:
+    """Hold the queue, let so many jobs wait in it, and let them go.
+
+    The end is seen in the state file: nobody is told of it, and the daemon is not asked.
     """
     client.ask("rpc", "dispatcher", {"action": "pause", "queue": queue})
     accept_many([client], order(queue), jobs)
@@ -141,14 +153,17 @@ def drain(daemon: JobDaemon, client: RawClient, queue: str, jobs: int) -> tuple[
         (bad,) = db.execute("SELECT count(*) FROM jobs WHERE result != 'succeeded'").fetchone()
     assert not bad, f"{bad} jobs did not succeed"
     assert _REPLY in client.frame()
-    return took, sum(used - before.get(pid, 0.0) for pid, used in after.items())
+    cpu = dict.fromkeys(SPENDERS, 0.0)
+    for (who, pid), used in after.items():
+        cpu[who] += used - before.get((who, pid), 0.0)
+    return Drained(took, cpu)
 
 
-def _spent(daemon: JobDaemon) -> dict[int, float]:
-    """Seconds of CPU of daemon, guard, keeper and each living starter: not of commands."""
+def _spent(daemon: JobDaemon) -> dict[tuple[str, int], float]:
+    """Seconds of CPU of daemon, guard and keeper, and each living starter: not of commands."""
     place = daemon.state_dir
-    pids = {daemon.pid, *holders(place), *starters(place)}
-    return {pid: _processor_time(pid) for pid in pids}
+    found = dict(zip(SPENDERS, ([daemon.pid], holders(place), starters(place)), strict=True))
+    return {(who, pid): _processor_time(pid) for who, pids in found.items() for pid in pids}
 
 
 def _processor_time(pid: int) -> float:
