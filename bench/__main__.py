@@ -35,6 +35,7 @@ _SHORTER: Final[Mapping[str, Sequence[str]]] = {
     "resume": ("--events", "50000", "--flood", "200000"),
     "torture": ("--kills", "40"),
 }
+_IS_PROGRAM: Final = '\nif __name__ == "__main__":'
 # s; none takes a third of it.
 _TIMEOUT: Final = 1800
 # Who is measured beside, and how each says its version.
@@ -64,7 +65,7 @@ class Run:
 
 def names() -> list[str]:
     """The modules here that are programs."""
-    programs = [file for file in _HERE.glob("[!_]*.py") if "__main__" in file.read_text()]
+    programs = [file for file in _HERE.glob("[!_]*.py") if _IS_PROGRAM in file.read_text()]
     return sorted(file.stem for file in programs)
 
 
