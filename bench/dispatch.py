@@ -12,7 +12,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,16 +25,16 @@ from bench.job_load import (
     SPENDERS,
     WIDE,
     JobDaemon,
-    accept_each,
+    accept,
     accept_many,
     drain,
     order,
-    trips,
+    trip,
 )
 from bench.log_capture import capture
 from bench.long_queue import long_queue
 from bench.rival_queues import MOST_WAITING, Spooler, spawn_loop, spooler_program
-from bench.rounds import compared
+from bench.rounds import compared, in_turn
 from bench.table import Row, markdown
 from tests.kit import RawClient
 from tests.kit.figures import percentile
@@ -140,12 +142,16 @@ def round_trips(room: Path, scale: Scale) -> list[Row]:
     with JobDaemon(room / "state") as daemon:
         client = RawClient(daemon.state_dir).log_in()
         client.ask("events", "subscribe", ["dispatcher"])
-        trips(client, order(SERIAL), 20)
+        ours = partial(trip, client, order(SERIAL))
+        in_turn(20, {_OURS: ours})
         for number in range(scale.rounds):
-            times = {_OURS: trips(client, order(SERIAL), scale.trips)}
-            if spooler is not None:
-                with Spooler(spooler, _new(room, f"spooler-{number}")) as rival:
-                    times[_SPOOLER] = rival.ask_each(scale.trips, "-f", "true")
+            with ExitStack() as stack:
+                acts: dict[str, Callable[[], object]] = {_OURS: ours}
+                if spooler is not None:
+                    place = _new(room, f"spooler-{number}")
+                    rival = stack.enter_context(Spooler(spooler, place))
+                    acts[_SPOOLER] = partial(rival.ask, "-f", "true")
+                times = in_turn(scale.trips, acts)
             for who, found in times.items():
                 middle.add(who, 1000 * median(found))
                 late.add(who, 1000 * percentile(found, 0.99))
@@ -162,21 +168,23 @@ def acceptances(room: Path, scale: Scale) -> list[Row]:
     spooler = spooler_program()
     times, rates = Figures(), Figures()
     for number in range(scale.rounds):
-        if spooler is not None:
-            with Spooler(spooler, _new(room, f"spooler-{number}")) as rival:
-                rival.hold()
-                found = rival.ask_each(min(scale.trips, MOST_WAITING), "true")
-                times.add(_SPOOLER, 1000 * median(found))
-                rival.release()
-        with JobDaemon(room / f"state-{number}") as daemon:
+        with JobDaemon(room / f"state-{number}") as daemon, ExitStack() as stack:
             clients = [RawClient(daemon.state_dir).log_in() for _ in range(CLIENTS)]
             clients[0].ask("rpc", "dispatcher", {"action": "pause", "queue": SERIAL})
-            accept_each(clients[0], order(SERIAL), 50)
-            found = accept_each(clients[0], order(SERIAL), scale.trips)
+            ours = partial(accept, clients[0], order(SERIAL))
+            in_turn(50, {_OURS: ours})
+            acts: dict[str, Callable[[], object]] = {_OURS: ours}
+            if spooler is not None:
+                rival = stack.enter_context(Spooler(spooler, _new(room, f"spooler-{number}")))
+                rival.hold()
+                stack.callback(rival.release)
+                acts[_SPOOLER] = partial(rival.ask, "true")
+            found = in_turn(scale.trips, acts)
             many = 10 * scale.trips
             rates.add(_OURS, many / accept_many(clients, order(SERIAL), many))
-            rates.add("one at a time", scale.trips / sum(found))
-            times.add(_OURS, 1000 * median(found))
+            rates.add("one at a time", scale.trips / sum(found[_OURS]))
+            for who, taken in found.items():
+                times.add(who, 1000 * median(taken))
             for client in clients:
                 client.close()
     return [

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.rival_queues import timed
 from tests.kit import QUIET, Daemon, RawClient
 from tests.kit.processes import clean, holders, starters
 from tests.kit.state_file import state_file
@@ -61,14 +60,10 @@ def order(queue: str, command: str | Sequence[str] = "true") -> bytes:
     return request({"action": "submit", "job": {"commands": [command], "queue": queue}})
 
 
-def accept_each(client: RawClient, text: bytes, count: int) -> list[float]:
-    """Seconds from request to reply of so many, one after the other."""
-
-    def accept() -> None:
-        client.send_text(text)
-        assert _REPLY in client.frame()
-
-    return timed(count, accept)
+def accept(client: RawClient, text: bytes) -> None:
+    """A request, until it is answered."""
+    client.send_text(text)
+    assert _REPLY in client.frame()
 
 
 def accept_many(clients: Sequence[RawClient], text: bytes, count: int) -> float:
@@ -114,15 +109,11 @@ class _Flight:
         return replies
 
 
-def trips(client: RawClient, text: bytes, count: int) -> list[float]:
-    """Seconds from a request to the event that its job has finished, for a subscriber."""
-
-    def trip() -> None:
-        client.send_text(text)
-        while b'"state":"finished"' not in client.frame():
-            pass
-
-    return timed(count, trip)
+def trip(client: RawClient, text: bytes) -> None:
+    """A request, until a subscriber hears that its job has finished."""
+    client.send_text(text)
+    while b'"state":"finished"' not in client.frame():
+        pass
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import psutil
 
-from bench.job_load import CLIENTS, SERIAL, JobDaemon, accept_each, accept_many, order
-from bench.rounds import compared
+from bench.job_load import CLIENTS, SERIAL, JobDaemon, accept, accept_many, order
+from bench.rounds import compared, in_turn
 from bench.table import Row
 from tests.kit import RawClient, wait_for
 from tests.kit.processes import members
 
-_WARM, _TURN = 200, 100
+# One at a time: before, and in a round.
+_WARM, _ACCEPTED = 200, 200
 
 
 class _Queue:
@@ -31,19 +33,11 @@ class _Queue:
         os.mkfifo(self.gate)
         client = RawClient(daemon.state_dir).log_in()
         for command in (f"read word <'{self.gate}'", f"touch '{self.mark}'"):
-            accept_each(client, order(SERIAL, ["sh", "-c", command]), 1)
-        client.close()
+            accept(client, order(SERIAL, ["sh", "-c", command]))
         # Every page has been touched.
-        self.accept(_WARM)
-
-    def accept(self, count: int) -> float:
-        """The median of the seconds that the next ones take."""
-        # A new one each time: one that is not read for long is taken for dead.
-        client = RawClient(self.daemon.state_dir).log_in()
-        accept_each(client, order(SERIAL), 5)
-        found = median(accept_each(client, order(SERIAL), count))
+        for _ in range(_WARM):
+            accept(client, order(SERIAL))
         client.close()
-        return found
 
     def memory(self) -> float:
         """Bytes that are the daemon's alone."""
@@ -61,10 +55,10 @@ def long_queue(room: Path, rounds: int, count: int) -> list[Row]:
             client.close()
         each = (full.memory() - before) / count / 1024
         print(f"{count} jobs queued in {took:.1f} s")
-        figures: dict[str, list[float]] = {"sysadmd": [], "empty queue": []}
+        figures: dict[str, list[float]] = {}
         for _ in range(rounds):
-            figures["empty queue"].append(1000 * empty.accept(_TURN))
-            figures["sysadmd"].append(1000 * full.accept(_TURN))
+            for name, seconds in _accept_each(empty, full).items():
+                figures.setdefault(name, []).append(1000 * seconds)
         restarts = {"empty queue": [_restart(empty)], "sysadmd": [_restart(full)]}
         # It has begun to work the whole queue off.
         other.kill()
@@ -84,6 +78,20 @@ def long_queue(room: Path, rounds: int, count: int) -> list[Row]:
             marks=(3, 1),
         ),
     ]
+
+
+def _accept_each(empty: _Queue, full: _Queue) -> dict[str, float]:
+    """The medians of the seconds that the next ones take."""
+    # New ones each time: who is silent for long is taken for dead.
+    clients = [RawClient(queue.daemon.state_dir).log_in() for queue in (empty, full)]
+    acts = {
+        name: partial(accept, client, order(SERIAL))
+        for name, client in zip(("empty queue", "sysadmd"), clients, strict=True)
+    }
+    times = in_turn(_ACCEPTED, acts)
+    for client in clients:
+        client.close()
+    return {name: median(found) for name, found in times.items()}
 
 
 def _restart(queue: _Queue) -> float:

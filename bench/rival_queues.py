@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,10 +78,6 @@ class Spooler:
         status = os.waitpid(pid, 0)[1]
         assert status == 0, f"{line} ended with {status}"
 
-    def ask_each(self, count: int, *arguments: str) -> list[float]:
-        """Seconds that each of so many clients took, one after the other."""
-        return timed(count, lambda: self.ask(*arguments))
-
     def hold(self) -> None:
         """Let nothing begin until `release`: a job takes all lanes, and waits."""
         self.ask("-N", self._lanes, "sh", "-c", f"read word <'{self._gate}'")
@@ -102,13 +97,3 @@ class Spooler:
         # A job more, in so many: it needs all lanes, so it comes after the others.
         self.ask("-f", "-N", self._lanes, "true")
         return time.perf_counter() - begun
-
-
-def timed(count: int, act: Callable[[], object]) -> list[float]:
-    """Seconds of each of so many turns."""
-    found: list[float] = []
-    for _ in range(count):
-        begun = time.perf_counter()
-        act()
-        found.append(time.perf_counter() - begun)
-    return found

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 from bench.table import Row
 
 Figures = Mapping[str, Sequence[float]]
+# So often somebody acts before it is the next one's turn.
+_TURN = 10
+
+
+def in_turn(count: int, acts: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Seconds that each act took each time, of so many: a few of the one, a few of the next.
+
+    What else the machine does comes in bursts, and would meet one of them alone.
+    """
+    found: dict[str, list[float]] = {name: [] for name in acts}
+    while any(len(times) < count for times in found.values()):
+        for name, act in acts.items():
+            for _ in range(min(_TURN, count - len(found[name]))):
+                begun = time.perf_counter()
+                act()
+                found[name].append(time.perf_counter() - begun)
+    return found
 
 
 def compared(
