@@ -13,7 +13,6 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 
 from websockets.frames import Frame, Opcode
@@ -55,6 +54,15 @@ _QUIET.setLevel(logging.CRITICAL)
 class Connection:
     """A client's connection from accept to its end."""
 
+    # There are thousands, most of which wait: each is small.
+    __slots__ = (
+        *("address", "clock", "direct", "group", "local", "phase", "port", "relayed", "relays"),
+        *("_deadline", "_file", "_finish", "_inbox", "_late_frames", "_loop", "_messages"),
+        *("_owner", "_part", "_paused", "_peer", "_pinged", "_protocol", "_reading"),
+        *("_received", "_replies", "_replies_size", "_reserved", "_rest", "_roomy", "_socket"),
+        *("_taken", "_unparsed", "_writing"),
+    )
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -80,19 +88,20 @@ class Connection:
         self._messages = Messages()
         self._unparsed = 0
         self._late_frames = 0
-        self._inbox: deque[str] = deque()
-        self._replies: deque[bytes] = deque()
+        self._inbox: list[str] = []
+        self._replies: list[bytes] = []
         self._replies_size = 0
         self._rest: memoryview | None = None
         # Takes bytes at once; None: something waits before them, or it is not open.
         self.direct: Callable[[bytes], int] | None = None
-        self._room = asyncio.Event()
+        # Somebody waits until there is room.
+        self._roomy: asyncio.Event | None = None
         self._finish = False
         self._writing = False
         self._reading = True
         self._paused = False
         # What it holds in memory counts to this, and how much that was.
-        self._part = Part(self._room.set, self.write)
+        self._part = Part(self._find_room, self.write)
         self._reserved = 0
         now = clock()
         self._deadline = now + handshake_timeout
@@ -167,7 +176,7 @@ class Connection:
         self._socket.close()
         self._replies.clear()
         self._rest = None
-        self._room.set()
+        self._find_room()
         self._move_to(Share(None))
         self._peer.lost()
         self._owner.gone(self)
@@ -192,10 +201,10 @@ class Connection:
         """Return when what waits for the client is little enough to add a reply to it, and all
         that its account holds in memory."""
         while not self.has_room:
-            self._room.clear()
+            self._roomy = roomy = self._roomy or asyncio.Event()
             if self._part.share.is_full:
-                self._part.share.wait(self._room.set)
-            await self._room.wait()
+                self._part.share.wait(self._find_room)
+            await roomy.wait()
 
     @property
     def crowded(self) -> bool:
@@ -214,9 +223,15 @@ class Connection:
         held = self._part.share.is_full or self.buffered > self._high
         return self.phase is not Phase.OPEN or not held
 
+    def _find_room(self) -> None:
+        """There may be room now: who waits for it looks."""
+        if self._roomy is not None:
+            self._roomy.set()
+            self._roomy = None
+
     def _move_to(self, share: Share) -> None:
         self._part.move_to(share)
-        self._room.set()
+        self._find_room()
         self._weigh()
         # What waited for the other one may have room here.
         self._loop.call_soon(self.write)
@@ -388,7 +403,7 @@ class Connection:
             if self._loop.time() > end:
                 self._loop.call_soon(self._hand_out)
                 break
-            self._peer.text(self._inbox.popleft())
+            self._peer.text(self._inbox.pop(0))
         free = not self._inbox and not self._paused and self._replies_size <= self._high
         self._set_reading(free)
 
@@ -483,7 +498,7 @@ class Connection:
         self._taken = self.clock()
         self._rest = self._rest[sent:] if sent < len(self._rest) else None
         self._weigh()
-        self._room.set()
+        self._find_room()
         return True
 
     def _wait_for_room(self, wait: bool) -> None:
