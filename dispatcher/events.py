@@ -49,4 +49,6 @@ def tell(change: Transaction, at: float, uid: int, state: str, **more: object) -
 
 def body(uid: int, state: str, **more: object) -> bytes:
     """The body of an event. more: as in `Told`."""
+    if not more:
+        return b'{"job":%d,"state":"%b"}' % (uid, state.encode())
     return json.dumps({"job": uid, "state": state, **more}, separators=(",", ":")).encode()

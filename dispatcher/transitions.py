@@ -4,7 +4,11 @@ All of it runs in the store's writer thread: no process, no waiting, of files on
 is there. What became of a command is decided in dispatcher/fate.py, of what the row and the
 keeper's book say, and is done here, in the transaction in which the row was read: so what is
 heard twice is done once. A book is believed only of commands that were given to its keeper.
+
+What a state is compared with is written out, never a question mark: SQLite would prepare such a
+statement anew each time, since one of the indices of some states might then be of use.
 """
+# ruff: noqa: S608 - the texts of statements are put together of constants alone
 
 from __future__ import annotations
 
@@ -21,7 +25,15 @@ from dispatcher.logs import LogFiles
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
 from dispatcher.reports import Fields
-from dispatcher.words import Barred, Began, Dead, End, Fact, Next
+from dispatcher.rows import (
+    Program,
+    RunningCommand,
+    Spoken,
+    program,
+    running_command,
+    sort_lines,
+)
+from dispatcher.words import End, Fact
 from sysadmd.journal import Transaction
 
 # Who keeps a command whose end nobody will tell, though its keeper may live.
@@ -117,18 +129,31 @@ NO_ENDINGS: Final[Endings] = {}
 
 
 def finish_job(
-    change: Transaction, now: Now, uid: int, result: str, finished: int | None = None
+    change: Transaction,
+    now: Now,
+    uid: int,
+    result: str,
+    finished: int | None = None,
+    *,
+    rest: bool = True,
+    secrets: bool = True,
 ) -> None:
-    """The job's end; commands that were not run are skipped."""
-    change.db.execute(
-        "UPDATE commands SET state = ? WHERE job = ? AND state = ?", (SKIPPED, uid, PENDING)
-    )
+    """The job's end; commands that were not run are skipped.
+
+    rest: there may be some; secrets: it may have brought any.
+    """
+    if rest:
+        change.db.execute(
+            f"UPDATE commands SET state = {SKIPPED} WHERE job = ? AND state = {PENDING}", (uid,)
+        )
     seq = tell(change, now.wall, uid, "finished")
     change.db.execute(
-        "UPDATE jobs SET state = ?, result = ?, finished = ?, last_seq = ? WHERE uid = ?",
-        (FINISHED, result, finished or now.ms, seq, uid),
+        f"UPDATE jobs SET state = {FINISHED}, result = ?, finished = ?, last_seq = ?"
+        " WHERE uid = ?",
+        (result, finished or now.ms, seq, uid),
     )
-    records.forget_environment(change, uid)
+    if secrets:
+        records.forget_environment(change, uid)
 
 
 def mark(change: Transaction, uid: int, ending: str) -> int | None:
@@ -139,11 +164,11 @@ def mark(change: Transaction, uid: int, ending: str) -> int | None:
     before, it stays so.
     """
     change.db.execute(
-        "UPDATE jobs SET ending = ? WHERE uid = ? AND state = ? AND ending IS NULL",
-        (ending, uid, RUNNING),
+        f"UPDATE jobs SET ending = ? WHERE uid = ? AND state = {RUNNING} AND ending IS NULL",
+        (ending, uid),
     )
     row = change.db.execute(
-        "SELECT n FROM commands WHERE job = ? AND state = ?", (uid, RUNNING)
+        f"SELECT n FROM commands WHERE job = ? AND state = {RUNNING}", (uid,)
     ).fetchone()
     return int(row[0]) if row else None
 
@@ -154,7 +179,7 @@ def progress(
     """Tell that a running command's log has grown to `end`, or of what its class has to tell.
     False: nothing to tell any more."""
     row = change.db.execute(
-        "SELECT told FROM commands WHERE job = ? AND n = ? AND state = ?", (uid, n, RUNNING)
+        f"SELECT told FROM commands WHERE job = ? AND n = ? AND state = {RUNNING}", (uid, n)
     ).fetchone()
     if row is None or (row[0] >= end and fields is None):
         return False
@@ -171,58 +196,6 @@ def progress(
         }
     tell(change, now.wall, uid, "running", command=n, **more)
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What new lines of a book say of one command."""
-
-    following: Next | None = None
-    began: Began | None = None
-    end: End | None = None
-    barred: bool = False
-    left: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A command that runs as far as the tables know, and its job.
-
-    pid: its process; as long as it has not begun, that of its starter.
-    """
-
-    uid: int
-    n: int
-    keeper: str | None
-    next_at: float | None
-    began_at: float | None
-    pid: int | None
-    told: int
-    ending: str | None
-    queue: str | None
-    boot: str
-    last: bool
-
-    @property
-    def identity(self) -> Identity | None:
-        if self.pid is None or self.next_at is None or self.began_at is None:
-            return None
-        return Identity(self.pid, self.next_at, self.began_at)
-
-    def with_lines(self, said: _Said) -> _Row:
-        """As it is with what the book says."""
-        row, following = self, said.following
-        if following is not None and self.began_at is None:
-            row = replace(self, next_at=following.at, pid=following.pid)
-        began = said.began
-        if began is None:
-            return row
-        return replace(
-            row,
-            next_at=began.since,
-            began_at=began.at,
-            pid=began.pid,
-        )
 
 
 class Advance:
@@ -249,21 +222,22 @@ class Advance:
 
     def facts(self, facts: Facts) -> None:
         """Book the lines of one keeper and how far its book is worked in."""
-        said, pair = _sort(facts)
+        said, pair = sort_lines(facts.lines, facts.pair)
         # The guard says that the keeper is dead when it has looked for what may have begun.
         sought = pair is not facts.pair
         for (uid, n), lines in said.items():
-            row = self._row(uid, n)
+            row = running_command(self._db, uid, n)
             if row is not None and row.keeper == facts.keeper:
                 self._weigh(row, lines, pair, alive=facts.alive, sought=sought)
         if pair is not Pair.STARTS:
             for uid, n in self._db.execute(
-                "SELECT job, n FROM commands WHERE keeper = ? AND state = ? ORDER BY job",
-                (facts.keeper, RUNNING),
+                f"SELECT job, n FROM commands WHERE keeper = ? AND state = {RUNNING}"
+                " ORDER BY job",
+                (facts.keeper,),
             ).fetchall():
-                row = self._row(uid, n)
+                row = running_command(self._db, uid, n)
                 if row is not None and row.keeper == facts.keeper:
-                    self._weigh(row, _Said(), pair, alive=facts.alive, sought=sought)
+                    self._weigh(row, Spoken(), pair, alive=facts.alive, sought=sought)
         if pair is Pair.OVER:
             self._db.execute("DELETE FROM books WHERE keeper = ?", (facts.keeper,))
         else:
@@ -274,17 +248,17 @@ class Advance:
 
     def finding(self, finding: Finding) -> None:
         """Book what was found without a book."""
-        row = self._row(finding.uid, finding.n)
+        row = running_command(self._db, finding.uid, finding.n)
         if row is not None:
             pair = Pair.OVER if finding.gone else Pair.STARTS
-            said = _Said(barred=finding.barred)
+            said = Spoken(barred=finding.barred)
             self._weigh(row, said, pair, gone=finding.gone)
 
     def unsent(self, uid: int, n: int) -> None:
         """Start a running command that no keeper was given."""
-        row = self._row(uid, n)
+        row = running_command(self._db, uid, n)
         if row is not None and row.keeper is None:
-            self._weigh(row, _Said(), Pair.OVER)
+            self._weigh(row, Spoken(), Pair.OVER)
 
     def start(self, queues: Queues, starting: Iterable[tuple[str | None, int]]) -> None:
         """Start these jobs, and those that may start once the ones just finished are gone.
@@ -300,20 +274,10 @@ class Advance:
         for queue, uid in queues.start_ready()[1]:
             self._start_job(queue, uid)
 
-    def _row(self, uid: int, n: int) -> _Row | None:
-        row = self._db.execute(
-            "SELECT uid, n, keeper, next_at, began_at, pid, told, ending, queue, boot,"
-            " NOT EXISTS (SELECT 1 FROM commands AS later WHERE later.job = uid AND later.n ="
-            " commands.n + 1) FROM commands JOIN jobs ON job = uid"
-            " WHERE job = ? AND n = ? AND commands.state = ?",
-            (uid, n, RUNNING),
-        ).fetchone()
-        return _Row(*row) if row else None
-
     def _weigh(
         self,
-        row: _Row,
-        said: _Said,
+        row: RunningCommand,
+        said: Spoken,
         pair: Pair,
         *,
         alive: bool = False,
@@ -342,14 +306,17 @@ class Advance:
                 ending=row.ending,
                 same_boot=alive or self._is_this_boot(row.boot),
                 last=row.last,
-                forgotten=records.is_forgotten(self._db, row.uid),
+                forgotten=row.secrets and records.is_forgotten(self._db, row.uid),
             )
         )
         if isinstance(fate, Ended):
             self._end(row, fate, end)
         elif isinstance(fate, Skipped):
             # That it was about to start has been told: its time stays.
-            self._set_state(row, SKIPPED)
+            self._db.execute(
+                f"UPDATE commands SET state = {SKIPPED} WHERE job = ? AND n = ?",
+                (row.uid, row.n),
+            )
             self._finish(row, fate.result)
         elif fate is Open.AGAIN:
             self._again(row)
@@ -363,17 +330,17 @@ class Advance:
                 (NOBODY, row.uid, row.n),
             )
 
-    def _remember_process(self, row: _Row) -> None:
+    def _remember_process(self, row: RunningCommand) -> None:
         self._db.execute(
             "UPDATE commands SET next_at = ?, began_at = ?, pid = ? WHERE job = ? AND n = ?",
             (row.next_at, row.began_at, row.pid, row.uid, row.n),
         )
         if row.identity is not None:
             self.outcome.began.append((row.uid, row.n, row.identity))
-            if row.last:
+            if row.last and row.secrets:
                 records.forget_environment(self._change, row.uid)
 
-    def _again(self, row: _Row) -> None:
+    def _again(self, row: RunningCommand) -> None:
         """Start it once more: nothing of it has begun."""
         # A log of it was made by a process that then died. A kill's can't be meant: its mark
         # comes before it, and is none of this row's.
@@ -383,9 +350,11 @@ class Advance:
             " WHERE job = ? AND n = ?",
             (self._keeper, row.uid, row.n),
         )
-        self._hand_over(row.uid, row.n)
+        again = program(self._db, row.uid, row.n)
+        assert again is not None
+        self._hand_over(again)
 
-    def _end(self, row: _Row, fate: Ended, end: End | None) -> None:
+    def _end(self, row: RunningCommand, fate: Ended, end: End | None) -> None:
         at = self._now.ms if end is None or end.time is None else round(end.time * 1000)
         size = None if end is None else end.size
         if size is None:
@@ -393,92 +362,67 @@ class Advance:
         if size is None:
             size = row.told
         self._db.execute(
-            "UPDATE commands SET state = ?, return_code = ?, finished = ?, log_size = ?,"
-            " reason = ? WHERE job = ? AND n = ?",
-            (FINISHED, fate.code, at, size, end and end.reason, row.uid, row.n),
+            f"UPDATE commands SET state = {FINISHED}, return_code = ?, finished = ?,"
+            " log_size = ?, reason = ? WHERE job = ? AND n = ?",
+            (fate.code, at, size, end and end.reason, row.uid, row.n),
         )
         if fate.result is None:
-            self._start_command(row.uid, row.n + 1)
+            following = program(self._db, row.uid, row.n + 1)
+            assert following is not None
+            self._start_command(following)
         else:
             self._finish(row, fate.result, at)
 
-    def _set_state(self, row: _Row, state: int) -> None:
-        self._db.execute(
-            "UPDATE commands SET state = ? WHERE job = ? AND n = ?", (state, row.uid, row.n)
-        )
-
-    def _finish(self, row: _Row, result: str, at: int | None = None) -> None:
+    def _finish(self, row: RunningCommand, result: str, at: int | None = None) -> None:
         ending = self._endings.get(row.uid)
         if ending is not None:
             records.keep_report(self._db, row.uid, ending(result))
-        finish_job(self._change, self._now, row.uid, result, at)
+        finish_job(
+            *(self._change, self._now, row.uid, result, at),
+            rest=not row.last,
+            secrets=row.secrets,
+        )
         self.outcome.finished.append((row.queue, row.uid))
 
     def _start_job(self, queue: str | None, uid: int) -> None:
         now = self._now
-        started = self._db.execute(
-            "UPDATE jobs SET state = ?, started = ?, boot = ?, deadline = timeout + ?"
-            " WHERE uid = ? AND state = ?",
-            (RUNNING, now.ms, now.boot_id, now.boot, uid, PENDING),
-        ).rowcount
-        if started and records.is_forgotten(self._db, uid):
+        first = program(self._db, uid, 0)
+        if first is None or first.state != PENDING:
+            return
+        deadline = None if first.timeout is None else first.timeout + now.boot
+        self._db.execute(
+            f"UPDATE jobs SET state = {RUNNING}, started = ?, boot = ?, deadline = ?"
+            " WHERE uid = ?",
+            (now.ms, now.boot_id, deadline, uid),
+        )
+        if first.secrets and records.is_forgotten(self._db, uid):
             finish_job(self._change, now, uid, "lost")
             self.outcome.withdrawn.append((queue, uid))
-        elif started:
-            self._start_command(uid, 0)
+        else:
+            self._start_command(replace(first, deadline=deadline))
 
-    def _start_command(self, uid: int, n: int) -> None:
+    def _start_command(self, command: Program) -> None:
         self._db.execute(
-            "UPDATE commands SET state = ?, started = ?, keeper = ? WHERE job = ? AND n = ?",
-            (RUNNING, self._now.ms, self._keeper, uid, n),
+            f"UPDATE commands SET state = {RUNNING}, started = ?, keeper = ?"
+            " WHERE job = ? AND n = ?",
+            (self._now.ms, self._keeper, command.uid, command.n),
         )
-        tell(self._change, self._now.wall, uid, "running", command=n)
-        self._hand_over(uid, n)
+        tell(self._change, self._now.wall, command.uid, "running", command=command.n)
+        self._hand_over(command)
 
-    def _hand_over(self, uid: int, n: int) -> None:
+    def _hand_over(self, command: Program) -> None:
+        uid, n = command.uid, command.n
         if self._keeper is None:
             self.outcome.unsent.append((uid, n))
             return
-        argv, cwd, queue, deadline, system, setting, channel = self._db.execute(
-            "SELECT argv, cwd, queue, deadline, event_system, setting, channel"
-            " FROM jobs JOIN commands ON job = uid WHERE uid = ? AND n = ?",
-            (uid, n),
-        ).fetchone()
-        env = records.environment(self._db, uid)
+        env = records.environment(self._db, uid) if command.secrets else {}
+        if command.setting:
+            env = {**json.loads(command.setting), **env}
         self.outcome.starts.append(
             Start(
-                uid,
-                n,
-                queue,
-                json.loads(argv),
-                {**json.loads(setting), **env} if setting else env,
-                cwd or "/",
-                deadline,
-                system,
-                channel,
+                *(uid, n, command.queue, json.loads(command.argv), env, command.cwd or "/"),
+                deadline=command.deadline,
+                event_system=command.event_system,
+                channel=command.channel,
             )
         )
-
-
-def _sort(facts: Facts) -> tuple[dict[tuple[int, int], _Said], Pair]:
-    """What the lines say of each command, in the order of their last words; and of the pair."""
-    said: dict[tuple[int, int], _Said] = {}
-    pair = facts.pair
-    for fact in facts.lines:
-        if isinstance(fact, Dead):
-            pair = pair if pair is Pair.OVER else Pair.DEAD
-            continue
-        known = said.pop(fact.job, _Said())
-        if isinstance(fact, Next):
-            # What was said before is of an earlier attempt, which was none.
-            known = _Said(following=fact)
-        elif isinstance(fact, Began):
-            known = replace(known, began=fact)
-        elif isinstance(fact, End):
-            known = replace(known, end=fact)
-        elif isinstance(fact, Barred):
-            known = replace(known, barred=True)
-        else:
-            known = replace(known, left=True)
-        said[fact.job] = known
-    return said, pair

@@ -140,18 +140,28 @@ def said(place: str, time: int, wall: int | None, system: int, format: int = FOR
     return f"{place} {time} {'' if wall is None else wall} {system} {format}"
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest event, kept or pruned: its time, ms since 1970, and its place."""
+
+    time: int
+    place: Place
+
+
 @dataclass(slots=True)
 class Transaction:
     """One change under way: the connection, and the events that become true when it commits.
 
     said: lines for the system's log, told then, too. wiped: it has taken a secret out of the
-    tables, which is to be nowhere in the files either.
+    tables, which is to be nowhere in the files either. newest: what is known of the newest
+    event; None: it is to be looked for.
     """
 
     db: Connection
     events: list[Event] = field(default_factory=list[Event])
     said: list[str] = field(default_factory=list[str])
     wiped: bool = False
+    newest: Newest | None = None
 
 
 # What is to be committed together with a change, or not at all.
@@ -193,12 +203,14 @@ def append_many(
     """Add several events of one system and moment, in this order."""
     number = SYSTEMS.index(system)
     now = round(at * 1000)
-    time, before = _newest(change.db)
-    wall = None if now >= time else now
-    time = max(time, now)
+    known = change.newest or newest(change.db)
+    before, time = known.place, max(known.time, now)
+    wall = None if now == time else now
     mark, salt = before.mark, chain.salt()
-    counts = [before.count((each,)) for each in range(len(SYSTEMS))]
+    # A system that came later has had none.
+    counts = [*before.counts, *[0] * (len(SYSTEMS) - len(before.counts))]
     events: list[Event] = []
+    seq = before.seq
     for seq, body in enumerate(bodies, before.seq + 1):
         counts[number] += 1
         place = f"{seq}:{'.'.join(map(str, counts))}"
@@ -208,22 +220,24 @@ def append_many(
         f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(e.seq, e.time, e.system, e.place, e.body, e.wall, e.format) for e in events],
     )
-    change.events += events
+    if events:
+        change.events += events
+        change.newest = Newest(time, Place(seq, tuple(counts), mark))
     return events
 
 
-def _newest(db: Connection) -> tuple[int, Place]:
-    """Time and place of the newest event, kept or pruned; 0 and START: there was none."""
+def newest(db: Connection) -> Newest:
+    """At time 0 and START: there was none."""
     row = (
         db.execute("SELECT time, place FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         or db.execute("SELECT time, place FROM pruned ORDER BY seq DESC LIMIT 1").fetchone()
     )
-    return (row[0], parse_place(row[1])) if row else (0, START)
+    return Newest(row[0], parse_place(row[1])) if row else Newest(0, START)
 
 
 def head(db: Connection) -> Place:
     """The place of the newest event."""
-    return _newest(db)[1]
+    return newest(db).place
 
 
 def pruned(db: Connection) -> Place:

@@ -26,7 +26,7 @@ from sysadmd import ages, journal, mishaps, schema
 from sysadmd.apart import lasting
 from sysadmd.backoff import backoff
 from sysadmd.errors import StoreDamaged, StoreFull, StoreLost
-from sysadmd.journal import Event, Transaction, parse_place
+from sysadmd.journal import Event, Transaction
 from sysadmd.mishaps import COMPLAINTS, WordedConnection, find_damage, translate
 from sysadmd.reading import Reading
 from sysadmd.schema import Schemas
@@ -88,13 +88,13 @@ class Store:
         files = (*contents, path.with_name(path.name + "-shm"), *beside)
         # The writer's, as are the next five: what it and nobody else has written last; when it
         # looks at all the files again; what it has found wrong with that; why it keeps nothing
-        # since its files are not as they were, which others read; where the newest event is.
+        # since its files are not as they were, which others read; which event is the newest.
         self._files = Whereabouts((path.parent, *files), contents)
         self._stamp = self._files.stamp()
         self._look_at = 0.0
         self._unsound: tuple[Stamp, StoreFull] | None = None
         self._lost: str | None = None
-        self._head = journal.head(writer)
+        self._newest = journal.newest(writer)
         # The first damage that was met: it does not pass by itself.
         self._damage: str | None = None
         # For the event loop's short reads; never sees what is not committed.
@@ -307,13 +307,13 @@ class Store:
                 head = journal.head(fresh)
         except COMPLAINTS as error:
             raise self._translate(error) from error
-        if head == self._head:
+        if head == self._newest.place:
             return None
         return StoreLost(
             f"{self.path} was put back to an earlier time, or replaced, while it was in use:"
-            f" its newest event is {head.seq}, ours was {self._head.seq}. Nothing can be kept"
-            " before the daemon is stopped and started again; what happened in between is in"
-            " no history"
+            f" its newest event is {head.seq}, ours was {self._newest.place.seq}. Nothing can"
+            " be kept before the daemon is stopped and started again; what happened in between"
+            " is in no history"
         )
 
     def _translate(self, error: BaseException) -> BaseException:
@@ -331,15 +331,19 @@ class Store:
         said: list[str] = []
         trouble: str | None = None
         wiped = False
-        db = self._writer
+        db, newest = self._writer, self._newest
+        # One alone needs no savepoint, which has each page copied that is changed.
+        alone = len(group) == 1
         try:
             self._check()
             db.execute("BEGIN IMMEDIATE")
             for change in group:
-                transaction = Transaction(db)
-                db.execute("SAVEPOINT change")
+                transaction = Transaction(db, newest=newest)
+                if not alone:
+                    db.execute("SAVEPOINT change")
                 try:
                     results.append((change, change.run(transaction), None))
+                    newest = transaction.newest or newest
                     events += transaction.events
                     said += transaction.said
                     wiped |= transaction.wiped
@@ -347,12 +351,13 @@ class Store:
                     if not db.in_transaction:
                         # SQLite has undone all of it: a full disk ends the whole transaction.
                         raise
-                    db.execute("ROLLBACK TO change")
+                    db.execute("ROLLBACK" if alone else "ROLLBACK TO change")
                     results.append((change, None, self._translate(error)))
-                db.execute("RELEASE change")
-            db.execute("COMMIT")
-            if events:
-                self._head = parse_place(events[-1].place)
+                if not alone:
+                    db.execute("RELEASE change")
+            if db.in_transaction:
+                db.execute("COMMIT")
+            self._newest = newest
             if wiped and math.isinf(self._scrub_at):
                 self._scrubs = backoff(SCRUB_AFTER, LONGEST_SCRUB)
                 self._scrub_at = time.monotonic() + next(self._scrubs)
