@@ -305,8 +305,10 @@ class Mover:
         if (generation, position) != (pair.book.generation, pair.book.position):
             if state is Pair.STARTS and self._put_off(lines):
                 return None
-            # The end is known when nothing more is read.
-            self.wake()
+            if state is not Pair.STARTS or not pair.book.is_whole:
+                # What is true of the writers is said when nothing more is read. What they add
+                # meanwhile, they tell.
+                self.wake()
             if any(isinstance(line, Dead) for line in lines):
                 # It is known by the book before its silence is.
                 pair.takes = False

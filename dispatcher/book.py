@@ -143,6 +143,9 @@ class BookReader:
         self.position = position
         # The first line that was passed over, of those that are not torn.
         self.strange = b""
+        # Was what was read last all that stood there?
+        self.is_whole = False
+        self._begin = os.fspath(room / keeper)
 
     def read(self) -> tuple[list[Fact], int, int]:
         """Facts behind the present position, and the generation and position behind them.
@@ -150,16 +153,14 @@ class BookReader:
         A line without its end is left for later. Does not move: `move` does, after the commit.
         """
         generation, position = self.generation, self.position
-        if not 0 <= position <= self.size():
-            # It was cut, or is another one: what is said twice is said once.
-            position = 0
         while True:
             # In this order: nothing is added to a generation when there is a newer one.
-            turned = path(self._room, self.keeper, generation + 1).exists()
-            complete = self._complete(generation, position)
+            turned = os.access(f"{self._begin}.{generation + 1}.book", os.F_OK)
+            complete, position, left = self._complete(generation, position)
             if complete or not turned:
                 break
             generation, position = generation + 1, 0
+        self.is_whole = not (left or turned)
         facts: list[Fact] = []
         # Every second one is blank, and to take it for a mistake costs the most.
         for line in filter(None, complete.splitlines()):
@@ -176,26 +177,30 @@ class BookReader:
             path(self._room, self.keeper, older).unlink(missing_ok=True)
         self.generation, self.position = generation, position
 
-    def size(self) -> int:
-        """Bytes in the present generation."""
+    def _complete(self, generation: int, position: int) -> tuple[bytes, int, int]:
+        """Whole lines, a portion of them, or a single one that is longer; where they begin; and
+        how many bytes stand behind them."""
         try:
-            return path(self._room, self.keeper, self.generation).stat().st_size
+            # No Path, no file object: this is asked for with each end of a command.
+            file = os.open(f"{self._begin}.{generation}.book", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return 0
-
-    def _complete(self, generation: int, position: int) -> bytes:
-        """Whole lines: a portion of them, or a single one that is longer."""
-        size = _PORTION
+            return b"", 0, 0
         try:
-            with path(self._room, self.keeper, generation).open("rb") as file:
-                while True:
-                    data = os.pread(file.fileno(), size, position)
-                    end = data.rfind(b"\n") + 1
-                    if end or len(data) < size:
-                        return data[:end]
-                    size *= 2
+            there = os.fstat(file).st_size
+            if not 0 <= position <= there:
+                # It was cut, or is another one: what is said twice is said once.
+                position = 0
+            size = min(_PORTION, there - position)
+            while True:
+                data = os.pread(file, size, position)
+                end = data.rfind(b"\n") + 1
+                if end or len(data) < size or size == there - position:
+                    return data[:end], position, there - position - end
+                size = min(2 * size, there - position)
         except OSError:
-            return b""
+            return b"", position, 0
+        finally:
+            os.close(file)
 
 
 def _open(path: Path) -> int:

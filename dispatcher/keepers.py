@@ -11,12 +11,12 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sysadmd
 from dispatcher import book, locks, words
@@ -29,12 +29,75 @@ from sysadmd.apart import apart
 
 # A keeper that does not answer within this is stopped or swapped out; it is called again, s.
 PATIENCE: Final = 5.0
+# Of what a keeper says, bytes.
+_LONGEST: Final = 64 * 1024
 
 Limits = Mapping[int, tuple[int, int]]
 
 
 class NoAnswer(Exception):
     """The keeper can't be reached now: it is not there yet, not any more, or stopped."""
+
+
+class KeeperLine(asyncio.Protocol):
+    """The lines that a keeper says, each taken in the turn of the loop in which it comes."""
+
+    def __init__(self) -> None:
+        self._take: Callable[[bytes], object] | None = None
+        # Those that nobody has taken yet; there is one, or it has hung up.
+        self._early: list[bytes] = []
+        self._came = asyncio.Event()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        for line in lines:
+            self._hand_in(line)
+        if len(self._heard) > _LONGEST:
+            # No keeper says so much.
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+        self._came.set()
+
+    async def ask(self, request: bytes) -> bytes | None:
+        """Say this; the first line that comes. None: it has hung up."""
+        self.write(request)
+        await self._came.wait()
+        return self._early.pop(0) if self._early else None
+
+    async def listen(self, take: Callable[[bytes], object]) -> None:
+        """Have each further line taken, until it has hung up. Raises: what `take` raises."""
+        self._take = take
+        for line in self._early:
+            self._hand_in(line)
+        await self._over
+
+    def write(self, data: bytes) -> None:
+        """Hand it over, if it has not hung up."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()
+
+    def _hand_in(self, line: bytes) -> None:
+        if self._take is None:
+            self._early.append(line)
+            self._came.set()
+            return
+        try:
+            self._take(line)
+        except Exception as error:  # noqa: BLE001 - handed to who listens
+            if not self._over.done():
+                self._over.set_exception(error)
 
 
 @dataclass(slots=True)
@@ -44,26 +107,19 @@ class Link:
     id: str
     version: str
     draining: bool
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    line: KeeperLine
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Hand a request over. If the keeper is gone it is lost, and found to be so later."""
-        if not self.writer.is_closing():
-            self.writer.write(book.encode(dict(request)))
+        self.line.write(book.encode(dict(request)))
 
-    async def hear(self) -> Said | None:
-        """What the keeper says next; nothing: its book has grown. None: it has hung up."""
-        try:
-            line = await self.reader.readline()
-        except (OSError, ValueError):
-            # Or it says more than any keeper.
-            line = b""
-        return words.said(line) if line else None
+    async def listen(self, take: Callable[[Said], object]) -> None:
+        """Until it hangs up: each thing that the keeper says; nothing: its book has grown."""
+        await self.line.listen(lambda line: take(words.said(line)))
 
     def close(self) -> None:
         """The keeper goes when it has no children, else it goes on without us."""
-        self.writer.close()
+        self.line.close()
 
 
 @dataclass(slots=True)
@@ -148,23 +204,22 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
     After this its book holds whatever an earlier daemon's requests have led to.
     Raises: NoAnswer.
     """
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(patience):
             with unix_socket.short(state_dir / "keeper" / f"{id}.sock") as path:
-                reader, writer = await asyncio.open_unix_connection(path)
+                _, line = await loop.create_unix_connection(KeeperLine, str(path))
             try:
-                writer.write(book.encode({"hello": 1}))
-                answer = await reader.readline()
+                answer = await line.ask(book.encode({"hello": 1}))
             except BaseException:
-                writer.close()
+                line.close()
                 raise
     except (OSError, ValueError, TimeoutError) as error:
         raise NoAnswer(str(error) or type(error).__name__) from error
-    if not answer:
-        writer.close()
+    if answer is None:
         raise NoAnswer("it has hung up")
     heard = words.said(answer)
-    return Link(id, heard.version, heard.draining, reader, writer)
+    return Link(id, heard.version, heard.draining, line)
 
 
 def ids(room: Path) -> list[str]:

@@ -21,6 +21,7 @@ from dispatcher.fate import Pair
 from dispatcher.keepers import KeeperPair, Link, NoAnswer
 from dispatcher.site import Site
 from dispatcher.transitions import Facts
+from dispatcher.words import Said
 from sysadmd.apart import apart
 from sysadmd.backoff import backoff
 from sysadmd.text import printable, quoted
@@ -101,7 +102,7 @@ class Tender:
             return
         if facts.pair is Pair.SETTLED:
             self._employ(pair)
-        if pair.link is not None and not pair.turning and pair.book.size() > BOOK_SIZE:
+        if pair.link is not None and not pair.turning and pair.book.position > BOOK_SIZE:
             pair.turning = True
             pair.link.send({"turn": 1})
 
@@ -238,7 +239,8 @@ class Tender:
 
     async def _listen(self, pair: KeeperPair, link: Link) -> None:
         """Until the connection is over."""
-        while (word := await link.hear()) is not None:
+
+        def take(word: Said) -> None:
             pair.silent = 0
             if word.draining and not link.draining:
                 log.info("keeper %s takes no more commands", pair.id)
@@ -251,6 +253,8 @@ class Tender:
             if not word.hello and word.hanging != frozenset():
                 # That is what is said when nothing happens.
                 self.news.set()
+
+        await link.listen(take)
 
     def _say_what_hangs(self, pair: KeeperPair, hanging: frozenset[tuple[int, int]]) -> None:
         for uid, n in sorted(hanging - pair.hanging):
