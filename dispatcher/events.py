@@ -49,6 +49,10 @@ def tell(change: Transaction, at: float, uid: int, state: str, **more: object) -
 
 def body(uid: int, state: str, **more: object) -> bytes:
     """The body of an event. more: as in `Told`."""
+    command = more.get("command")
+    # With each job, and what the encoder would make of it.
     if not more:
         return b'{"job":%d,"state":"%b"}' % (uid, state.encode())
+    if len(more) == 1 and isinstance(command, int):
+        return b'{"job":%d,"state":"%b","command":%d}' % (uid, state.encode(), command)
     return json.dumps({"job": uid, "state": state, **more}, separators=(",", ":")).encode()

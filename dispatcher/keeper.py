@@ -118,6 +118,7 @@ class Keeper:
             self._poll.register(file, select.POLLIN)
         path = room / f"{setup.id}.sock"
         self._daemon = DaemonLine(path, self._poll, self._obey, self._orders.clear)
+        self._spare = relay.SparePipe()
         # What dead starters have left, ours and those of others.
         self._relays = Relays(self._poll)
 
@@ -135,8 +136,10 @@ class Keeper:
             self._resolve_doubts()
             if self._turn:
                 self._turn_book()
-            while self._orders:
-                self._hand_over(*self._orders.popleft())
+            if self._orders:
+                while self._orders:
+                    self._hand_over(*self._orders.popleft())
+                self._spare.make()
             if self._news_due is not None and self._news_due <= time.monotonic():
                 self._news = True
             if self._news:
@@ -247,7 +250,7 @@ class Keeper:
             self._refuse(job, "the daemon is of another version, and does not say what")
             return
         try:
-            pipe = relay.make_pipe(*job)
+            pipe = relay.make_pipe(*order.job, self._spare)
         except OSError as error:
             self._refuse(job, f"its log can't be written: {error.strerror}")
             return

@@ -94,6 +94,11 @@ class Lane:
     waiting: Line = Line()
     running: frozenset[int] = frozenset()
 
+    def holding(self, waiting: Line, running: frozenset[int]) -> Lane:
+        """With these jobs."""
+        # With each move of a job: a fifth of what `replace` costs.
+        return Lane(self.limit, self.paused, self.drains, waiting, running)
+
 
 @dataclass(frozen=True, slots=True)
 class Queues:
@@ -118,29 +123,25 @@ class Queues:
         """With accepted jobs; a queue that is not configured any more drains."""
         lane = self.lanes.get(queue, Lane(1, drains=True))
         line = lane.waiting.join(waiting)
-        return self._with(
-            queue, replace(lane, waiting=line, running=lane.running | set(running))
-        )
+        return self._with(queue, lane.holding(line, lane.running | set(running)))
 
     def remove(self, queue: str | None, uid: int) -> Queues:
         """Without a job that waited. Raises: IllegalMove if it does not."""
         lane = self._lane(queue)
-        return self._with(queue, replace(lane, waiting=lane.waiting.without(uid)))
+        return self._with(queue, lane.holding(lane.waiting.without(uid), lane.running))
 
     def begin(self, queue: str | None, uid: int) -> Queues:
         """With a job that waited running. Raises: IllegalMove if it did not wait."""
         lane = self._lane(queue)
         running = lane.running | {uid}
-        return self._with(
-            queue, replace(lane, waiting=lane.waiting.without(uid), running=running)
-        )
+        return self._with(queue, lane.holding(lane.waiting.without(uid), running))
 
     def finish(self, queue: str | None, uid: int) -> Queues:
         """Without a job that ran. Raises: IllegalMove if it does not."""
         lane = self._lane(queue)
         if uid not in lane.running:
             raise IllegalMove(f"job {uid} does not run")
-        return self._with(queue, replace(lane, running=lane.running - {uid}))
+        return self._with(queue, lane.holding(lane.waiting, lane.running - {uid}))
 
     def pause(self, queue: str | None, paused: bool) -> Queues:
         """With a queue that starts nothing (running jobs go on), or starts again."""
@@ -160,7 +161,7 @@ class Queues:
                 ready.append(uid)
             if ready:
                 running = lane.running.union(ready)
-                queues = queues._with(name, replace(lane, waiting=line, running=running))
+                queues = queues._with(name, lane.holding(line, running))
                 starting += [(name, uid) for uid in ready]
         return queues, tuple(starting)
 

@@ -14,7 +14,7 @@ What the disk does not take is dropped as well: the next file begins behind it.
 
 Standard library only, all imported before the fork.
 """
-# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH208 - for every command
+# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH112, PTH208 - for every command
 
 from __future__ import annotations
 
@@ -73,9 +73,15 @@ def more_path(uid: int, n: int) -> str:
     return f"jobs/{uid}/{n}.more"
 
 
-def make_pipe(uid: int, n: int) -> int:
+def make_pipe(uid: int, n: int, spare: SparePipe | None = None) -> int:
     """Make a command's pipe; an end of it that keeps what is in it. Raises: OSError."""
     path = pipe_path(uid, n)
+    if spare is not None and (pipe := spare.take(path)) is not None:
+        return pipe
+    return _new_pipe(path)
+
+
+def _new_pipe(path: str) -> int:
     while True:
         try:
             os.mkfifo(path, 0o600)
@@ -86,7 +92,7 @@ def make_pipe(uid: int, n: int) -> int:
             os.makedirs(PIPES, 0o700, exist_ok=True)
             continue
         try:
-            return open_pipe(uid, n)
+            return job_files.open_pipe(path)
         except OSError:
             os.unlink(path)
             raise
@@ -95,6 +101,34 @@ def make_pipe(uid: int, n: int) -> int:
 def open_pipe(uid: int, n: int) -> int:
     """An end of it to read from, which never waits. Raises: OSError."""
     return job_files.open_pipe(pipe_path(uid, n))
+
+
+class SparePipe:
+    """A pipe that is made ahead, by the keeper, while the one before it is handed on."""
+
+    def __init__(self) -> None:
+        self._path = f"{PIPES}/{_SPARE}{os.getpid()}"
+        self._pipe = -1
+
+    def make(self) -> None:
+        """Make it, if it is not there."""
+        if self._pipe < 0:
+            with contextlib.suppress(OSError):
+                self._pipe = _new_pipe(self._path)
+
+    def take(self, path: str) -> int | None:
+        """Let it have this name; an end of it. None: there is none to give, or the name is that
+        of an attempt that was none."""
+        if self._pipe < 0 or os.path.lexists(path):
+            return None
+        pipe, self._pipe = self._pipe, -1
+        try:
+            os.rename(self._path, path)
+        except OSError:
+            # A new keeper took us for dead.
+            os.close(pipe)
+            return None
+        return pipe
 
 
 def make_log(uid: int, n: int, spare: Spare | None = None) -> int | None:
@@ -162,7 +196,11 @@ def remove_spares() -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(PIPES):
             if name.startswith(_SPARE):
-                shutil.rmtree(f"{PIPES}/{name}", ignore_errors=True)
+                path = f"{PIPES}/{name}"
+                if os.path.isdir(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
 
 
 def may_have_begun(log: str | os.PathLike[str]) -> bool:

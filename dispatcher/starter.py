@@ -50,8 +50,6 @@ NOT_FOUND: Final = 127
 CANNOT_RUN: Final = 126
 # Read from the keeper at once; an order has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
-# Python ignores SIGPIPE and SIGXFSZ, and the keeper takes some more.
-_DEFAULTS: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 Limits = Mapping[int, tuple[int, int]]
 
@@ -118,6 +116,12 @@ class Starter:
         self._gone: set[int] = set()
         self._refused: OSError | None = None
         self._own_session = True
+        # What has a handler is as ever in a new program; to say so of all takes a call each.
+        self._ignored = [
+            number
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+            if signal.getsignal(number) in (signal.SIG_IGN, None)
+        ]
         # The command's process until it is reaped; 0: none.
         self._pid = 0
         # Of the command that has events to tell; which of its sources are polled.
@@ -296,7 +300,7 @@ class Starter:
                     file_actions=actions,
                     setsid=True,
                     setsigmask=(),
-                    setsigdef=_DEFAULTS,
+                    setsigdef=self._ignored,
                 )
             except NotImplementedError:
                 self._own_session = False
@@ -307,7 +311,7 @@ class Starter:
             file_actions=actions,
             setpgroup=0,
             setsigmask=(),
-            setsigdef=_DEFAULTS,
+            setsigdef=self._ignored,
         )
 
     def _see_end(self, pid: int, served: Relay) -> os.waitid_result:

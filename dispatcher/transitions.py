@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from dispatcher import records
@@ -241,10 +241,13 @@ class Advance:
         if pair is Pair.OVER:
             self._db.execute("DELETE FROM books WHERE keeper = ?", (facts.keeper,))
         else:
-            self._db.execute(
-                "INSERT OR REPLACE INTO books VALUES (?, ?, ?)",
-                (facts.keeper, facts.generation, facts.position),
-            )
+            place = (facts.generation, facts.position, facts.keeper)
+            # Most of the time it is there: to replace it would change its index, too.
+            update = "UPDATE books SET generation = ?, position = ? WHERE keeper = ?"
+            if not self._db.execute(update, place).rowcount:
+                self._db.execute(
+                    "INSERT INTO books (generation, position, keeper) VALUES (?, ?, ?)", place
+                )
 
     def finding(self, finding: Finding) -> None:
         """Book what was found without a book."""
@@ -352,7 +355,7 @@ class Advance:
         )
         again = program(self._db, row.uid, row.n)
         assert again is not None
-        self._hand_over(again)
+        self._hand_over(again, again.deadline)
 
     def _end(self, row: RunningCommand, fate: Ended, end: End | None) -> None:
         at = self._now.ms if end is None or end.time is None else round(end.time * 1000)
@@ -369,7 +372,7 @@ class Advance:
         if fate.result is None:
             following = program(self._db, row.uid, row.n + 1)
             assert following is not None
-            self._start_command(following)
+            self._start_command(following, following.deadline)
         else:
             self._finish(row, fate.result, at)
 
@@ -399,18 +402,18 @@ class Advance:
             finish_job(self._change, now, uid, "lost")
             self.outcome.withdrawn.append((queue, uid))
         else:
-            self._start_command(replace(first, deadline=deadline))
+            self._start_command(first, deadline)
 
-    def _start_command(self, command: Program) -> None:
+    def _start_command(self, command: Program, deadline: float | None) -> None:
         self._db.execute(
             f"UPDATE commands SET state = {RUNNING}, started = ?, keeper = ?"
             " WHERE job = ? AND n = ?",
             (self._now.ms, self._keeper, command.uid, command.n),
         )
         tell(self._change, self._now.wall, command.uid, "running", command=command.n)
-        self._hand_over(command)
+        self._hand_over(command, deadline)
 
-    def _hand_over(self, command: Program) -> None:
+    def _hand_over(self, command: Program, deadline: float | None) -> None:
         uid, n = command.uid, command.n
         if self._keeper is None:
             self.outcome.unsent.append((uid, n))
@@ -421,7 +424,7 @@ class Advance:
         self.outcome.starts.append(
             Start(
                 *(uid, n, command.queue, json.loads(command.argv), env, command.cwd or "/"),
-                deadline=command.deadline,
+                deadline=deadline,
                 event_system=command.event_system,
                 channel=command.channel,
             )

@@ -48,3 +48,25 @@ def test_what_is_not_known_is_passed_over_and_can_be_told(tmp_path: Path) -> Non
     reader = book.BookReader(tmp_path, "k", 1, 0)
     assert reader.read()[0] == [Barred((1, 0))]
     assert reader.strange == b'{"mark":1}'
+
+
+def test_what_is_read_is_whole_if_nothing_stands_behind_it(tmp_path: Path) -> None:
+    writer = book.BookWriter(tmp_path, "k", 1)
+    reader = book.BookReader(tmp_path, "k", 1, 0)
+    writer.write(BARRED)
+    reader.read()
+    assert reader.is_whole
+    with writer.path.open("ab") as torn:
+        torn.write(b'{"end"')
+    reader.read()
+    assert not reader.is_whole
+    writer.write(LEFT)
+    reader.read()
+    assert reader.is_whole
+    writer.turn([BARRED])
+    reader.read()
+    assert not reader.is_whole
+    reader.move(*reader.read()[1:])
+    reader.move(*reader.read()[1:])
+    assert reader.read() == ([], 2, writer.path.stat().st_size)
+    assert reader.is_whole

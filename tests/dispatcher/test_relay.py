@@ -145,6 +145,27 @@ def test_on_a_full_disk_what_is_dropped_is_counted(tmp_path: Path) -> None:
         assert sum(len(data) for _, data in parts) < 120_000
 
 
+def test_a_pipe_made_ahead_is_one_command_s_as_any_other(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        spare = relay.SparePipe()
+        pipes = [relay.make_pipe(1, 0, spare)]
+        spare.make()
+        spare.make()
+        # What an attempt before has left stays: somebody may have it open.
+        pipes.append(relay.make_pipe(1, 0, spare))
+        assert os.path.sameopenfile(*pipes)
+        pipes.append(relay.make_pipe(2, 0, spare))
+        # Taken away, and made again.
+        spare.make()
+        relay.remove_spares()
+        pipes.append(relay.make_pipe(3, 0, spare))
+        for file, uid in zip(pipes, (1, 1, 2, 3), strict=True):
+            assert os.path.samestat(os.fstat(file), Path(relay.pipe_path(uid, 0)).stat())
+            os.close(file)
+        assert sorted(logs.pipes(tmp_path)) == [(1, 0), (2, 0), (3, 0)]
+        assert len([*Path(relay.PIPES).iterdir()]) == 3
+
+
 def test_a_log_made_ahead_decides_as_any_other(tmp_path: Path) -> None:
     with inside(tmp_path):
         Path("jobs").mkdir()

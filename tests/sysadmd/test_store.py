@@ -84,6 +84,11 @@ def test_a_change_that_fails_is_undone_alone_and_leaves_no_hole(tmp_path: Path) 
             assert [event.seq for event in told] == list(range(1, 101))
             rows = store.reader.execute("SELECT x FROM t ORDER BY rowid").fetchall()
             assert rows == [(x,) for x in range(100)]
+            # Alone in its commit, too.
+            with pytest.raises(BadRequest):
+                await store.write(fail)
+            await store.write(adding(100))
+            assert told[-1].seq == 101
 
     asyncio.run(body())
 
