@@ -224,7 +224,8 @@ def job(value: object) -> Job | None:
     """Job and number of a command."""
     if not isinstance(value, list) or len(cast("list[object]", value)) != 2:
         return None
-    uid, n = (_whole(one, 0, _MOST) for one in cast("list[object]", value))
+    first, second = cast("list[object]", value)
+    uid, n = _whole(first, 0, _MOST), _whole(second, 0, _MOST)
     return None if uid is None or n is None else (uid, n)
 
 
