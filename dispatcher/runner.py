@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from dispatcher import acceptance, foreign, keepers, logs, orders, records
-from dispatcher.acceptance import Accepted, Doomed
+from dispatcher.acceptance import Bundle, Doomed
 from dispatcher.advance import Ending, Mover
 from dispatcher.hearing import Hearing
+from dispatcher.intake import Intake
 from dispatcher.killing import Killer
 from dispatcher.orders import Order
 from dispatcher.processes import boot_mark
@@ -93,6 +94,7 @@ class Dispatcher:
         self._rouser = Rouser(self._site, self._tender.pairs)
         hearing = Hearing(self._site, reporters)
         self._mover = Mover(self._site, self._tender, hearing)
+        self._intake = Intake(self._site, self._mover)
         self._killer = Killer(self._site, self._mover, self._tender)
         self._watcher = Watcher(self._site, self._mover, self._killer, hearing)
 
@@ -147,27 +149,20 @@ class Dispatcher:
         An active job's id with the same commands, or a known key with them, gives that job.
         note: committed together with them. Raises: BadRequest, Conflict, Stopping, StoreFull.
         """
-        site, mover = self._site, self._mover
+        return await self.begin_submit(wanted, note)
+
+    def begin_submit(
+        self,
+        wanted: Sequence[Order],
+        note: Callable[[Transaction, Sequence[JobRow]], object] = no_note,
+    ) -> asyncio.Future[list[JobRow]]:
+        """As `submit`, but queued at once. Raises: BadRequest, Stopping; the rest is raised by
+        what is returned."""
         for order in wanted:
             orders.check(order)
             self._check_queue(order.queue)
-        fresh = {order.queue for order in wanted} - mover.used
-
-        def change(change: Transaction) -> list[Accepted]:
-            for queue in fresh:
-                change.db.execute(
-                    "INSERT INTO queues (name, used) VALUES (?, 1)"
-                    " ON CONFLICT DO UPDATE SET used = 1",
-                    (queue or "",),
-                )
-            jobs = acceptance.accept(change, site.now(), wanted)
-            note(change, [one.job for one in jobs])
-            return jobs
-
-        def accepted(jobs: list[Accepted]) -> None:
-            mover.accepted(fresh, [(one.job.queue, one.job.uid) for one in jobs if one.waits])
-
-        return [one.job for one in await self._change(change, accepted)]
+        self._check_going_on()
+        return self._intake.begin(Bundle(wanted, note))
 
     async def kill(
         self,
@@ -277,9 +272,14 @@ class Dispatcher:
 
     async def _change(self, change: Callable[[Transaction], T], then: Callable[[T], None]) -> T:
         """Commit a change; `then` brings the memory up to it. Raises: Stopping, StoreFull."""
+        self._check_going_on()
+        # Who asks for a job after a kill does not want that one killed.
+        self._intake.close()
+        return await self._site.store.write(change, then)
+
+    def _check_going_on(self) -> None:
         if self.stopping:
             raise Stopping("the daemon is going down; ask again when it is back")
-        return await self._site.store.write(change, then)
 
     def _check_queue(self, queue: str | None) -> None:
         lane = self._mover.queues.lanes.get(queue)

@@ -96,15 +96,14 @@ def write(change: Transaction, account: str, address: str, action: str, *said: s
 
     said: what the system's log is told instead of it.
     """
-    wall = round(time.time() * 1000)
-    last = change.db.execute("SELECT time FROM audit ORDER BY id DESC LIMIT 1").fetchone()
-    now = max(wall, last[0]) if last else wall
     # A job's id may hold what does not print.
     row = (printable(account), address, printable(action)[:TEXT_LENGTH])
     change.said += said or (auth_lines.entry(*row),)
     change.db.execute(
-        "INSERT INTO audit (time, wall, account, address, action) VALUES (?, ?, ?, ?, ?)",
-        (now, None if wall == now else wall, *row),
+        "INSERT INTO audit (time, wall, account, address, action)"
+        " SELECT max(?1, last), CASE WHEN last > ?1 THEN ?1 END, ?2, ?3, ?4 FROM ("
+        "SELECT coalesce((SELECT time FROM audit ORDER BY id DESC LIMIT 1), 0) AS last)",
+        (round(time.time() * 1000), *row),
     )
 
 
