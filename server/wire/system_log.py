@@ -29,23 +29,24 @@ class SystemLog:
 
     def say(self, lines: list[str]) -> None:
         """A line each; one of them, or all, may be lost."""
-        for line in lines:
-            heard = _send(f"{self._head}{line}".encode())
-            if self._is_heard and not heard:
-                log.info(
-                    "the system's log takes nothing (%s): logins are in the trail alone, until"
-                    " it does",
-                    " or ".join(PATHS),
-                )
-            self._is_heard = heard
-
-
-def _send(packet: bytes) -> bool:
-    """False: nobody takes it."""
-    for path in PATHS:
-        # By its path each time: a syslogd that is started anew makes another socket.
+        # Not connected: a syslogd that is started anew makes another socket at its path.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
+            for line in lines:
+                heard = _send(sock, f"{self._head}{line}".encode())
+                if self._is_heard and not heard:
+                    log.info(
+                        "the system's log takes nothing (%s): logins are in the trail alone,"
+                        " until it does",
+                        " or ".join(PATHS),
+                    )
+                self._is_heard = heard
+
+
+def _send(sock: socket.socket, packet: bytes) -> bool:
+    """False: nobody takes it."""
+    for path in PATHS:
+        with suppress(OSError):
             sock.sendto(packet, path)
             return True
     return False
