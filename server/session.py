@@ -19,6 +19,7 @@ from websockets.http11 import Response
 from server.delivery.heard import Heard
 from server.delivery.subscriber import Subscriber
 from server.dialects import DIALECTS, spoken_by
+from server.flow import IN_FLIGHT_SIZE, Flow
 from server.login import tokens
 from server.login.attempts import Where
 from server.login.challenge import Challenge
@@ -26,7 +27,7 @@ from server.login.keys import KeyDiary
 from server.login.logins import Logins
 from server.login.roles import Login, Role
 from server.login.standing import Busy, UnknownAccount
-from server.request_class import HasLeft, RequestClass
+from server.request_class import HasLeft, RequestClass, begin
 from server.request_reading import as_value, as_value_of_long
 from server.sessions import Sessions
 from server.wire.connection import Connection
@@ -52,12 +53,6 @@ log = logging.getLogger(__name__)
 # Characters of a request that is read on the loop: a few ms, whatever is in it. Strangers' are
 # not longer.
 READ_AT_ONCE: Final = 8 * 1024
-# Characters of a client's requests that are under way; more are read when some are answered.
-IN_FLIGHT_SIZE: Final = 64 * 1024
-# Their values may take so many times as much.
-VALUES: Final = 20
-
-
 # What lets somebody in, or does not.
 KEY_LOGIN: Final = "rpc/auth_ssl"
 LOGINS: Final = frozenset(("rpc/auth", "rpc/auth_token", KEY_LOGIN))
@@ -104,17 +99,11 @@ class Session:
         self._stranger_for = 0.0
         # Who it is without logging in: by its certificate, or as a program of this machine.
         self._own_login: Login | None = None
-        self._requests = self._long_texts = Share(None)
+        self._long_texts = sessions.boundless
+        self._flow = Flow(connection, sessions.boundless, lambda: settings().requests_in_flight)
         self._first = True
         # What is being read for a long reply.
         self._look: asyncio.Future[Any] | None = None
-        # A long request is being read or answered.
-        self._long = False
-        self._in_flight = self._in_flight_size = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-        # Of them, those that decide who the client is.
-        self._deciding = 0
 
     # The connection's side.
 
@@ -130,20 +119,19 @@ class Session:
             self.spawn(self._logins.note(self._own_login, self.address, "locally"), "its login")
         name = self.connection.certificate_subject()
         if name is not None:
-            self._deciding += 1
-            self._hold_or_release()
+            self._flow.decide(1)
             self.spawn(self._log_in_by_certificate(name), "its certificate")
         return self._gate(self.address, request, accept)
 
     def text(self, text: str) -> None:
-        """One request; it is answered in a task of its own, logins in the order they came."""
+        """One request; logins are answered in the order they came."""
         size = len(text)
         if size > READ_AT_ONCE:
             if self._long_texts.is_full:
                 self.connection.close(1013, "too much of the account's requests waits")
                 return
-            self._long = True
-            self._hold_or_release()
+            self._flow.long = True
+            self._flow.update()
             # As bytes it waits in a quarter of what a text with one emoji takes.
             self.spawn(self._answer_long(text.encode(), self._long_texts), "a long request")
             return
@@ -152,11 +140,45 @@ class Session:
             self._begin_answer(request, size)
 
     def _begin_answer(self, request: Request, size: int) -> None:
-        """In a task of its own; what is asked meanwhile is answered, too."""
-        self._in_flight_size += size
-        self._requests.add(VALUES * size)
-        self._hold_or_release()
-        self.spawn(self._answer_short(request, size, self._requests), request.key)
+        """What is asked meanwhile is answered, too: in a task of its own, if it takes one."""
+        flow, begun = self._flow, None
+        # Nothing overtakes what a task may not have begun with.
+        if not flow.tasks and self.connection.has_room:
+            begun = begin(self._classes.get(request.key), self, request)
+        if isinstance(begun, Reply):
+            flow.end(request)
+            self._say(request, begun)
+            return
+        share = flow.weigh(size)
+        flow.update()
+        if begun is not None:
+            answered = partial(self._answer_begun, request, size, share, begun.reply)
+            begun.done.add_done_callback(answered)
+            return
+        flow.tasks += 1
+        self.spawn(self._answer_short(request, size, share), request.key)
+
+    def _answer_begun(
+        self,
+        request: Request,
+        size: int,
+        share: Share,
+        reply: Callable[[Any], Reply],
+        done: asyncio.Future[Any],
+    ) -> None:
+        """As `_answer_short`, when it is done."""
+        try:
+            if not done.cancelled():
+                self._say(request, reply(done.result()))
+        except SysadmdError as error:
+            self._fail(request, error)
+        except Exception:  # the outer edge, as below
+            log.exception("%s: %s failed", self.address, request.key)
+            self.connection.fail()
+        finally:
+            self._flow.end(request)
+            self._flow.unweigh(size, share)
+            self._flow.update()
 
     def _waits(self, request: Request) -> bool:
         """Does who answers it wait for others, so that nobody should wait for him?"""
@@ -170,7 +192,7 @@ class Session:
         and for other long ones of the same login, so that nothing keeps it waiting then."""
         texts.add(len(data))
         try:
-            await self._quiet.wait()
+            await self._flow.quiet()
             await self.connection.room()
             await self.subscriber.room_for_snapshot()
             async with self._sessions.long_one(self.asker):
@@ -189,8 +211,8 @@ class Session:
             self._begin_answer(request, len(data))
         finally:
             texts.add(-len(data))
-            self._long = False
-            self._hold_or_release()
+            self._flow.long = False
+            self._flow.update()
 
     def _take(self, request: Request | ProtocolError) -> Request | None:
         """A request that is to be answered; None: it is none, which is answered here."""
@@ -200,10 +222,7 @@ class Session:
         if self._first:
             self._first = False
             self.dialect = spoken_by(request.id, self.dialect)
-        self._in_flight += 1
-        self._quiet.clear()
-        self._deciding += request.key.startswith("rpc/auth")
-        self._hold_or_release()
+        self._flow.begin(request)
         return request
 
     @property
@@ -267,7 +286,8 @@ class Session:
         self._stranger_for = self._stranger_until - self.connection.clock()
         self.login = login
         self.subscriber.asker = self.asker
-        held, self._requests, self._long_texts = self._sessions.shares(login)
+        held, values, self._long_texts = self._sessions.shares(login)
+        self._flow.count_to(values)
         self.connection.admit(held)
         if login.key is not None:
             self.known_by(login.key)
@@ -331,8 +351,8 @@ class Session:
             return
         if self.connection.local is None:
             self._sessions.places.give_back(login)
-        self._requests.forget(self._hold_or_release)
-        self._requests = self._long_texts = Share(None)
+        self._flow.count_to(self._sessions.boundless)
+        self._long_texts = self._sessions.boundless
         # What is left of the time that it had when it came.
         self._stranger_until = self.connection.clock() + self._stranger_for
         self.connection.dismiss()
@@ -400,34 +420,28 @@ class Session:
             session.login = renewed or session.login
             session.end_expired()
 
-    async def _answer_short(self, request: Request, size: int, requests: Share) -> None:
+    async def _answer_short(self, request: Request, size: int, share: Share) -> None:
         try:
             await self._answer(request)
         finally:
-            self._in_flight_size -= size
-            requests.add(-VALUES * size)
-            self._hold_or_release()
+            self._flow.tasks -= 1
+            self._flow.unweigh(size, share)
+            self._flow.update()
 
     async def _answer(self, request: Request) -> None:
         try:
             await self.connection.room()
             reply = await self._reply(request)
-            texts = () if reply is None else self._texts(request, reply)
+            if reply is not None:
+                self._say(request, reply)
         except ProtocolError as error:
             self._refuse(request, error)
         except SysadmdError as error:
             self._fail(request, error)
         except HasLeft:
             pass
-        else:
-            for text in texts:
-                self.connection.send(text)
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._quiet.set()
-            self._deciding -= request.key.startswith("rpc/auth")
-            self._hold_or_release()
+            self._flow.end(request)
 
     def _refuse(self, request: Request, error: ProtocolError) -> None:
         if request.key in LOGINS:
@@ -470,25 +484,17 @@ class Session:
         except HasLeft:
             pass
         finally:
-            self._deciding -= 1
-            self._hold_or_release()
+            self._flow.decide(-1)
 
-    def _texts(self, request: Request, reply: Reply) -> tuple[bytes, ...]:
+    def _say(self, request: Request, reply: Reply) -> None:
         """The reply and what follows it. The last guard: no answer is longer than a frame."""
         text = self.dialect.reply(request, reply.args)
         if len(text) <= FRAME_LIMIT:
-            return text, *reply.then
+            for each in (text, *reply.then):
+                self.connection.send(each)
+            return
         if request.key not in self._sessions.too_long:
             self._sessions.too_long.add(request.key)
             log.warning("an answer of %s was longer than a frame; refused", request.key)
         detail = f"the answer has more than {FRAME_LIMIT} bytes; ask with a smaller limit"
-        return (self.dialect.error(request.refuse(400, detail)),)
-
-    def _hold_or_release(self) -> None:
-        """No further request while a long one or a login is under way, nor above the most."""
-        most = self._settings().requests_in_flight
-        many = self._in_flight >= most or self._in_flight_size >= IN_FLIGHT_SIZE
-        if self._in_flight and self._requests.is_full:
-            many = True
-            self._requests.wait(self._hold_or_release)
-        self.connection.hold(self._long or self._deciding > 0 or many)
+        self.connection.send(self.dialect.error(request.refuse(400, detail)))

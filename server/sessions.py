@@ -30,6 +30,8 @@ class Sessions:
 
     def __init__(self, store: Store, places: Places) -> None:
         self.places = places
+        # That of strangers, and of those who may take what they like.
+        self.boundless = Share(None)
         # Held by whose long request is read and answered: its values take many times its bytes.
         self._long_ones: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
         # Classes of which an answer was too long, and that was logged.
@@ -63,7 +65,7 @@ class Sessions:
         requests that are under way may take, and the texts of long ones that wait to be read.
         Who may start commands as root needs no other way to take memory."""
         if login.role is Role.FULL:
-            return Share(None), Share(None), Share(None)
+            return self.boundless, self.boundless, self.boundless
         # Whoever waits for one must not be who fills it: so they are three.
         held, values, texts = (
             self._shares.setdefault((login.account, kind), Share(most))

@@ -21,7 +21,8 @@ SERVER_ROOMS = {
     "delivery": {"server.delivery", "server.dialects", _PROTOCOL},
     "job_classes": {"server.job_classes", "server.dialects.values"},
     "classes": {
-        *("server.classes", "server.session", "server.sessions", "server.delivery"),
+        *("server.classes", "server.session", "server.sessions", "server.request_class"),
+        "server.delivery",
         *("server.dialects", "server.job_classes", "server.login", _PROTOCOL),
     },
     "bridge": {

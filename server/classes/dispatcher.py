@@ -6,7 +6,6 @@ Source: docs/protocol.md, "Jobs"; `run`, `list` and `kill` after the original se
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -30,6 +29,7 @@ from server.classes.paging import REPLY_SIZE, first_page, number_of, paging
 from server.dialects.values import job_value, list_value, queue_name
 from server.login import audit
 from server.login.roles import Role
+from server.request_class import Begun
 from server.session import Session
 from server.wire.protocol import Reply, Request
 from sysadmd.journal import Transaction
@@ -96,15 +96,30 @@ class DispatcherClass:
         jobs = await self._dispatcher.submit(orders, note)
         return Reply({"started": [job.id for job in jobs]})
 
+    def begin(self, session: Session, request: Request) -> Begun | None:
+        """As `RequestClass` has it."""
+        if request.action() != "submit":
+            return None
+        session.require(request, Role.FULL)
+        session.renew()
+        return self._begin_submit(session, request, request.fields())
+
     async def _submit(self, session: Session, request: Request, args: dict[str, Any]) -> Reply:
+        begun = self._begin_submit(session, request, args)
+        return begun.reply(await begun.done)
+
+    def _begin_submit(self, session: Session, request: Request, args: dict[str, Any]) -> Begun:
         who = _who(session)
-        order = replace(_order(request, args.get("job")), account=who[0])
+        order = _order(request, args.get("job"), who[0])
 
         def note(change: Transaction, jobs: Sequence[JobRow]) -> None:
             (job,) = jobs
             audit.write(change, *who, f"submit {job.id} to {queue_name(job.queue)}")
 
-        job = (await self._dispatcher.submit([order], note))[0]
+        return Begun(self._dispatcher.begin_submit([order], note), self._submitted)
+
+    def _submitted(self, jobs: Sequence[JobRow]) -> Reply:
+        (job,) = jobs
         value = {
             "id": job.id,
             "state": job.state,
@@ -279,7 +294,7 @@ def _all_text(values: list[object]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _order(request: Request, value: object) -> Order:
+def _order(request: Request, value: object, account: str) -> Order:
     """The order in `submit`'s `job`. Raises: ProtocolError 400, BadRequest."""
     keys = ("id", "commands", "queue", "timeout", "env", "cwd", "key")
     if not isinstance(value, dict):
@@ -312,6 +327,7 @@ def _order(request: Request, value: object) -> Order:
         env=cast("dict[str, str]", env),
         cwd=cast("str | None", job.get("cwd")),
         key=cast("str | None", job.get("key")),
+        account=account,
     )
 
 

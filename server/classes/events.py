@@ -63,6 +63,21 @@ class Subscribe:
                 return await self._extended(session, request, login)
         return self._plain(session, request)
 
+    def begin(self, session: Session, request: Request) -> Reply | None:
+        """As `RequestClass` has it: without a snapshot there is nothing to wait for."""
+        session.require(request, Role.READ)
+        if session.gathering.locked():
+            return None
+        if not isinstance(request.args, dict):
+            reply = self._plain(session, request)
+        else:
+            wish = _wish(request, request.fields())
+            if wish.snapshot:
+                return None
+            reply = self._subscribe(session, wish, None)
+        session.renew()
+        return reply
+
     def _plain(self, session: Session, request: Request) -> Reply:
         names = _names(request, request.args)
         subscriber, hub = session.subscriber, self._sources.hub

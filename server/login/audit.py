@@ -74,12 +74,17 @@ class Audit:
         """Write an entry down; returns when it is on disk. said: as in `write`."""
         await self._store.write(lambda change: write(change, account, address, action, *said))
 
+    def is_known(self, account: str, address: str, action: str) -> bool:
+        """Was such a login written down within the hour?"""
+        known = self._logins.get((account, address, action))
+        return known is not None and time.monotonic() - known < LOGIN_PAUSE
+
     async def login(self, account: str, address: str, action: str) -> None:
         """A login without a password. Programs connect often: the same is told once an hour."""
-        now, key = time.monotonic(), (account, address, action)
-        if now - self._logins.get(key, -LOGIN_PAUSE) < LOGIN_PAUSE:
+        if self.is_known(account, address, action):
             return
-        self._logins[key] = now
+        key = (account, address, action)
+        self._logins[key] = time.monotonic()
         self._logins.move_to_end(key)
         if len(self._logins) > LOGINS_KEPT:
             self._logins.popitem(last=False)

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, cast
 
 from server.wire.connection import Connection
@@ -32,6 +33,7 @@ LOCAL_CLIENTS: Final = 128
 EXHAUSTED_PAUSE: Final = 1.0
 
 
+@lru_cache(maxsize=4096)
 def client_group(address: str) -> str:
     """The address that limits count by: IPv6 by /64, since a host can pick the rest freely."""
     ip = ipaddress.ip_address(address.partition("%")[0])

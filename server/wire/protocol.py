@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict, cast
 
 import msgspec
@@ -83,10 +83,16 @@ class Request:
     id: str
     args: Any
     numbered: bool = True
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Asked for again and again.
+        object.__setattr__(self, "key", f"{self.namespace}/{self.name}".lower())
 
     @property
-    def key(self) -> str:
-        return f"{self.namespace}/{self.name}".lower()
+    def decides(self) -> bool:
+        """Does its answer decide who the client is?"""
+        return self.key.startswith("rpc/auth")
 
     def fields(self) -> dict[str, Any]:
         """`args` as an object. Raises: ProtocolError 400 when it is something else."""
@@ -135,7 +141,8 @@ def parse_request(text: str, *, args_by_default: bool = False) -> Request:
     args_by_default: without `args` the whole object is taken for them, as originally.
     Raises: ProtocolError 400.
     """
-    if text.count("[") + text.count("{") > MAX_CONTAINERS:
+    containers = text.count("[") + text.count("{")
+    if containers > MAX_CONTAINERS:
         raise ProtocolError(400, f"more than {MAX_CONTAINERS} objects and lists; ask in parts")
     try:
         body = _decode(text)
@@ -148,7 +155,7 @@ def parse_request(text: str, *, args_by_default: bool = False) -> Request:
     if not isinstance(body, dict):
         raise ProtocolError(400, "send one JSON object with namespace, name, id and args")
     fields = cast("dict[str, Any]", body)
-    if _is_deep(fields):
+    if containers > MAX_DEPTH and _is_deep(fields):
         raise ProtocolError(400, _TOO_DEEP, **_echoes(fields))
     identity = fields.get("id")
     id = identity if isinstance(identity, str) else ""

@@ -404,3 +404,33 @@ def test_an_entry_of_a_list_takes_no_more_room_than_its_page_has_for_it(
     entry = list_value(row, ["true"], 10**7)
     counted = len(msgspec.json.encode((row, ["true"]))) + BESIDE
     assert len(msgspec.json.encode({row.id: entry})) <= counted
+
+
+def test_what_is_asked_at_once_is_done_in_this_order(tmp_path: Path) -> None:
+    submitting: dict[str, Any] = {
+        "action": "submit",
+        "job": {"id": "a", "commands": ["true"], "queue": "pkg_queue"},
+    }
+    steps: list[dict[str, Any]] = [
+        {"action": "pause", "queue": "pkg_queue"},
+        submitting,
+        {"action": "kill", "job_id": "a"},
+        submitting,
+        {"action": "submit", "job": {"id": "b", "commands": [7]}},
+        {"action": "submit", "job": {"id": "a", "commands": ["false"]}},
+    ]
+    with Daemon(tmp_path / "state", QUIET) as daemon, daemon.client() as client:
+        for number, args in enumerate(steps):
+            body = {"namespace": "rpc", "name": "dispatcher", "id": str(number), "args": args}
+            client.socket.send(msgspec.json.encode(body).decode())
+        replies = {reply["id"]: reply for reply in (client.receive() for _ in steps)}
+        assert replies["2"]["args"] == {"killed": {"jobs": ["a"]}}
+        assert replies["1"]["args"]["job"]["state"] == "pending"
+        assert replies["3"]["args"]["job"]["state"] == "pending"
+        assert [replies[number]["args"].get("code") for number in ("4", "5")] == [400, 409]
+        assert show(client, "a")["state"] == "pending"
+        with state_file(daemon.state_dir) as db:
+            said = [action for (action,) in db.execute("SELECT action FROM audit ORDER BY id")]
+        assert [action.split()[0] for action in said if "login" not in action][-4:] == [
+            *("pause", "submit", "kill", "submit")
+        ]
