@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
+from typing import Final
 
 from dispatcher import events, orders, records, transitions
 from dispatcher.orders import Order, Origin
@@ -13,6 +14,8 @@ from dispatcher.records import PENDING, RUNNING, JobRow
 from dispatcher.transitions import Now
 from sysadmd.errors import Conflict
 from sysadmd.journal import Transaction, append_many, no_note
+
+_json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +266,3 @@ def running(db: Connection, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         if row is not None:
             found[id] = (row[0], row[1])
     return found
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -41,6 +41,9 @@ class SystemLog:
                         " or ".join(PATHS),
                     )
                 self._is_heard = heard
+                if not heard:
+                    # Nor would be the others.
+                    break
 
 
 def _send(sock: socket.socket, packet: bytes) -> bool:
