@@ -86,6 +86,14 @@ _CURSOR = re.compile(
     r"([0-9a-f]{16}):([0-9]{1,18}:[0-9]{1,18}(?:\.[0-9]{1,18}){0,9}(?::[\w-]{22})?)", re.ASCII
 )
 _COLUMNS: Final = "seq, time, system, place, body, wall, format"
+# Many events as one row: all of them but the bodies as JSON, and the bodies one behind another.
+# For each row that it fetches a thread gives the interpreter away, and must get it back.
+_TOGETHER: Final = (
+    "SELECT json_group_array(json_array(seq, time, system, place, length(CAST(body AS BLOB)),"
+    " wall, format)), CAST(group_concat(body, '') AS BLOB) FROM"
+)
+_Outside = tuple[int, int, int, str, int, int | None, int]
+_decode_outsides: Final = msgspec.json.Decoder(list[_Outside]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +293,9 @@ def read_after(
 ) -> list[Event]:
     """At most `limit` events of these systems with seq < event.seq <= upto, oldest first."""
     if len(systems) == len(SYSTEMS):
-        rows = db.execute(
-            f"SELECT {_COLUMNS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        found = db.execute(
+            f"{_TOGETHER} (SELECT {_COLUMNS} FROM events"
+            " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
             (seq, upto, limit),
         )
     else:
@@ -297,8 +306,15 @@ def read_after(
             for _ in systems
         )
         values = [value for system in sorted(systems) for value in (system, seq, upto, limit)]
-        rows = db.execute(f"{each} ORDER BY 1 LIMIT ?", (*values, limit))
-    return [Event(*row) for row in rows]
+        found = db.execute(f"{_TOGETHER} ({each} ORDER BY 1 LIMIT ?)", (*values, limit))
+    outsides, bodies = found.fetchone()
+    events: list[Event] = []
+    start = 0
+    for seq, time, system, place, size, wall, format in _decode_outsides(outsides):
+        body = bodies[start : start + size]
+        events.append(Event(seq, time, system, place, body, wall, format))
+        start += size
+    return events
 
 
 def all_events(db: Connection) -> Iterator[Event]:
