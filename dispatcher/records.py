@@ -199,6 +199,19 @@ _COMMAND: Final = (
     "SELECT n, argv, text, state, return_code, started, finished, log_size, reason,"
     " told FROM commands"
 )
+# Those of several jobs as one row, which is fetched in one go. A number that is no whole one
+# may lose digits on its way through JSON.
+_ROWS: Final = (
+    "SELECT json_group_array(json_array(uid, id, queue, state, result, created, started,"
+    " finished, timeout, env, cwd, key, event_system, fields, log_field, report, account))"
+    " FROM jobs WHERE event_system IS NULL AND (timeout IS NULL OR timeout = round(timeout))"
+    " AND uid IN"
+)
+_COMMANDS: Final = (
+    "SELECT json_group_array(json_array(job, n, argv, text, state, return_code, started,"
+    " finished, log_size, reason, told)) FROM (SELECT * FROM commands WHERE n <= ? AND job IN"
+)
+_decode_rows: Final = msgspec.json.Decoder(list[list[Any]]).decode
 # Above any uid, seq and number.
 _NO_END: Final = 2**62
 # Bound of SQLite's variables in one statement.
@@ -256,6 +269,21 @@ def row(db: Connection, uid: int) -> JobRow | None:
     return None if found is None else _row(found)
 
 
+def small(db: Connection, uids: Sequence[int], most: int) -> list[tuple[JobRow, list[Command]]]:
+    """Those of these jobs, at most some hundred, that no class has queued and that have at most
+    so many commands; of one with another timeout than whole seconds nothing."""
+    marks = _marks(uids)
+    (text,) = db.execute(f"{_ROWS} ({marks})", tuple(uids)).fetchone()
+    jobs = [_row(found) for found in _decode_rows(text)]
+    (text,) = db.execute(f"{_COMMANDS} ({marks}) ORDER BY job, n)", (most, *uids)).fetchone()
+    commands: dict[int, list[Command]] = {job.uid: [] for job in jobs}
+    for uid, *found in _decode_rows(text):
+        if uid in commands:
+            commands[uid].append(_command(found))
+    # Numbers begin at 0: of one with more commands there is one too many.
+    return [(job, commands[job.uid]) for job in jobs if len(commands[job.uid]) <= most]
+
+
 def newest(db: Connection, id: str) -> JobRow | None:
     """The youngest job that has, or had, this id."""
     found = db.execute(f"{_ROW} WHERE id = ? ORDER BY uid DESC LIMIT 1", (id,)).fetchone()
@@ -268,10 +296,12 @@ def commands(db: Connection, uid: int, first: int = 0, last: int = -1) -> list[C
         f"{_COMMAND} WHERE job = ? AND n BETWEEN ? AND ? ORDER BY n",
         (uid, first, last if last >= 0 else _NO_END),
     )
-    return [
-        Command(n, argv, text, STATES[int(state)], *rest)
-        for n, argv, text, state, *rest in rows
-    ]
+    return [_command(found) for found in rows]
+
+
+def _command(found: Sequence[Any]) -> Command:
+    n, argv, text, state, *rest = found
+    return Command(n, argv, text, STATES[int(state)], *rest)
 
 
 def texts(db: Connection, uid: int) -> list[str]:

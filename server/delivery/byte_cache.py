@@ -18,6 +18,9 @@ class ByteCache(Generic[K, V]):
         self._size = 0
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
     def get(self, key: K) -> V | None:
         """The value, used just now; None: it is not, or no longer, here."""
         found = self._values.get(key)

@@ -22,7 +22,7 @@ from sysadmd.journal import Event
 # Of a frame, what is not `args`: names, cursors, time.
 _ENVELOPE: Final = 1024
 
-_DISPATCHER: Final = SYSTEMS.index("dispatcher")
+DISPATCHER: Final = SYSTEMS.index("dispatcher")
 _LIFE_PRESERVER: Final = SYSTEMS.index("life-preserver")
 _SYSTEM_STATE: Final = SYSTEMS.index("system-state")
 
@@ -38,7 +38,7 @@ class Form:
     @property
     def repeats(self) -> bool:
         """Jobs that wait are told of again and again."""
-        return self.dialect.lists_pending and not self.extended and _DISPATCHER in self.systems
+        return self.dialect.lists_pending and not self.extended and DISPATCHER in self.systems
 
 
 class Renderer:
@@ -82,7 +82,7 @@ class Renderer:
         made = self._made
         if made is not None and made[0] is event and made[1:3] == (dialect, limit):
             return made[3]
-        if event.system == _DISPATCHER:
+        if event.system == DISPATCHER:
             args = self._jobs.args(event, dialect, limit)
         elif event.system == _LIFE_PRESERVER:
             args = dialect.life_preserver(event)
@@ -92,9 +92,13 @@ class Renderer:
         return args
 
     def _notice(self, event: Event, dialect: Dialect) -> bytes:
-        if event.system != _DISPATCHER or not dialect.has_notices:
+        if event.system != DISPATCHER or not dialect.has_notices:
             return b""
         return self._jobs.notice(event, dialect)
+
+    def prepare(self, page: Sequence[Event]) -> None:
+        """Read together what these events need, which are told next."""
+        self._jobs.prepare(page)
 
     def notable(self, event: Event, *, finished: bool) -> bool:
         """Does the log of dispatcher events name it? finished: only the ends of jobs."""
@@ -102,7 +106,7 @@ class Renderer:
 
     def mergeable(self, events: Sequence[Event], at: int) -> int:
         """How many events from `at` on may be told as one: progress of one command in a row."""
-        return self._jobs.mergeable(events, at) if events[at].system == _DISPATCHER else 1
+        return self._jobs.mergeable(events, at) if events[at].system == DISPATCHER else 1
 
     def merge(self, events: Sequence[Event]) -> Event:
         """One event that stands for several mergeable ones."""

@@ -9,15 +9,16 @@ Source: docs/protocol.md for the limits; how it is written is the dialect's.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
 
 import msgspec
 
-from dispatcher import events, logs, records
+from dispatcher import events, job_files, logs, records, relay
 from dispatcher.events import Told
 from dispatcher.records import Command
 from server.delivery.byte_cache import ByteCache
@@ -33,6 +34,10 @@ LOGS_PER_EVENT: Final = 4
 # thousand jobs that were asked for at once have a thousand events between two of their own.
 RECORDS_KEPT: Final = 4 * 1024 * 1024
 LOGS_KEPT: Final = 4 * 1024 * 1024
+# Bytes from its beginning that are read of a log without looking how long it is.
+SHORT: Final = 4096
+# Jobs with no more commands than this are read together.
+SMALL: Final = 8
 # What one takes beside its text.
 _LOG: Final = 300
 
@@ -70,9 +75,20 @@ class JobEvents:
         self._log_limit = log_limit
         self._db = db
         self._state_dir = state_dir
+        self._logs_dir = str(state_dir)
         self._sheets: ByteCache[int, Sheet] = ByteCache(RECORDS_KEPT)
         # Logs of ended commands; by job, number and limit.
         self._texts: ByteCache[tuple[int, int, int], Shown] = ByteCache(LOGS_KEPT)
+
+    def prepare(self, page: Iterable[Event]) -> None:
+        """Read together what small jobs need whose events are told next."""
+        told = {events.decode(event.body).job for event in page if event.system == 0}
+        uids = [uid for uid in told if uid not in self._sheets]
+        if len(uids) > 1:
+            for job, commands in records.small(self._db, uids, SMALL):
+                sheet = Sheet(job)
+                sheet.have(commands)
+                self._sheets.put(job.uid, sheet, sheet.size)
 
     def args(self, event: Event, dialect: Dialect, limit: int) -> bytes:
         """The JSON text of `args`, at most `limit` bytes; b"": no event in this dialect."""
@@ -83,11 +99,13 @@ class JobEvents:
             return _encode({"state": told.state, "process_id": ""})
         if not dialect.tells(sheet.job, told):
             return b""
+        size = sheet.size
         if dialect.lists_pending:
             sheet.begin(self._db)
         entries = sheet.entries(self._db, told)
         # By now it may have its commands.
-        self._sheets.put(told.job, sheet, sheet.size)
+        if sheet.size != size:
+            self._sheets.put(told.job, sheet, sheet.size)
         job = sheet.job
         shown = {} if told.state == "pending" else self._logs(sheet, told)
 
@@ -196,9 +214,28 @@ class JobEvents:
         return log
 
     def _read(self, uid: int, n: int, start: int, end: int, limit: int) -> Shown:
-        path = logs.path(self._state_dir, uid, n)
-        piece = Piece(*logs.ends(path, start, end, limit), end - start)
-        return _shown(clip(piece, limit), end - start)
+        size = end - start
+        data = self._beginning(uid, n, end)[start:] if end <= min(limit, SHORT) else b""
+        if len(data) == size:
+            piece = Piece(data, b"", size)
+        else:
+            path = logs.path(self._state_dir, uid, n)
+            piece = Piece(*logs.ends(path, start, end, limit), size)
+        return _shown(clip(piece, limit), size)
+
+    def _beginning(self, uid: int, n: int, size: int) -> bytes:
+        """The first bytes of a log, of its first file; b"" or less: that has no more, or it is
+        not there. For the many that are short: where others are need not be found out."""
+        try:
+            file = job_files.open_file(f"{self._logs_dir}/{relay.log_path(uid, n)}")
+        except OSError:
+            return b""
+        try:
+            return os.pread(file, size, 0)
+        except OSError:
+            return b""
+        finally:
+            os.close(file)
 
 
 def _copies(sheet: Sheet, command: Command) -> int:

@@ -52,11 +52,14 @@ class Sheet:
 
     def begin(self, db: Connection) -> None:
         """Read its commands, if they were not read yet."""
-        if self._begun:
-            return
+        if not self._begun:
+            self.have(records.commands(db, self.job.uid))
+
+    def have(self, commands: list[Command]) -> None:
+        """These are its commands."""
         self._begun = True
-        self.commands = records.commands(db, self.job.uid)
-        texts = [command.text for command in self.commands]
+        self.commands = commands
+        texts = [command.text for command in commands]
         self.texts = msgspec.Raw(_encode(texts))
         if len(texts) > 1:
             self.shared = {text for text, count in Counter(texts).items() if count > 1}

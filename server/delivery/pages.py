@@ -12,7 +12,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from server.delivery.byte_cache import ByteCache
-from server.delivery.frames import Form, Renderer
+from server.delivery.frames import DISPATCHER, Form, Renderer
 from sysadmd import journal
 from sysadmd.journal import Event, Place, parse_place
 
@@ -87,15 +87,24 @@ class Pages:
         frames: list[bytes] = []
         size = merged = at = 0
         done = time.thread_time() + PAGE_TIME
-        while at < len(events) and size < PAGE_SIZE and (not at or time.thread_time() < done):
-            run = self.renderer.mergeable(events, at) if form.extended else 1
-            event = self.renderer.merge(events[at : at + run])
-            data = self.renderer.frame(event, form, prev, merged=run)
+        renderer, epoch = self.renderer, self._epoch
+        renderer.prepare(events)
+        frame = renderer.frame
+        while at < len(events) and size < PAGE_SIZE:
+            event, run = events[at], 1
+            if event.system == DISPATCHER:
+                # Only these may take long.
+                if at and time.thread_time() >= done:
+                    break
+                if form.extended:
+                    run = renderer.mergeable(events, at)
+                    event = renderer.merge(events[at : at + run])
+            data = frame(event, form, prev, merged=run)
             frames.append(data)
             size += len(data)
             merged += run - 1
             at += run
-            prev = journal.format_cursor(self._epoch, event.place)
+            prev = f"{epoch}:{event.place}"
         # The last run of a page may go on in the next one.
         last = at == len(events) < PAGE_EVENTS
         if not last:

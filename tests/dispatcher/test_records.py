@@ -54,3 +54,24 @@ def test_finished_jobs_of_an_older_state_file_are_counted(tmp_path: Path) -> Non
             check(store, {"succeeded": 1, "lost": 2})
 
     asyncio.run(body())
+
+
+def test_small_jobs_are_read_together_as_one_by_one(tmp_path: Path) -> None:
+    texts = ("true", "sécond\n", "third")
+    orders = [
+        Order(commands=tuple(Spec((text,), text) for text in texts[:size]), timeout=timeout)
+        for size, timeout in ((1, None), (2, 60.0), (3, None), (1, 0.1))
+    ]
+
+    async def body() -> None:
+        with closing(open_store(tmp_path / "s.db", {"dispatcher": records.SCHEMA})) as store:
+            made = await store.write(lambda change: acceptance.accept(change, NOW, orders))
+            one, two, three, odd = (job.job.uid for job in made)
+            db, uids = store.reader, [one, odd, 99, two, three]
+            found = records.small(db, uids, 2)
+            assert [job.uid for job, _ in found] == [one, two]
+            for job, commands in found:
+                assert job == records.row(db, job.uid)
+                assert commands == records.commands(db, job.uid)
+
+    asyncio.run(body())
