@@ -1,7 +1,8 @@
 """Turns for readers that are behind: what was read for them is handed over in small slices.
 
-However many clients read back history, the event loop is theirs for a millisecond at a time, so
-a live event or a request never waits for more than one slice.
+However many clients read back history, the event loop is theirs for a slice at a time. A live
+event, from its request to its telling, takes some ten turns of the loop, and waits for a slice
+in most of them: so a slice is a handful of writes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 # The longest a slice lasts before the loop looks at its sockets again; s.
-SLICE: Final = 0.001
+SLICE: Final = 0.00025
 
 
 class Reader(Protocol):
