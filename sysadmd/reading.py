@@ -45,6 +45,8 @@ class Reading:
         self._news = threading.Condition()
         # What is to be read, by who asks; the next turn is the first one's.
         self._reads: OrderedDict[Hashable, deque[_Read]] = OrderedDict()
+        # What was found and not handed over yet, in order; the thread puts it there.
+        self._found: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._closed = False
         self._thread = lasting(self._read_all, "store reading")
 
@@ -104,9 +106,17 @@ class Reading:
             # what was true now.
             traceback.clear_frames(raised.__traceback__)
             error = self._translate(raised)
-        # The loop may be closed by now: the daemon has stopped.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, read.done, result, error)
+        self._found.append((read.done, result, error))
+        # What stands there with others is taken with them.
+        if len(self._found) == 1:
+            # The loop may be closed by now: the daemon has stopped.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Tell who asked what was found; in the loop."""
+        while self._found:
+            _settle(*self._found.popleft())
 
 
 def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
