@@ -76,8 +76,8 @@ class Audit:
 
     def is_known(self, account: str, address: str, action: str) -> bool:
         """Was such a login written down within the hour?"""
-        known = self._logins.get((account, address, action))
-        return known is not None and time.monotonic() - known < LOGIN_PAUSE
+        known = self._logins.get((account, address, action), -LOGIN_PAUSE)
+        return time.monotonic() - known < LOGIN_PAUSE
 
     async def login(self, account: str, address: str, action: str) -> None:
         """A login without a password. Programs connect often: the same is told once an hour."""
