@@ -79,6 +79,37 @@ class Ending:
     note: Note = no_note
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A turn in the company of orders: what of them may start does so where they are accepted.
+
+    queues: as of its beginning. keeper, link: who starts it.
+    """
+
+    mover: Mover
+    queues: Queues
+    keeper: str
+    link: Link | None
+
+    def start(self, change: Transaction, accepted: Iterable[tuple[str | None, int]]) -> Outcome:
+        """Start what may start by now. accepted: queues and uids, in this transaction. In the
+        store's writer thread."""
+        queues = self.queues
+        for queue, uid in accepted:
+            queues = queues.adopt(queue, (uid,), ())
+        step = self.mover.step(change, self.keeper, NO_ENDINGS)
+        step.start(*queues.start_ready())
+        return step.outcome
+
+    def committed(self, outcome: Outcome) -> None:
+        """The jobs are queued: bring the memory up to what became of them."""
+        self.mover.remember(outcome, self.link)
+
+    def over(self) -> None:
+        """Let others have their turns, whether or not it was committed."""
+        self.mover.free.set()
+
+
 class Mover:
     """The jobs in memory, and the loop that moves them."""
 
@@ -93,6 +124,9 @@ class Mover:
         self.running: dict[int, Running] = {}
         # Something runs: time and progress are to be looked at.
         self.busy = asyncio.Event()
+        # No turn is under way.
+        self.free = asyncio.Event()
+        self.free.set()
         # Commands committed as running that no keeper has been asked to start.
         self._unsent: list[tuple[int, int]] = []
         self._findings: list[Finding] = []
@@ -154,7 +188,17 @@ class Mover:
         for queue, uid in jobs:
             # The queue may be gone from the settings by now: it drains, then.
             self.queues = self.queues.adopt(queue, (uid,), ())
-        self.wake()
+
+    def begin_company(self, named: Iterable[str | None]) -> Company | None:
+        """A turn for orders that are about to be written: to be ended. None: they have to wait
+        for one, or for others in the queues that they name."""
+        taker = self._tender.taker()
+        if taker is None or not self.free.is_set() or self._tender.news.is_set():
+            return None
+        if not any(self.queues.has_room(queue) for queue in named):
+            return None
+        self.free.clear()
+        return Company(self, self.queues, taker.id, taker.link)
 
     def withdrawn(self, queue: str | None, uid: int) -> None:
         """Forget a job that waited, and is committed as finished."""
@@ -200,16 +244,26 @@ class Mover:
         """Until cancelled."""
         while True:
             await self._tender.news.wait()
+            await self.free.wait()
             self._tender.news.clear()
-            try:
-                await self._turn()
-                self._full = False
-            except StoreFull as error:
+            full = await self._try_turn()
+            if full is not None:
                 if not self._full:
-                    log.error("jobs stand still: %s", error)
-                self._full = True
+                    log.error("jobs stand still: %s", full)
                 await asyncio.sleep(RETRY)
                 self.wake()
+            self._full = full is not None
+
+    async def _try_turn(self) -> StoreFull | None:
+        """A turn that no other one overlaps; why nothing came of it."""
+        self.free.clear()
+        try:
+            await self._turn()
+        except StoreFull as error:
+            return error
+        finally:
+            self.free.set()
+        return None
 
     async def settle(self) -> None:
         """Turns until there is nothing new: the daemon's first moments."""
@@ -236,13 +290,11 @@ class Mover:
         queues, starting = (self.queues, ()) if taker is None else self.queues.start_ready()
         if not (facts or findings or unsent or starting or endings):
             return
-        now = self._site.now()
         keeper = None if taker is None else taker.id
         link = None if taker is None else taker.link
 
         def change(change: Transaction) -> Outcome:
-            files = logs.LogFiles(self._site.state_dir)
-            step = Advance(change, now, keeper, files, self._is_this_boot, reports)
+            step = self.step(change, keeper, reports)
             for uid, ending in endings.items():
                 mark(change, uid, ending.word)
                 ending.note(change)
@@ -260,7 +312,7 @@ class Mover:
                 del self._endings[uid]
             del self._findings[: len(findings)]
             del self._unsent[: len(unsent)]
-            self._remember(outcome, link)
+            self.remember(outcome, link)
             for entry in facts:
                 tender.worked_in(entry)
 
@@ -292,6 +344,12 @@ class Mover:
             return
         async with hearing.endings(asked) as endings:
             yield endings
+
+    def step(self, change: Transaction, keeper: str | None, endings: Endings) -> Advance:
+        """One in this transaction; keeper: as in `Advance`."""
+        site = self._site
+        files = logs.LogFiles(site.state_dir)
+        return Advance(change, site.now(), keeper, files, self._is_this_boot, endings)
 
     def _is_this_boot(self, mark: str) -> bool:
         return is_same_boot(mark, self._site.boot_id)
@@ -328,7 +386,7 @@ class Mover:
             self._latest = asyncio.get_running_loop().call_later(PUT_OFF, self.hurry)
         return True
 
-    def _remember(self, outcome: Outcome, link: Link | None) -> None:
+    def remember(self, outcome: Outcome, link: Link | None) -> None:
         """Bring the memory up to what is now committed; send the starts.
 
         link: to the keeper that they were given to. If it is gone by now, the book lacks the

@@ -1,13 +1,15 @@
 """Orders on their way into the tables: those that come while one is written go in together.
 
 As long as the writer has not begun with the last change of this, what comes is added to it. So
-who comes alone waits for nobody, and the more there are, the fewer statements each costs.
+who comes alone waits for nobody, and the more there are, the fewer statements each costs. What
+may start at once does so in the same change, if nothing is on its way that comes before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import acceptance
@@ -15,12 +17,23 @@ from dispatcher.acceptance import Accepted, Bundle
 from dispatcher.advance import Mover
 from dispatcher.records import JobRow
 from dispatcher.site import Site
+from dispatcher.transitions import Outcome
 from sysadmd.errors import Conflict, StoreFull
 from sysadmd.journal import Transaction
 from sysadmd.store import MemoryBehind
 
 # Requests in one change: as many as changes are in one commit.
 MOST: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What became of a group. queued: jobs that are new, with their queues; started: what
+    became of those at once, None: they wait for a turn."""
+
+    found: list[list[Accepted] | Conflict]
+    queued: list[tuple[str | None, int]]
+    started: Outcome | None
 
 
 class _Group:
@@ -67,6 +80,8 @@ class Intake:
         self._mover = mover
         self._group = _Group()
         self._group.close()
+        # Groups that are not told yet.
+        self._written = 0
 
     def begin(self, asked: Bundle) -> asyncio.Future[list[JobRow]]:
         """Have it written down; done when that is committed, or with what is wrong."""
@@ -84,8 +99,12 @@ class Intake:
 
     def _write(self, group: _Group) -> None:
         site, mover = self._site, self._mover
+        named = {order.queue for asked in group.asked for order in asked.orders}
+        # Those of a group before it come first.
+        company = None if self._written else mover.begin_company(named)
+        self._written += 1
 
-        def change(change: Transaction) -> list[list[Accepted] | Conflict]:
+        def change(change: Transaction) -> _Written:
             group.close()
             for queue in group.fresh:
                 change.db.execute(
@@ -93,12 +112,19 @@ class Intake:
                     " ON CONFLICT DO UPDATE SET used = 1",
                     (queue or "",),
                 )
-            return acceptance.accept_all(change, site.now(), group.asked)
-
-        def accepted(found: list[list[Accepted] | Conflict]) -> None:
+            found = acceptance.accept_all(change, site.now(), group.asked)
             new = [one for each in found if isinstance(each, list) for one in each if one.waits]
-            mover.accepted(group.fresh, [(one.job.queue, one.job.uid) for one in new])
-            for waiting, each in zip(group.waiting, found, strict=True):
+            queued = [(one.job.queue, one.job.uid) for one in new]
+            started = company.start(change, queued) if company is not None and queued else None
+            return _Written(found, queued, started)
+
+        def accepted(written: _Written) -> None:
+            mover.accepted(group.fresh, written.queued)
+            if company is not None and written.started is not None:
+                company.committed(written.started)
+            elif written.queued:
+                mover.wake()
+            for waiting, each in zip(group.waiting, written.found, strict=True):
                 if waiting.done():
                     # Whoever asked has left.
                     continue
@@ -107,7 +133,10 @@ class Intake:
                 else:
                     waiting.set_result([one.job for one in each])
 
-        def written(done: asyncio.Future[list[list[Accepted] | Conflict]]) -> None:
+        def told(done: asyncio.Future[_Written]) -> None:
+            self._written -= 1
+            if company is not None:
+                company.over()
             error = done.exception()
             if error is None:
                 return
@@ -121,4 +150,4 @@ class Intake:
                 alone.close()
                 self._write(alone)
 
-        site.store.begin_write(change, accepted).add_done_callback(written)
+        site.store.begin_write(change, accepted).add_done_callback(told)

@@ -147,6 +147,16 @@ class Queues:
         """With a queue that starts nothing (running jobs go on), or starts again."""
         return self._with(queue, replace(self._lane(queue), paused=paused))
 
+    def has_room(self, queue: str | None) -> bool:
+        """Would a job that comes now start at once?"""
+        lane = self.lanes.get(queue)
+        return (
+            lane is not None
+            and not lane.paused
+            and not lane.waiting.pieces
+            and len(lane.running) < lane.limit
+        )
+
     def start_ready(self) -> tuple[Queues, tuple[tuple[str | None, int], ...]]:
         """What may start now, first come first served, and the queues with those running."""
         starting: list[tuple[str | None, int]] = []
