@@ -57,7 +57,16 @@ class Connection:
     # There are thousands, most of which wait: each is small.
     __slots__ = (
         *("address", "clock", "direct", "group", "local", "phase", "port", "relayed", "relays"),
-        *("_deadline", "_file", "_finish", "_inbox", "_late_frames", "_loop", "_messages"),
+        *(
+            "_deadline",
+            "_due",
+            "_file",
+            "_finish",
+            "_inbox",
+            "_late_frames",
+            "_loop",
+            "_messages",
+        ),
         *("_owner", "_part", "_paused", "_peer", "_pinged", "_protocol", "_reading"),
         *("_received", "_replies", "_replies_size", "_reserved", "_rest", "_roomy", "_socket"),
         *("_taken", "_unparsed", "_writing"),
@@ -92,6 +101,8 @@ class Connection:
         self._replies: list[bytes] = []
         self._replies_size = 0
         self._rest: memoryview | None = None
+        # What has been queued is to be written with the next turn of the loop.
+        self._due = False
         # Takes bytes at once; None: something waits before them, or it is not open.
         self.direct: Callable[[bytes], int] | None = None
         # Somebody waits until there is room.
@@ -133,10 +144,15 @@ class Connection:
         return self.phase is Phase.OPEN
 
     def send(self, text: bytes) -> None:
-        """Queue a reply (JSON text) and write what the socket takes."""
-        if self.phase is Phase.OPEN:
-            self._queue(text_frame(text))
+        """Queue a reply (JSON text); it is written with all that is answered in this turn."""
+        if self.phase is not Phase.OPEN:
+            return
+        self._queue(text_frame(text))
+        if self._replies_size >= SEND_SIZE:
             self.write()
+        elif not self._due:
+            self._due = True
+            self._loop.call_soon(self._write_due)
 
     def ping(self, said: bytes) -> None:
         """Send a ping with this in it behind all that was handed out; the peer's `pong` says
@@ -443,6 +459,10 @@ class Connection:
                 self._queue(data)
             else:
                 self._finish = True
+
+    def _write_due(self) -> None:
+        self._due = False
+        self.write()
 
     @outer_edge
     def write(self) -> None:
