@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from dispatcher import records
+from dispatcher import events, records
 from dispatcher.commandline import Spec
+from dispatcher.events import Told
 from dispatcher.orders import Order
 from dispatcher.runner import Dispatcher
-from sysadmd.errors import Conflict
+from sysadmd.errors import Conflict, StoreFull
 from sysadmd.journal import Transaction
 from sysadmd.settings import build_settings
 from sysadmd.store import Store, open_store
+from tests.kit.waiting import DEADLINE
 
 
 def order(program: str = "true", **more: Any) -> Order:
@@ -136,3 +138,87 @@ def test_who_leaves_has_his_job_all_the_same(tmp_path: Path) -> None:
         assert dispatcher.position(1) == 0
 
     run(tmp_path, body)
+
+
+@asynccontextmanager
+async def at_work(
+    path: Path,
+) -> AsyncGenerator[tuple[Store, Dispatcher, list[list[Told]]], None]:
+    """A dispatcher that starts jobs; and what each commit has told."""
+    store = open_store(path / "state.db", {"dispatcher": records.SCHEMA})
+    commits: list[list[Told]] = []
+    store.publish = lambda told: commits.append([events.decode(each.body) for each in told])
+    dispatcher = Dispatcher(store, build_settings({}).dispatcher, path)
+    await dispatcher.recover()
+    running = asyncio.ensure_future(dispatcher.run())
+    try:
+        yield store, dispatcher, commits
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
+        store.close()
+
+
+async def ended(store: Store, uid: int) -> None:
+    """Return when this job has finished."""
+    while (job := records.row(store.reader, uid)) is None or job.state != "finished":
+        await asyncio.sleep(0.002)
+        assert job is None or job.state != "lost"
+
+
+def test_who_finds_room_starts_in_the_commit_in_which_it_is_accepted(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with at_work(tmp_path) as (store, dispatcher, commits):
+            # Not while a turn is under way, such as for the end of the one before.
+            while True:
+                (job,) = await dispatcher.submit([order()])
+                mine = [told for told in commits if told[0].job == job.uid]
+                states = [one.state for one in mine[0]]
+                await ended(store, job.uid)
+                if states == ["pending", "running"]:
+                    break
+                assert states == ["pending"]
+            states = [one.state for told in commits for one in told if one.job == job.uid]
+            assert states == ["pending", "running", "finished"]
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_nobody_starts_before_those_that_came_first(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with at_work(tmp_path) as (store, dispatcher, commits):
+            (first,) = await dispatcher.submit([order(queue="pkg_queue")])
+            await ended(store, first.uid)
+            asked = []
+            async with one_group(store):
+                for _ in range(4):
+                    asked.append(dispatcher.begin_submit([order(queue="pkg_queue")]))
+                    # What comes next is another change.
+                    killed = asyncio.ensure_future(dispatcher.kill(["nobody"]))
+                    await asyncio.sleep(0)
+            await killed
+            uids = [(await one)[0].uid for one in asked]
+            await ended(store, uids[-1])
+            told = [one for commit in commits for one in commit if one.job in uids]
+            lane = [(one.job, one.state) for one in told if one.state != "pending"]
+            assert lane == [(uid, state) for uid in uids for state in ("running", "finished")]
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_a_disk_that_is_full_leaves_the_turn_to_others(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with at_work(tmp_path) as (store, dispatcher, _):
+            (first,) = await dispatcher.submit([order()])
+            await ended(store, first.uid)
+
+            def full(change: Transaction, jobs: object) -> None:
+                raise StoreFull("the disk is full")
+
+            for _ in range(3):
+                with pytest.raises(StoreFull):
+                    await dispatcher.submit([order()], full)
+            (second,) = await dispatcher.submit([order()])
+            await ended(store, second.uid)
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
