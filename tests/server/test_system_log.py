@@ -142,6 +142,7 @@ def test_a_log_that_takes_nothing_holds_up_nobody(
     Path(receiver.path).unlink()
     log.say(["nobody is there"])
     assert caplog.text.count("takes nothing") == 1
+    log.close()
 
 
 @given(st.text(), st.sampled_from(("192.0.2.7", "2001:db8::7", "fe80::7%eth0")))
