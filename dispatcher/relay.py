@@ -38,9 +38,11 @@ _PORTION: Final = 1024 * 1024
 # Read at once where bytes can't be moved within the kernel. As much is lost if the process is
 # killed just then.
 _COPIED: Final = 64 * 1024
-# What a pipe of a command that writes so much at once holds, where that can be set. Source:
-# fcntl(2), F_SETPIPE_SZ.
-_PIPE_SIZE: Final = 256 * 1024
+# What a pipe of a command that writes so much at once holds, where that can be set: the first
+# that the system grants. One portion, for its lock is held while one is moved: who writes waits
+# for that anyway, and the longer the portions are, the less often. Source: fcntl(2),
+# F_SETPIPE_SZ; pipe(7), /proc/sys/fs/pipe-max-size.
+_PIPE_SIZES: Final = (_PORTION, 256 * 1024)
 _MUCH: Final = 32 * 1024
 # The mode of a log until just before its command may have begun; then; and that of one which
 # was made lest its command begin.
@@ -412,8 +414,10 @@ class Relay:
     def _widen(self) -> None:
         """Let the pipe hold more: who writes much is to be woken less often."""
         self._widened = True
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self.source, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        for size in _PIPE_SIZES:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.source, fcntl.F_SETPIPE_SZ, size)
+                break
 
     def _count(self, taken: int) -> int:
         self.size += taken
