@@ -26,6 +26,7 @@ import shutil
 import stat
 import struct
 import termios
+import time
 from typing import Final, Self
 
 from dispatcher import job_files
@@ -44,6 +45,12 @@ _COPIED: Final = 64 * 1024
 # F_SETPIPE_SZ; pipe(7), /proc/sys/fs/pipe-max-size.
 _PIPE_SIZES: Final = (_PORTION, 256 * 1024)
 _MUCH: Final = 32 * 1024
+# What any pipe holds, at least, until then. Source: FreeBSD's sys/pipe.h, PIPE_SIZE.
+_UNWIDENED: Final = 16 * 1024
+# Who writes little at a time, and so often in a row at once again, is given so long for more,
+# s: nobody sees that a line is later by that, and of lines tens of kilobytes come meanwhile.
+_IN_A_ROW: Final = 4
+PAUSE: Final = 0.0003
 # The mode of a log until just before its command may have begun; then; and that of one which
 # was made lest its command begin.
 UNBEGUN: Final = 0o200
@@ -228,6 +235,33 @@ def say(log: int, text: str) -> int:
     return 0
 
 
+class Pace:
+    """How a command writes: is it worth a pause before it is polled for again?
+
+    To be woken for each line costs the writer and us more than the line does.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._at = 0.0
+
+    def is_pause_due(self) -> bool:
+        """Once for each count: does it write little at a time, time and again?"""
+        if self._in_a_row < _IN_A_ROW:
+            return False
+        self._in_a_row -= 1
+        return True
+
+    def count(self, taken: int, most: int, now: float) -> None:
+        """taken: of most that could be taken at once. now: by the monotonic clock, s."""
+        # Who fills its pipe by half would only wait for us.
+        is_little = 0 < taken < most // 2
+        is_soon = now - self._at < 2 * PAUSE
+        in_a_row = self._in_a_row + 1 if is_little and is_soon else 0
+        self._in_a_row = min(in_a_row, _IN_A_ROW)
+        self._at = now
+
+
 class Relay:
     """What empties one command's pipe. size: the log's, with what was dropped.
 
@@ -251,6 +285,8 @@ class Relay:
         self._moves = hasattr(os, "splice") and not FORCED_PORTABLE
         self._complained = False
         self._widened = not hasattr(fcntl, "F_SETPIPE_SZ")
+        self._holds = _UNWIDENED
+        self._pace = Pace()
         with contextlib.suppress(OSError):
             fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -316,6 +352,12 @@ class Relay:
         if taken >= _MUCH and not self._widened:
             self._widen()
         return self._count(taken)
+
+    def pause(self) -> None:
+        """To be called before it is polled for, by who serves nobody else: lets who writes line
+        by line write some."""
+        if self._pace.is_pause_due():
+            time.sleep(PAUSE)
 
     def drain(self) -> None:
         """Move all that is in the pipe by now."""
@@ -416,12 +458,14 @@ class Relay:
         self._widened = True
         for size in _PIPE_SIZES:
             with contextlib.suppress(OSError):
-                fcntl.fcntl(self.source, fcntl.F_SETPIPE_SZ, size)
+                self._holds = fcntl.fcntl(self.source, fcntl.F_SETPIPE_SZ, size)
                 break
 
     def _count(self, taken: int) -> int:
         self.size += taken
         self._room -= taken
+        most = self._holds if self._moves else min(self._holds, _COPIED)
+        self._pace.count(taken, most, time.monotonic())
         return taken
 
     def _complain(self, error: OSError) -> None:

@@ -341,6 +341,7 @@ class Starter:
 
     def _wait(self, served: Relay) -> None:
         """Wait for an end, for the keeper's, and for output."""
+        served.pause()
         for file, _ in self._poll.poll():
             if file == self._wake:
                 self._reap()

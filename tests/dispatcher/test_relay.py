@@ -145,6 +145,29 @@ def test_on_a_full_disk_what_is_dropped_is_counted(tmp_path: Path) -> None:
         assert sum(len(data) for _, data in parts) < 120_000
 
 
+# What is taken each time of 64 KiB, how long after the one before it, s; is a pause due then?
+PACES = {
+    "line by line": (2000, relay.PAUSE, True),
+    "now and then": (2000, 10 * relay.PAUSE, False),
+    "as much as there is room for": (40_000, relay.PAUSE, False),
+    "nothing any more": (0, relay.PAUSE, False),
+}
+
+
+@pytest.mark.parametrize(("taken", "later", "due"), PACES.values(), ids=PACES)
+def test_who_writes_line_by_line_is_given_a_moment(taken: int, later: float, due: bool) -> None:
+    pace, now = relay.Pace(), 1000.0
+    for _ in range(10):
+        now += later
+        pace.count(taken, 1 << 16, now)
+    assert pace.is_pause_due() == due
+    # Who does not write is not waited for again.
+    assert not pace.is_pause_due()
+    now += later
+    pace.count(taken, 1 << 16, now)
+    assert pace.is_pause_due() == due
+
+
 def test_a_pipe_made_ahead_is_one_command_s_as_any_other(tmp_path: Path) -> None:
     with inside(tmp_path):
         spare = relay.SparePipe()
