@@ -42,7 +42,17 @@ def open_file(path: Path, flags: int = os.O_RDONLY, *, depth: int = 2, mode: int
 
 def open_pipe(path: Path, flags: int = os.O_RDONLY) -> int:
     """An end of a pipe, which never waits. Raises: OSError; of another kind: Replaced."""
-    return _open(path, 1, stat.S_ISFIFO, flags, 0)
+    return _open_one(path, lambda found: stat.S_ISFIFO(found.st_mode), flags)
+
+
+def open_same(path: Path, flags: int, known: int) -> int:
+    """What this descriptor is of, another time. Raises: OSError; it is not: Replaced."""
+    there = os.fstat(known)
+    return _open_one(
+        path,
+        lambda found: found.st_ino == there.st_ino and found.st_dev == there.st_dev,
+        flags,
+    )
 
 
 @contextlib.contextmanager
@@ -71,6 +81,20 @@ def numbers(where: int | Path) -> list[int]:
 def is_number(name: str) -> bool:
     """Is it one that can be counted on from, everywhere?"""
     return name.isascii() and name.isdigit() and len(name) <= _DIGITS
+
+
+def _open_one(path: Path, fits: Callable[[os.stat_result], bool], flags: int) -> int:
+    """Only the last name is the job's to replace. For every command, so without detours."""
+    try:
+        opened = os.open(path, flags | _CAREFUL)
+    except OSError as error:
+        if error.errno in _REPLACED:
+            raise Replaced(path) from error
+        raise
+    if not fits(os.fstat(opened)):
+        os.close(opened)
+        raise Replaced(path)
+    return opened
 
 
 def _open(path: Path, depth: int, fits: Callable[[int], bool], flags: int, mode: int) -> int:

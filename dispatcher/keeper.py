@@ -344,6 +344,8 @@ class Keeper:
                 self._idle.remove(serving)
 
     def _take_down(self, serving: StarterLine) -> None:
+        # Of a short command, written together with its end.
+        began = b""
         for line in serving.hear():
             command = serving.command
             if line.startswith(b'{"free"'):
@@ -354,12 +356,10 @@ class Keeper:
                 serving.held = command
             elif line.startswith(b'{"began"'):
                 command.began = line
-                book.write(self._book.file, line + b"\n")
-                if self._news_due is None:
-                    # The end of a short command comes before that.
-                    self._news_due = time.monotonic() + BEGINNINGS
+                began = line + b"\n"
             else:
-                book.write(self._book.file, line + b"\n")
+                book.write(self._book.file, began + line + b"\n")
+                began = b""
                 # The daemon first: something else may wait for this.
                 self._tell(NEWS)
                 serving.command = None
@@ -371,6 +371,11 @@ class Keeper:
                     command.pipe = -1
                 if serving.held is None:
                     self._rest(serving, command)
+        if began:
+            book.write(self._book.file, began)
+            if self._news_due is None:
+                # The end of one that is not long may come before that.
+                self._news_due = time.monotonic() + BEGINNINGS
 
     def _rest(self, serving: StarterLine, command: HandedOver | None = None) -> None:
         """It has done all that it had to do for this command."""

@@ -323,12 +323,8 @@ class Relay:
     def open(self) -> int:
         """What the command is given for its output. Raises: OSError."""
         # Both ends: it is not broken, and keeps what is in it, when all others are dead.
-        path = pipe_path(*self.job)
-        pipe = job_files.open_pipe(path, os.O_RDWR)
-        if not os.path.sameopenfile(pipe, self.source):
-            # Nobody would read it.
-            os.close(pipe)
-            raise Replaced(path)
+        # Of another one nobody would read.
+        pipe = job_files.open_same(pipe_path(*self.job), os.O_RDWR, self.source)
         os.set_blocking(pipe, True)
         return pipe
 

@@ -29,6 +29,7 @@ import os
 import resource
 import select
 import signal
+import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -48,6 +49,9 @@ from dispatcher.words import Commanded
 # As a shell has it: not found, and found but not to be run.
 NOT_FOUND: Final = 127
 CANNOT_RUN: Final = 126
+# It is not told at once that a command has begun, but after this, s: the end of a short one is
+# told together with it, and wakes the keeper once.
+_SHORT: Final = 0.005
 # Read from the keeper at once; an order has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
 
@@ -110,6 +114,8 @@ class Starter:
         self._fittings = fittings
         self._heard = b""
         self._told: list[bytes] = []
+        # Of that, what the keeper has not heard either.
+        self._unsaid = b""
         self._book: book.BookWriter | None = None
         self._alone = False
         self._spare = relay.Spare()
@@ -182,16 +188,25 @@ class Starter:
         is_held = not served.through
         if is_held:
             self._hint(b'{"held":1}\n')
-        self._finish(book.end(job, return_code(ended), served.size))
+        self._tell(book.encode(book.end(job, return_code(ended), served.size)))
+        if not is_held:
+            # Nobody waits for it, but the keeper's word takes longer.
+            self._clear(served)
+        self._hear_acknowledged()
         os.waitpid(pid, 0)
         self._pid = 0
         self._reap()
-        self._serve_others(served)
-        # Only now: nobody waits for it.
+        if is_held:
+            self._serve_others(served)
+            self._clear(served)
+            self._hint(b'{"free":1}\n')
+
+    def _clear(self, served: Relay) -> None:
+        """There is nothing to come of this command; get ready for the next one."""
         served.close()
         self._close_channel()
-        if is_held:
-            self._hint(b'{"free":1}\n')
+        if not self._alone:
+            self._spare.make()
 
     def _with_channel(self, order: Commanded) -> Mapping[str, str]:
         """The command's environment, with the socket for its events, if it is to have one."""
@@ -261,10 +276,13 @@ class Starter:
         os.fchdir(self._fittings.home)
         self._pid = pid
         if pid:
-            self._tell(
-                b'{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}\n'
-                % (*served.job, pid, since, boot_clock())
+            self._unsaid = b'{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}\n' % (
+                *served.job,
+                pid,
+                since,
+                boot_clock(),
             )
+            self._told.append(self._unsaid)
         if pipe >= 0:
             os.close(pipe)
         return pid, code, f"sysadmd: cannot start {reason}\n"
@@ -317,11 +335,15 @@ class Starter:
     def _see_end(self, pid: int, served: Relay) -> os.waitid_result:
         """Move its output until it has ended, and all that it has written by then."""
         self._poll.register(served.source, select.POLLIN)
+        due = time.monotonic() + _SHORT
         while True:
-            self._wait(served)
+            patience = max(0.0, due - time.monotonic()) * 1000 if self._unsaid else None
+            self._wait(served, patience)
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if ended is not None:
                 break
+            if self._unsaid and time.monotonic() >= due:
+                self._hint(b"")
         if not served.through:
             served.drain()
             # Nothing more, or the word that nobody else has it.
@@ -339,10 +361,10 @@ class Starter:
                 self._let_go(self._fittings.ends)
             self._wait(served)
 
-    def _wait(self, served: Relay) -> None:
-        """Wait for an end, for the keeper's, and for output."""
+    def _wait(self, served: Relay, patience: float | None = None) -> None:
+        """Wait for an end, for the keeper's, and for output; ms at most; None: for ever."""
         served.pause()
-        for file, _ in self._poll.poll():
+        for file, event in self._poll.poll(patience):
             if file == self._wake:
                 self._reap()
             elif file == self._fittings.line:
@@ -350,6 +372,10 @@ class Starter:
                     self._part()
             elif file in self._heard_of:
                 self._hear_out(file)
+            elif event == select.POLLHUP:
+                # Nobody has it, and there is nothing in it.
+                served.through = True
+                self._poll.unregister(file)
             else:
                 self._move(served)
 
@@ -380,8 +406,16 @@ class Starter:
     def _finish(self, line: book.Line) -> None:
         """Tell the last of a command; returns when it is in the book."""
         self._tell(book.encode(line))
-        if not self._alone and self._next_line() is None:
-            self._part()
+        self._hear_acknowledged()
+
+    def _hear_acknowledged(self) -> None:
+        """What was told is in the book."""
+        # It comes at once, or there is nothing that could be done: others can wait.
+        while not self._alone and b"\n" not in self._heard:
+            if not self._read():
+                self._part()
+        if not self._alone:
+            self._next_line()
         self._told.clear()
 
     def _tell(self, line: bytes) -> None:
@@ -393,7 +427,8 @@ class Starter:
             self._hint(line)
 
     def _hint(self, line: bytes) -> None:
-        """Say it to the keeper, if that is there."""
+        """Say it to the keeper, if that is there, after what it has not heard yet."""
+        line, self._unsaid = self._unsaid + line, b""
         try:
             while line and not self._alone:
                 line = line[os.write(self._fittings.line, line) :]
@@ -405,6 +440,7 @@ class Starter:
         self._alone = True
         for line in self._told:
             self._write(line)
+        self._unsaid = b""
         self._poll.unregister(self._fittings.line)
         self._let_go(*self._fittings.ties)
 
@@ -434,6 +470,10 @@ class Starter:
         while self._fittings.line not in (ready := dict(self._quiet.poll())):
             if self._wake in ready:
                 self._reap()
+        return self._read()
+
+    def _read(self) -> bool:
+        """Hear what the keeper has said, or says next. False: it has hung up."""
         try:
             data = os.read(self._fittings.line, _PORTION)
         except OSError:

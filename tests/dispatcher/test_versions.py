@@ -32,8 +32,7 @@ from tests.kit.state_file import tables
 SIZE = '"size": size, "begun": begun'
 HELLO = "            self._tell(book.encode(answer))\n"
 NEXT = "        self._book.write(command.following)\n"
-BEGAN = """b'{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}\\n'
-                % (*served.job, pid, since, boot_clock())"""
+BEGAN = '{"began":[%d,%d],"pid":%d,"since":%r,"at":%r}'
 OTHERS: dict[str, tuple[str, str, str, int | None]] = {
     "writes more": (
         "keeper",
