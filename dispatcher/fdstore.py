@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.relay import open_pipe
+from dispatcher.relay import open_pipe, pipe_path
 
 # Up to as many are kept without a look which of them are still needed.
 _LOW: Final = 16
@@ -43,17 +43,26 @@ class FdStore:
         self._outer, self._inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._outer.setblocking(False)
         self._inner.setblocking(False)
-        # Whose they are that were put there, oldest first.
+        # Whose they are that were put there, oldest first; and that found no room.
         self._names: deque[list[int]] = deque()
+        self._outside: deque[list[int]] = deque()
 
-    def keep(self, job: list[int], limit: int, pipe: int) -> None:
+    def keep(self, job: list[int], limit: int, pipe: int) -> list[tuple[int, int]]:
         """Have an end of this command's pipe kept, until the pipe has no name any more.
 
-        limit: of its log, bytes.
+        limit: of its log, bytes. Returns whose are kept no more, by job and number.
         """
         self._put([*job, limit], pipe)
+        freed: list[tuple[int, int]] = []
         for _ in range(_LOOKS if len(self._names) > _LOW else 0):
-            self._look_at_oldest()
+            freed += self._look_at_oldest()
+        for _ in range(min(_LOOKS, len(self._outside))):
+            uid, n, limit = self._outside.popleft()
+            if os.path.lexists(pipe_path(uid, n)):
+                self._outside.append([uid, n, limit])
+            else:
+                freed.append((uid, n))
+        return freed
 
     def take_all(self) -> dict[tuple[int, ...], Kept]:
         """All that are kept, by job and number; they are the caller's now, and the store is
@@ -72,6 +81,7 @@ class FdStore:
         try:
             socket.send_fds(self._outer, [b"%d %d %d" % tuple(name)], [pipe])
         except OSError:
+            self._outside.append(name)
             return False
         self._names.append(name)
         return True
@@ -88,8 +98,8 @@ class FdStore:
         files = [_FILE.unpack_from(data)[0] for _, _, data in more]
         return Kept([uid, n], limit, files[0] if files else -1)
 
-    def _look_at_oldest(self) -> None:
-        """Put it behind the others if it is still needed."""
+    def _look_at_oldest(self) -> list[tuple[int, int]]:
+        """Put it behind the others if it is still needed; else whose it was."""
         name = self._names.popleft()
         try:
             pipe = open_pipe(name[0], name[1])
@@ -101,7 +111,10 @@ class FdStore:
         oldest = self._take()
         if oldest is not None and oldest.pipe >= 0:
             os.close(oldest.pipe)
-        if pipe >= 0:
-            if not again:
-                self._put(name, pipe)
-            os.close(pipe)
+        if pipe < 0:
+            return [(name[0], name[1])]
+        if not again:
+            self._outside.pop()
+            self._put(name, pipe)
+        os.close(pipe)
+        return []

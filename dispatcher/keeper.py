@@ -30,6 +30,7 @@ from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
+from dispatcher.refusal import CANNOT_RUN
 from dispatcher.relays import Relays
 from dispatcher.starter import Fittings
 from dispatcher.starter_line import HandedOver, StarterLine
@@ -257,7 +258,7 @@ class Keeper:
         try:
             serving = self._idle.pop() if self._idle else self._hire()
         except OSError as error:
-            self._forget_pipe(job, pipe)
+            relay.forget_pipe(job, pipe)
             self._refuse(job, f"no process can be made: {error.strerror}")
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
@@ -265,7 +266,8 @@ class Keeper:
         # What an earlier attempt has left is this one's now.
         self._relays.forget(job)
         self._book.write(command.following)
-        self._store.keep(job, order.limit, pipe)
+        for uid, n in self._store.keep(job, order.limit, pipe):
+            self._spare.reuse(uid, n)
         serving.command = command
         serving.send(line + b"\n")
         if serving.unsent:
@@ -320,14 +322,7 @@ class Keeper:
                 return
             written = relay.say(log, text)
             os.close(log)
-        self._write(book.refusal(job, starter.CANNOT_RUN, text, written))
-
-    def _forget_pipe(self, job: list[int], pipe: int) -> None:
-        """There will be nothing in it."""
-        if not relay.may_have_begun(relay.log_path(*job)):
-            with suppress(OSError):
-                os.unlink(relay.pipe_path(*job))  # noqa: PTH108
-        os.close(pipe)
+        self._write(book.refusal(job, CANNOT_RUN, text, written))
 
     def _attend(self, serving: StarterLine, event: int) -> None:
         """Take down what it says, and hand over what it had no room for."""
@@ -367,7 +362,7 @@ class Keeper:
                 if command.hangs:
                     self._tell_hanging()
                 if line.startswith(b'{"barred"'):
-                    self._forget_pipe(command.job, command.pipe)
+                    relay.forget_pipe(command.job, command.pipe)
                     command.pipe = -1
                 if serving.held is None:
                     self._rest(serving, command)
@@ -480,8 +475,8 @@ class Keeper:
             self._doubtful.append(command)
             return
         if found is None:
-            self._forget_pipe(job, command.pipe)
-            self._write(book.end(job, starter.CANNOT_RUN, 0, begun=False))
+            relay.forget_pipe(job, command.pipe)
+            self._write(book.end(job, CANNOT_RUN, 0, begun=False))
             return
         self._serve(command)
         began = book.began(job, found, since)

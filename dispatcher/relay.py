@@ -56,6 +56,10 @@ PAUSE: Final = 0.0003
 UNBEGUN: Final = 0o200
 BEGUN: Final = 0o600
 BARRED: Final = 0o400
+# What a pipe is as long as no command has changed that.
+_MADE: Final = stat.S_IFIFO | 0o600
+# Pipes that were used and wait to be used again, at most.
+_MOST_USED: Final = 16
 # Below the state directory: where the pipes are.
 PIPES: Final = "pipes"
 # And, with a pid behind it, what is made ahead.
@@ -112,18 +116,67 @@ def open_pipe(uid: int, n: int) -> int:
     return job_files.open_pipe(pipe_path(uid, n))
 
 
+def forget_pipe(job: list[int], pipe: int) -> None:
+    """There will be nothing in it. pipe: an end of it, which is closed."""
+    uid, n = job
+    if not may_have_begun(log_path(uid, n)):
+        with contextlib.suppress(OSError):
+            os.unlink(pipe_path(uid, n))
+    os.close(pipe)
+
+
+def _used_path(uid: int, n: int) -> str:
+    """Where the pipe is of a command that needs it no more."""
+    return f"{PIPES}/{_SPARE}{uid}.{n}"
+
+
+def _is_free(path: str) -> bool:
+    """Has nobody this pipe open? Who can only read could still take what is in it."""
+    try:
+        os.close(job_files.open_pipe(path, os.O_WRONLY))
+    except Replaced as error:
+        return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENXIO
+    except OSError:
+        pass
+    return False
+
+
 class SparePipe:
-    """A pipe that is made ahead, by the keeper, while the one before it is handed on."""
+    """A pipe that is got ready ahead, by the keeper, while the one before it is handed on.
+
+    It is one that was used, if nobody has that open any more: the system has let go of all that
+    was in it, and it is as one just made; to make and delete files costs some systems much.
+    """
 
     def __init__(self) -> None:
-        self._path = f"{PIPES}/{_SPARE}{os.getpid()}"
+        self._own = self._path = f"{PIPES}/{_SPARE}{os.getpid()}"
         self._pipe = -1
+        self._used: list[str] = []
 
     def make(self) -> None:
-        """Make it, if it is not there."""
-        if self._pipe < 0:
+        """Have it there."""
+        while self._pipe < 0 and self._used:
+            self._path = self._used.pop()
             with contextlib.suppress(OSError):
-                self._pipe = _new_pipe(self._path)
+                self._pipe = job_files.open_pipe(self._path)
+        if self._pipe < 0:
+            self._path = self._own
+            with contextlib.suppress(OSError):
+                self._pipe = _new_pipe(self._own)
+
+    def reuse(self, uid: int, n: int) -> None:
+        """This command's is needed no more, and we have no end of it."""
+        path = _used_path(uid, n)
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return
+        as_made = found.st_mode == _MADE and found.st_uid == os.geteuid()
+        if as_made and found.st_nlink == 1 and len(self._used) < _MOST_USED and _is_free(path):
+            self._used.append(path)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def take(self, path: str) -> int | None:
         """Let it have this name; an end of it. None: there is none to give, or the name is that
@@ -369,11 +422,16 @@ class Relay:
         """Write this into the log, in the command's place; as many bytes of it as fit."""
         return self._count(say(self._log, text))
 
-    def close(self) -> None:
-        """There is nothing to come any more."""
-        with contextlib.suppress(OSError):
-            os.unlink(pipe_path(*self.job))
+    def close(self, *, again: bool = False) -> None:
+        """There is nothing to come any more. again: its pipe may be used for another."""
+        # First: who looks if anybody has it is to find nobody.
         os.close(self.source)
+        path = pipe_path(*self.job)
+        with contextlib.suppress(OSError):
+            if again:
+                os.rename(path, _used_path(*self.job))
+            else:
+                os.unlink(path)
         if self._file != self._log:
             os.close(self._file)
         os.close(self._log)

@@ -41,14 +41,12 @@ from dispatcher import book, dye, reaper, relay, words
 from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
 from dispatcher.job_files import Replaced
+from dispatcher.refusal import CANNOT_RUN, explain
 from dispatcher.relay import Relay
 from dispatcher.side_channel import SideChannel
 from dispatcher.trouble import complain
 from dispatcher.words import Commanded
 
-# As a shell has it: not found, and found but not to be run.
-NOT_FOUND: Final = 127
-CANNOT_RUN: Final = 126
 # It is not told at once that a command has begun, but after this, s: the end of a short one is
 # told together with it, and wakes the keeper once.
 _SHORT: Final = 0.005
@@ -203,7 +201,7 @@ class Starter:
 
     def _clear(self, served: Relay) -> None:
         """There is nothing to come of this command; get ready for the next one."""
-        served.close()
+        served.close(again=not self._alone)
         self._close_channel()
         if not self._alone:
             self._spare.make()
@@ -268,7 +266,7 @@ class Starter:
             # Not looked into: whoever did that may have put anything there.
             code, reason = CANNOT_RUN, f"{error.filename}: {error.strerror}"
         except OSError as error:
-            code, reason = _explain(error, argv[0], cwd)
+            code, reason = explain(error, argv[0], cwd)
         except ValueError as error:
             # Nothing that was accepted should get here; the command is answered for all the
             # same.
@@ -480,29 +478,3 @@ class Starter:
             data = b""
         self._heard += data
         return bool(data)
-
-
-def _explain(error: OSError, program: str, cwd: str) -> tuple[int, str]:
-    """Return code and reason, as a shell has them."""
-    name = str(error.filename or program)
-    if error.errno != errno.ENOENT or name == cwd:
-        return CANNOT_RUN, f"{name}: {error.strerror}"
-    interpreter = _interpreter(name)
-    if interpreter is None:
-        return NOT_FOUND, f"{name}: {error.strerror}"
-    # What is not there is not the program, but what it asks for.
-    return CANNOT_RUN, f"{name}: its interpreter {interpreter!r} is not there"
-
-
-def _interpreter(program: str) -> str | None:
-    """What a script names in its first line, or a binary's loader; None: it is not there."""
-    try:
-        with open(program, "rb") as file:  # noqa: PTH123 - the path is not ours to change
-            first = file.readline(4096)
-    except OSError:
-        return None
-    if not first.startswith(b"#!"):
-        return "(the loader that it was linked for)"
-    words = first[2:].strip(b" \t\n").split(None, 1)
-    # A carriage return is shown: it is what makes most such names wrong.
-    return os.fsdecode(words[0] + b"\r" * first.endswith(b"\r\n")) if words else ""

@@ -46,6 +46,15 @@ class _File:
     inode: int
     is_pipe: bool
 
+    @property
+    def is_there(self) -> bool:
+        """Is it still what has this name? A pipe that a job needs no more, others get."""
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
 
 class Writers:
     """Who can write to any of these files: `pid in writers`; False if we may not know."""
@@ -64,8 +73,12 @@ class Writers:
         if HAS_PROC:
             return self._has_open(pid)
         if _mib is not None:
-            known = {(file.device, file.inode) for file in self._files}
-            return not known.isdisjoint(_written_by(pid))
+            written = _written_by(pid)
+            # Only now: if it has its name still, it had it when that was told.
+            return any(
+                (file.device, file.inode) in written and (file.is_there or not file.is_pipe)
+                for file in self._files
+            )
         return self._has_open_portable(pid)
 
     def _has_open(self, pid: int) -> bool:
@@ -96,7 +109,7 @@ class Writers:
     def _has_open_portable(self, pid: int) -> bool:
         """Of regular files psutil tells, of pipes fuser(1), where it is."""
         if self._of_pipes is None:
-            self._of_pipes = _users([file.path for file in self._files if file.is_pipe])
+            self._of_pipes = self._users_of_pipes()
         if pid in self._of_pipes:
             return True
         paths = {file.path for file in self._files if not file.is_pipe}
@@ -110,6 +123,14 @@ class Writers:
             if file.path in paths and (file.fd in (1, 2) if mode is None else mode != "r"):
                 return True
         return False
+
+    def _users_of_pipes(self) -> set[int]:
+        while True:
+            pipes = [file for file in self._files if file.is_pipe and file.is_there]
+            users = _users([file.path for file in pipes])
+            # As above.
+            if all(file.is_there for file in pipes):
+                return users
 
 
 def _find_mib() -> ctypes.Array[ctypes.c_int] | None:

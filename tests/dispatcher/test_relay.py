@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -187,6 +189,53 @@ def test_a_pipe_made_ahead_is_one_command_s_as_any_other(tmp_path: Path) -> None
             os.close(file)
         assert sorted(logs.pipes(tmp_path)) == [(1, 0), (2, 0), (3, 0)]
         assert len([*Path(relay.PIPES).iterdir()]) == 3
+
+
+@pytest.mark.parametrize(
+    "left", ["nothing", "reader", "writer", "mode", "link", "file", "directory"]
+)
+def test_a_pipe_is_used_again_if_nobody_has_anything_of_it(tmp_path: Path, left: str) -> None:
+    with inside(tmp_path), ExitStack() as opened:
+        Path("jobs/1").mkdir(parents=True)
+        pipes = relay.SparePipe()
+        kept = relay.make_pipe(1, 0, pipes)
+        used = os.fstat(kept).st_ino
+        log = relay.make_log(1, 0)
+        assert log is not None
+        served = Relay(1, 0, log, relay.open_pipe(1, 0), MIB)
+        end = served.open()
+        os.write(end, b"of the first")
+        if left == "reader":
+            opened.callback(os.close, relay.open_pipe(1, 0))
+        elif left == "writer":
+            opened.callback(os.close, os.dup(end))
+        elif left == "mode":
+            os.fchmod(end, 0o666)
+        elif left == "link":
+            Path("other").hardlink_to(relay.pipe_path(1, 0))
+        os.close(end)
+        served.close(again=True)
+        os.close(kept)
+        (spare,) = Path(relay.PIPES).iterdir()
+        if left in ("file", "directory"):
+            spare.unlink()
+            spare.touch() if left == "file" else spare.mkdir()
+        pipes.reuse(1, 0)
+        # Of one that never was.
+        pipes.reuse(7, 7)
+        pipes.make()
+        pipe = relay.make_pipe(2, 0, pipes)
+        opened.callback(os.close, pipe)
+        found = os.fstat(pipe)
+        assert stat.S_ISFIFO(found.st_mode)
+        assert os.path.samestat(found, Path(relay.pipe_path(2, 0)).lstat())
+        assert relay.unread(pipe) == 0
+        if left == "nothing":
+            assert found.st_ino == used
+        if left in ("reader", "writer", "link"):
+            assert found.st_ino != used
+        assert stat.S_IMODE(found.st_mode) == 0o600
+        assert len([*Path(relay.PIPES).iterdir()]) == 1 + (left == "directory")
 
 
 def test_a_log_made_ahead_decides_as_any_other(tmp_path: Path) -> None:
