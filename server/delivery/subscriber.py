@@ -122,6 +122,8 @@ class Subscriber:
         if before is None or not openings or before.openings is not openings:
             self._opened = self._moved
         self._given.set()
+        if kept is not None:
+            kept.join(self._outlet, self._told)
         self._read_on()
 
     def know(self, heard: Heard) -> None:

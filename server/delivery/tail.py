@@ -225,6 +225,16 @@ class Tail:
         self._catch_up()
         return self._index < channel.start
 
+    def join(self, way: Way, tell: Callable[[], object]) -> None:
+        """Follow at once if it begins where the hub is: there is nothing to read before.
+
+        way, tell: as in `take`.
+        """
+        begins = self._channel is None and self.known and self.until is None
+        if begins and not self.openings and self._place == self._hub.head:
+            self._follow(way, tell)
+            self._move(self._place, self._prev)
+
     def next(self) -> Callable[[Connection], Found]:
         """What reads the next portion, in the reading thread: the opening, then the journal."""
         if self.openings:
