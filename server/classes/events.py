@@ -51,6 +51,9 @@ class Subscribe:
     def __init__(self, sources: Sources, snapshots: Snapshots) -> None:
         self._sources = sources
         self._snapshots = snapshots
+        # Where the hub was, and what `_prev` said there: most begin where it is.
+        self._now: Place | None = None
+        self._prevs: dict[frozenset[int], str] = {}
 
     def role(self, request: Request) -> Role | None:
         return Role.READ
@@ -89,7 +92,7 @@ class Subscribe:
         extended = tail is not None and tail.form.extended
         form = Form(session.dialect, extended, system_numbers([*subscriber.systems, *new]))
         start = hub.head if tail is None else tail.place
-        prev = _prev(self._sources.store, form, start)
+        prev = self._prev(form, start)
         if tail is None:
             tail = Tail(self._sources, form, start, prev)
         else:
@@ -130,7 +133,7 @@ class Subscribe:
         else:
             start, known = self._start(wish, taken)
         form = Form(session.dialect, True, system_numbers(names))
-        prev = _prev(store, form, start)
+        prev = self._prev(form, start)
         if taken is not None:
             openings.append(
                 SnapshotOpening(self._snapshots, taken, session.dialect.event_id, prev)
@@ -143,6 +146,18 @@ class Subscribe:
             Tail(self._sources, form, start, prev, openings, known=known, until=until)
         )
         return Reply({"subscribe": names, "cursor": cursor, "prev": prev})
+
+    def _prev(self, form: Form, start: Place) -> str:
+        """As the function below, which finds the same at the newest event if it is pruned."""
+        store, now = self._sources.store, self._sources.hub.head
+        if start is not now:
+            return _prev(store, form, start)
+        if self._now is not now:
+            self._now = now
+            self._prevs.clear()
+        if form.systems not in self._prevs:
+            self._prevs[form.systems] = _prev(store, form, now)
+        return self._prevs[form.systems]
 
     def _start(self, wish: _Wish, taken: Snapshot | None) -> tuple[Place, bool]:
         """Behind which place a subscription begins; is that known to be one of this history?

@@ -240,12 +240,13 @@ class Subscriber:
         if tail is not None and tail.form.repeats and now - self._repeated >= EVERY:
             self._repeat(tail, now)
         if (
-            tail is not None
+            # First what is seldom so.
+            now - self._last_event >= HEARTBEAT_AFTER
+            and tail is not None
             and tail.form.extended
             and not tail.behind
             and tail.current
             and not self._outlet.waiting
-            and now - self._last_event >= HEARTBEAT_AFTER
         ):
             self._last_event = now
             sources = self._sources

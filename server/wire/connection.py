@@ -236,8 +236,9 @@ class Connection:
     @property
     def has_room(self) -> bool:
         """There is, or it is over."""
-        held = self._part.share.is_full or self.buffered > self._high
-        return self.phase is not Phase.OPEN or not held
+        if self.phase is not Phase.OPEN:
+            return True
+        return not (self._part.share.is_full or (self.waiting and self.buffered > self._high))
 
     def _find_room(self) -> None:
         """There may be room now: who waits for it looks."""
@@ -246,16 +247,21 @@ class Connection:
             self._roomy = None
 
     def _move_to(self, share: Share) -> None:
-        self._part.move_to(share)
+        waited = self._part.move_to(share)
         self._find_room()
         self._weigh()
-        # What waited for the other one may have room here.
-        self._loop.call_soon(self.write)
+        if waited:
+            # What waited for the other one may have room here.
+            self._loop.call_soon(self.write)
 
     def _weigh(self) -> None:
         """Tell what is held by now: output, and what has come of a message."""
-        held = self.buffered + self._unparsed + len(self._messages) + self._reserved
-        self._part.weigh(0 if self.phase is Phase.GONE else held)
+        if self.phase is Phase.GONE:
+            held = 0
+        else:
+            held = self.buffered + self._unparsed + self._messages.size + self._reserved
+        if held != self._part.size:
+            self._part.weigh(held)
 
     @property
     def waiting(self) -> bool:
@@ -294,7 +300,6 @@ class Connection:
             if self.phase is Phase.HANDSHAKE:
                 self._socket.do_handshake()
                 self.phase = Phase.HTTP
-                self._loop.remove_writer(self._file)
             end = self._loop.time() + READ_SLICE
             while self._receive() and self._loop.time() < end:
                 pass
@@ -375,12 +380,17 @@ class Connection:
                 self._begin_closing()
             elif not self._peer.member and self._unparsed > STRANGER_MESSAGE + 14:
                 self.close(1009, "before login a message has at most 8 KiB")
-            elif self._part.share.is_full and self._unparsed + len(self._messages) > READ_SIZE:
+            elif self._part.share.is_full and self._unparsed + self._messages.size > READ_SIZE:
                 # Of those that do not come to their end none would make room for another.
                 self.close(1013, "other connections of the account hold too much")
         elif self.phase is Phase.CLOSING and self._unparsed > READ_SIZE:
             # So long a message is not the goodbye that we wait for.
             self._finish = True
+
+    @property
+    def _is_high(self) -> bool:
+        """More replies wait than are to."""
+        return self._replies_size > 0 and self._replies_size > self._high
 
     @property
     def _high(self) -> int:
@@ -412,16 +422,18 @@ class Connection:
     @outer_edge
     def _hand_out(self) -> None:
         """Texts to the session, until it holds us or the replies pile up."""
-        end = self._loop.time() + SLICE
+        end = 0.0
         while self._inbox and self.phase is Phase.OPEN:
-            if self._paused or self._replies_size > self._high:
+            if self._paused or self._is_high:
                 break
-            if self._loop.time() > end:
+            # The first has its turn in any case.
+            if not end:
+                end = self._loop.time() + SLICE
+            elif self._loop.time() > end:
                 self._loop.call_soon(self._hand_out)
                 break
             self._peer.text(self._inbox.pop(0))
-        free = not self._inbox and not self._paused and self._replies_size <= self._high
-        self._set_reading(free)
+        self._set_reading(not (self._inbox or self._paused or self._is_high))
 
     def _set_reading(self, reading: bool) -> None:
         if reading == self._reading or self.phase is Phase.GONE:

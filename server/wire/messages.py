@@ -21,13 +21,11 @@ class Messages:
     """The message that is coming, and how many frames came without a login."""
 
     def __init__(self) -> None:
+        # Of a message which is not whole, and how many bytes that is.
         self._begun = bytearray()
+        self.size = 0
         self._fragments = 0
         self._strange_frames = 0
-
-    def __len__(self) -> int:
-        """Bytes that are there of a message which is not whole."""
-        return len(self._begun)
 
     def take(self, frame: Frame, *, member: bool) -> str | Refusal | None:
         """The text that this frame completes; None: there is none yet, or it is no text's.
@@ -41,7 +39,14 @@ class Messages:
             return Refusal(1003, "only text frames are understood")
         if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
             return None
+        if frame.fin and not self._fragments:
+            # Nearly all are.
+            data, frame.data = bytes(frame.data), b""
+            if not member and len(data) > STRANGER_MESSAGE:
+                return Refusal(1009, "before login a message has at most 8 KiB")
+            return _text(data)
         self._begun += frame.data
+        self.size = len(self._begun)
         # The parser keeps the frame until the next one comes.
         frame.data = b""
         self._fragments += 1
@@ -54,8 +59,12 @@ class Messages:
     def _whole(self) -> str | Refusal:
         message = bytes(self._begun)
         self._begun.clear()
-        self._fragments = 0
-        try:
-            return message.decode()
-        except UnicodeDecodeError:
-            return Refusal(1007, "a text frame must be UTF-8")
+        self._fragments = self.size = 0
+        return _text(message)
+
+
+def _text(message: bytes) -> str | Refusal:
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        return Refusal(1007, "a text frame must be UTF-8")

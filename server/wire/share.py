@@ -43,9 +43,12 @@ class Share:
         if not self.is_full:
             self._call()
 
-    def forget(self, again: Callable[[], object]) -> None:
-        """It waits no longer."""
-        self._waiting.pop(again, None)
+    def forget(self, again: Callable[[], object]) -> bool:
+        """It waits no longer; did it?"""
+        if again not in self._waiting:
+            return False
+        del self._waiting[again]
+        return True
 
     def _call(self) -> None:
         if not self._calling:
@@ -72,17 +75,17 @@ class Part:
         """waits: what it may have a share call."""
         self.share = Share(None)
         self._waits = waits
-        self._size = 0
+        self.size = 0
 
     def weigh(self, size: int) -> None:
         """So many bytes it holds by now."""
-        if size != self._size:
-            self.share.add(size - self._size)
-            self._size = size
+        if size != self.size:
+            self.share.add(size - self.size)
+            self.size = size
 
-    def move_to(self, share: Share) -> None:
-        """From now on it holds of this one, and nothing yet."""
-        for again in self._waits:
-            self.share.forget(again)
+    def move_to(self, share: Share) -> bool:
+        """From now on it holds of this one, and nothing yet. Did it wait for the other?"""
+        waited = [self.share.forget(again) for again in self._waits]
         self.weigh(0)
         self.share = share
+        return any(waited)
