@@ -398,7 +398,13 @@ class Connection:
 
     def _answer_http(self, request: Request) -> None:
         response = self._peer.http(request, lambda: self._protocol.accept(request))
-        self._protocol.send_response(response)
+        if not self._protocol.eof_sent:
+            self._protocol.send_response(response)
+        else:
+            # What came with the request is no frame: the library has ended it over that.
+            if response.status_code == 101:
+                response = self._protocol.reject(400, "What follows the upgrade is no frame.\n")
+            self._queue(response.serialize())
         if self._protocol.state is State.OPEN:
             self.phase = Phase.OPEN
         else:

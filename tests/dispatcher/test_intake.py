@@ -189,14 +189,13 @@ def test_nobody_starts_before_those_that_came_first(tmp_path: Path) -> None:
         async with at_work(tmp_path) as (store, dispatcher, commits):
             (first,) = await dispatcher.submit([order(queue="pkg_queue")])
             await ended(store, first.uid)
-            asked = []
-            async with one_group(store):
+            asked: list[asyncio.Future[list[records.JobRow]]] = []
+            async with asyncio.TaskGroup() as group, one_group(store):
                 for _ in range(4):
                     asked.append(dispatcher.begin_submit([order(queue="pkg_queue")]))
                     # What comes next is another change.
-                    killed = asyncio.ensure_future(dispatcher.kill(["nobody"]))
+                    group.create_task(dispatcher.kill(["nobody"]))
                     await asyncio.sleep(0)
-            await killed
             uids = [(await one)[0].uid for one in asked]
             await ended(store, uids[-1])
             told = [one for commit in commits for one in commit if one.job in uids]

@@ -453,6 +453,31 @@ def test_a_request_with_a_body_is_no_request_and_nothing_behind_it_is(
         assert b" 200 " not in data
 
 
+@pytest.mark.parametrize("behind", [b"more", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x81\x85"])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"426"),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            b"400",
+        ),
+    ],
+)
+def test_what_comes_behind_a_request_takes_nobody_his_answer(
+    daemon: Daemon, asked: bytes, status: bytes, behind: bytes
+) -> None:
+    with secure_socket(daemon) as sock:
+        sock.sendall(asked + behind)
+        head = sock.recv(4096).split(b"\r\n")[0]
+    # The beginning of a frame is no mistake yet.
+    expected = b"101" if behind == b"\x81\x85" and status == b"400" else status
+    assert head.split()[1] == expected
+    assert "failed | Traceback" not in daemon.log.read_text()
+
+
 def test_addresses_are_counted_by_what_a_host_can_not_choose() -> None:
     for address, group in (
         ("127.0.0.1", "127.0.0.1"),
