@@ -243,6 +243,10 @@ class Tail:
         if self.until is not None and start.seq < self.until.seq < upto.seq:
             # What has come since is told behind the frame that says so.
             upto = self.until
+        if self._recipient is not None:
+            # A pass that is under way may have ready what the ring has not any more, and the
+            # page tells the same.
+            self._recipient.index = Recipient.APART
         return lambda db: self._sources.pages.read(db, form, start, prev, upto)
 
     def take(self, found: Found, way: Way, tell: Callable[[], object]) -> bytes:

@@ -1,13 +1,18 @@
 """What a client is given of events, on a real store, with the state of its socket chosen."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from server.daemon import SCHEMAS
+from server.delivery import hub as hub_module
 from server.delivery.frames import Form
+from server.delivery.hub import MOST_FRAMES
 from server.delivery.round_robin import RoundRobin
 from server.delivery.subscriber import Subscriber
-from server.delivery.tail import Tail
+from server.delivery.tail import Sources, Tail
 from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import START
@@ -51,6 +56,49 @@ class Outlet:
 
     def close(self, code: int, reason: str) -> None:
         self.is_open = False
+
+
+class Line:
+    """A socket that takes whatever it is given."""
+
+    address = "here"
+    waiting = False
+    crowded = False
+    is_open = True
+
+    def __init__(self, sources: Sources, turns: RoundRobin) -> None:
+        self.received = bytearray()
+        self.subscriber = Subscriber(self, sources, turns)
+
+    def clock(self) -> float:
+        return 0.0
+
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        return self._take
+
+    def _take(self, data: bytes) -> int:
+        self.received += data
+        return len(data)
+
+    def keep(self, data: memoryview) -> None:
+        raise AssertionError("all of it was taken")
+
+    def took(self) -> None:
+        pass
+
+    def reserve(self, size: int) -> None:
+        pass
+
+    def send(self, text: bytes) -> None:
+        self.received += text
+
+    def write(self) -> None:
+        while (data := self.subscriber.output()) is not None:
+            self.received += data
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError(f"closed with {code}: {reason}")
 
 
 def test_who_is_being_sent_away_is_given_no_more_of_the_journal(tmp_path: Path) -> None:
@@ -109,6 +157,50 @@ def test_what_is_committed_while_the_last_page_is_read_comes_once_and_live(
                 given += subscriber.output() or b""
             assert given.count(b'"cursor"') == 103
             assert tail.ledger.delivered == tail.ledger.published == 103
+        finally:
+            store.close()
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_who_reads_the_journal_in_the_middle_of_a_pass_is_told_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_BATCH", 1)
+
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+            sources = sources_of(store, tmp_path)
+            hub = sources.hub
+            turns = RoundRobin(asyncio.get_running_loop(), hub.telling)
+            store.publish = hub.publish
+            lines = [Line(sources, turns) for _ in range(2)]
+            for line in lines:
+                line.subscriber.subscribe(Tail(sources, FORM, hub.head, ""))
+
+            async def more(count: int) -> None:
+                await store.write(
+                    lambda change: journal.append_many(
+                        change, "system-state", [b"{}"] * count, 0
+                    )
+                )
+
+            await more(1)
+            # A pass that has told the first, and looks up.
+            told = hub.channel(FORM, hub.head, "").tell_all()
+            next(told)
+            assert [bool(line.received) for line in lines] == [True, False]
+            # The ring moves on; the second is asked to write, and reads what it has not had.
+            await more(MOST_FRAMES + 1)
+            lines[1].write()
+            for _ in told:
+                pass
+            while not all(
+                (tail := line.subscriber.tail) is not None and tail.current for line in lines
+            ):
+                await store.read(lambda db: None)
+            assert [line.received.count(b'"cursor"') for line in lines] == [MOST_FRAMES + 2] * 2
         finally:
             store.close()
 
