@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -87,7 +87,7 @@ class Channel:
         self.end = 0
         # Up to where all were told, or are being told.
         self.told = 0
-        # When the last pass was over, by the loop's clock.
+        # When the last pass was over that gave bytes directly, by the loop's clock.
         self.told_at = 0.0
         # Up to so many events of these systems, from the first of all, none is rendered.
         self.passes = 0
@@ -123,8 +123,11 @@ class Channel:
             self._joined = (index, self.end, data)
         return self._joined[2], self._frames[-1].place
 
-    def tell_all(self) -> Iterator[None]:
-        """A pass: give what is new to all who follow; looks up now and then."""
+    def tell_all(self) -> Generator[None, None, bool]:
+        """A pass: give what is new to all who follow; looks up now and then.
+
+        Returns: it has bytes for them; of what the dialect lacks there are none.
+        """
         start, end = self.told, self.end
         self.told = end
         # What is not in the ring any more is read in the journal.
@@ -147,6 +150,7 @@ class Channel:
                     pass
                 recipient.way.keep(memoryview(data)[taken:])
             yield
+        return same and bool(data)
 
 
 class Hub:
@@ -236,8 +240,7 @@ class Hub:
 
     def _tell_all(self) -> Iterator[None]:
         for channel in tuple(self._channels.values()):
-            if channel.told < channel.end:
-                yield from channel.tell_all()
+            if channel.told < channel.end and (yield from channel.tell_all()):
                 channel.told_at = self._loop.time()
 
     def _go_on(self) -> None:

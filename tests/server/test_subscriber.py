@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher import acceptance
+from dispatcher.commandline import Spec
+from dispatcher.orders import Order
+from dispatcher.transitions import Now
 from server.daemon import SCHEMAS
 from server.delivery import hub as hub_module
 from server.delivery.frames import Form
@@ -68,6 +72,8 @@ class Line:
 
     def __init__(self, sources: Sources, turns: RoundRobin) -> None:
         self.received = bytearray()
+        # It was said to have taken something directly.
+        self.has_taken = False
         self.subscriber = Subscriber(self, sources, turns)
 
     def clock(self) -> float:
@@ -85,7 +91,7 @@ class Line:
         raise AssertionError("all of it was taken")
 
     def took(self) -> None:
-        pass
+        self.has_taken = True
 
     def reserve(self, size: int) -> None:
         pass
@@ -201,6 +207,37 @@ def test_who_reads_the_journal_in_the_middle_of_a_pass_is_told_nothing_twice(
             ):
                 await store.read(lambda db: None)
             assert [line.received.count(b'"cursor"') for line in lines] == [MOST_FRAMES + 2] * 2
+        finally:
+            store.close()
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "is_told"), [("sysadm-client", False), ("documented", True)]
+)
+def test_who_was_given_nothing_directly_has_taken_nothing(
+    tmp_path: Path, dialect: str, is_told: bool
+) -> None:
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+            sources = sources_of(store, tmp_path)
+            store.publish = sources.hub.publish
+            line = Line(sources, RoundRobin(asyncio.get_running_loop(), sources.hub.telling))
+            form = Form(DIALECTS[dialect], True, frozenset({0}))
+            line.subscriber.subscribe(Tail(sources, form, sources.hub.head, ""))
+            # That a job waits not every dialect tells.
+            order = Order(id="a", commands=(Spec(("true",), "true"),))
+            now = Now(1.5, 1.0, "boot")
+            await store.write(lambda change: acceptance.accept(change, now, [order]))
+            while sources.hub.telling():
+                await store.read(lambda db: None)
+            tail = line.subscriber.tail
+            assert tail is not None
+            assert tail.ledger.delivered == 1
+            line.subscriber.tick(0.0)
+            assert [line.has_taken, bool(line.received)] == [is_told, is_told]
         finally:
             store.close()
 
