@@ -6,6 +6,7 @@ dropped: the trail has it, too.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 PATHS: Final = ("/dev/log", "/var/run/log")
 # Where nobody listens that is tried again after this, not with each commit; s.
 REST: Final = 0.5
+# Of a line that was not taken: who listens has no room, or none for one so long. Source:
+# unix(4) and send(2); FreeBSD before 14 says ENOBUFS where others say EAGAIN.
+_NOT_NOW: Final = (errno.EAGAIN, errno.ENOBUFS, errno.EMSGSIZE)
 
 
 class SystemLog:
@@ -61,10 +65,8 @@ class SystemLog:
         for path in PATHS:
             try:
                 self._socket.sendto(packet, path)
-            except BlockingIOError:
-                is_there = True
-            except OSError:
-                pass
+            except OSError as error:
+                is_there |= error.errno in _NOT_NOW
             else:
                 return True
         if not is_there:

@@ -145,6 +145,17 @@ def test_a_log_that_takes_nothing_holds_up_nobody(
     log.close()
 
 
+def test_a_line_that_is_not_taken_silences_none_that_comes_next(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_log, "PATHS", (receiver.path,))
+    with contextlib.closing(SystemLog()) as log:
+        # Longer than any system takes: that says nothing of who listens.
+        log.say(["x" * 16 * 1024 * 1024])
+        log.say(["next"])
+        assert receiver.line() == f"sysadmd[{os.getpid()}]: next"
+
+
 @given(st.text(), st.sampled_from(("192.0.2.7", "2001:db8::7", "fe80::7%eth0")))
 def test_whatever_a_name_is_its_line_names_the_true_address(name: str, address: str) -> None:
     line = f"sysadmd[1]: {auth_lines.failed(name, address, 4711)}"
