@@ -13,6 +13,9 @@ from typing import Final, Protocol
 
 # The longest a slice lasts before the loop looks at its sockets again; s.
 SLICE: Final = 0.00025
+# Turns of the loop that new events go first, which is more than they take to be told to a few.
+# Where there are ever more to tell, or many to tell them to, there is a slice after so many.
+PATIENCE: Final = 8
 
 
 class Reader(Protocol):
@@ -26,7 +29,7 @@ class Reader(Protocol):
 class RoundRobin:
     """Readers for whom something was read, in the order in which it was.
 
-    telling: are new events about to be told? They go first: it is a matter of a few turns.
+    telling: are new events about to be told? They go first, for a few turns.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, telling: Callable[[], bool]) -> None:
@@ -34,6 +37,8 @@ class RoundRobin:
         self._telling = telling
         self._round: dict[Reader, None] = {}
         self._running = False
+        # For so many turns in a row others went first.
+        self._passed_over = 0
 
     def add(self, reader: Reader) -> None:
         """It has its turn when those before have had theirs."""
@@ -43,9 +48,14 @@ class RoundRobin:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        if self._passed_over < PATIENCE and self._telling():
+            self._passed_over += 1
+            self._loop.call_soon(self._turn)
+            return
+        self._passed_over = 0
         end = self._loop.time() + SLICE
         try:
-            while self._round and not self._telling():
+            while self._round:
                 reader = next(iter(self._round))
                 del self._round[reader]
                 reader.feed()

@@ -12,6 +12,7 @@ from server.delivery import hub as hub_module
 from server.delivery.frames import Form, Renderer
 from server.delivery.hub import MOST_FRAMES, Hub, Recipient
 from server.delivery.job_events import JobEvents
+from server.delivery.round_robin import RoundRobin
 from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import Event, Transaction
@@ -234,6 +235,49 @@ def test_who_leaves_in_the_middle_of_a_pass_is_given_nothing_more(
                 b"",
                 channel.since(0)[0],
             ]
+        finally:
+            store.close()
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_who_is_behind_has_turns_though_there_is_always_something_new_to_tell(
+    tmp_path: Path,
+) -> None:
+    class Reader:
+        fed = 0
+
+        def feed(self) -> None:
+            self.fed += 1
+
+    async def body() -> None:
+        store = open_store(tmp_path / "state.db", SCHEMAS)
+        try:
+            hub = Hub(store, Counting(JobEvents(store.reader, "", tmp_path, lambda: 1024)))
+            committed: list[journal.Event] = []
+            store.publish = committed.extend
+            await store.write(appends(100))
+            turns = RoundRobin(asyncio.get_running_loop(), hub.telling)
+            reader = Reader()
+
+            class Busy(Line):
+                """With all that it is given the next event is there."""
+
+                def _take(self, data: bytes) -> int:
+                    if committed:
+                        hub.publish([committed.pop(0)])
+                        turns.add(reader)
+                    else:
+                        told.set()
+                    return super()._take(data)
+
+            recipient(hub, FORMS[0], Busy(), lambda: None)
+            told = asyncio.Event()
+            hub.publish([committed.pop(0)])
+            turns.add(reader)
+            await told.wait()
+            # What is new goes first, all the same.
+            assert 20 < reader.fed <= 100
         finally:
             store.close()
 
