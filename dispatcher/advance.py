@@ -395,6 +395,8 @@ class Mover:
         for queue, uid in outcome.finished:
             self.queues = self.queues.finish(queue, uid)
             self.running.pop(uid, None)
+        for queue in outcome.paused & self.queues.lanes.keys():
+            self.queues = self.queues.pause(queue, True)
         for queue, uid in outcome.withdrawn:
             self.withdrawn(queue, uid)
             # There is room for others.

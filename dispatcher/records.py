@@ -371,6 +371,12 @@ def queue_marks(db: Connection) -> dict[str | None, tuple[bool, bool]]:
     return {name or None: (bool(paused), bool(used)) for name, paused, used in rows}
 
 
+def paused_queues(db: Connection) -> frozenset[str | None]:
+    """Those that start nothing, whatever may still be on its way into memory."""
+    rows = db.execute("SELECT name FROM queues WHERE paused")
+    return frozenset(name or None for (name,) in rows)
+
+
 def prune_finished(change: Transaction, most: int, pruned_seq: int, old_seq: int) -> list[int]:
     """Take records of finished jobs that are too old or too many; returns their uids.
 

@@ -121,6 +121,8 @@ class Outcome:
         default_factory=list[tuple[str | None, int]]
     )
     orphans: list[Orphan] = field(default_factory=list[Orphan])
+    # Of these jobs would have started.
+    paused: set[str | None] = field(default_factory=set[str | None])
 
 
 # What a class tells of a job's end, by how it ended.
@@ -218,6 +220,7 @@ class Advance:
         self._logs = logs
         self._is_this_boot = is_this_boot
         self._endings = endings
+        self._paused: frozenset[str | None] | None = None
         self.outcome = Outcome()
 
     def facts(self, facts: Facts) -> None:
@@ -264,7 +267,8 @@ class Advance:
             self._weigh(row, Spoken(), Pair.OVER)
 
     def start(self, queues: Queues, starting: Iterable[tuple[str | None, int]]) -> None:
-        """Start these jobs, and those that may start once the ones just finished are gone.
+        """Start these jobs, and those that may start once the ones just finished are gone; none
+        of a queue whose pause is committed before this, though nobody was told of it yet.
 
         queues: with `starting` running already.
         """
@@ -389,6 +393,11 @@ class Advance:
 
     def _start_job(self, queue: str | None, uid: int) -> None:
         now = self._now
+        if self._paused is None:
+            self._paused = records.paused_queues(self._db)
+        if queue in self._paused:
+            self.outcome.paused.add(queue)
+            return
         first = program(self._db, uid, 0)
         if first is None or first.state != PENDING:
             return

@@ -221,3 +221,24 @@ def test_a_disk_that_is_full_leaves_the_turn_to_others(tmp_path: Path) -> None:
             await ended(store, second.uid)
 
     asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_nothing_starts_behind_the_pause_of_its_queue(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with at_work(tmp_path) as (store, dispatcher, _):
+            # Not each time no turn is under way.
+            for _ in range(5):
+                (before,) = await dispatcher.submit([order(queue="pkg_queue")])
+                await ended(store, before.uid)
+                async with one_group(store):
+                    pausing = asyncio.ensure_future(dispatcher.pause("pkg_queue"))
+                    await asyncio.sleep(0)
+                    asked = dispatcher.begin_submit([order(queue="pkg_queue")])
+                await pausing
+                (job,) = await asked
+                (state,) = [q for q in dispatcher.queues() if q.name == "pkg_queue"]
+                assert (state.paused, state.waiting, state.running) == (True, 1, 0)
+                await dispatcher.resume("pkg_queue")
+                await ended(store, job.uid)
+
+    asyncio.run(asyncio.wait_for(body(), DEADLINE))
