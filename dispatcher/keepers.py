@@ -66,11 +66,21 @@ class KeeperLine(asyncio.Protocol):
             self._over.set_result(None)
         self._came.set()
 
-    async def ask(self, request: bytes) -> bytes | None:
-        """Say this; the first line that comes. None: it has hung up."""
+    async def ask(self, request: bytes, is_answer: Callable[[bytes], bool]) -> bytes | None:
+        """Say this; the first line that is an answer. None: it has hung up.
+
+        What comes before it is passed over: it was said to whoever is there.
+        """
         self.write(request)
-        await self._came.wait()
-        return self._early.pop(0) if self._early else None
+        while True:
+            await self._came.wait()
+            while self._early:
+                line = self._early.pop(0)
+                if is_answer(line):
+                    return line
+            if self._over.done():
+                return None
+            self._came.clear()
 
     async def listen(self, take: Callable[[bytes], object]) -> None:
         """Have each further line taken, until it has hung up. Raises: what `take` raises."""
@@ -210,7 +220,7 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
             with unix_socket.short(state_dir / "keeper" / f"{id}.sock") as path:
                 _, line = await loop.create_unix_connection(KeeperLine, str(path))
             try:
-                answer = await line.ask(book.encode({"hello": 1}))
+                answer = await line.ask(book.encode({"hello": 1}), _is_answer)
             except BaseException:
                 line.close()
                 raise
@@ -220,6 +230,12 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
         raise NoAnswer("it has hung up")
     heard = words.said(answer)
     return Link(id, heard.version, heard.draining, line)
+
+
+def _is_answer(line: bytes) -> bool:
+    """Not news, nor what hangs. What is not understood is one: of another version."""
+    heard = words.said(line)
+    return heard.hello or not (line == b"" or heard.hanging is not None)
 
 
 def ids(room: Path) -> list[str]:
