@@ -14,7 +14,7 @@ What the disk does not take is dropped as well: the next file begins behind it.
 
 Standard library only, all imported before the fork.
 """
-# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH112, PTH208 - for every command
+# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH112, PTH114, PTH208 - for every command
 
 from __future__ import annotations
 
@@ -255,14 +255,17 @@ class Spare:
 
 def remove_spares() -> None:
     """Those of dead starters. Who lives makes another one."""
+    names: list[str] = []
     with contextlib.suppress(OSError):
-        for name in os.listdir(PIPES):
-            if name.startswith(_SPARE):
-                path = f"{PIPES}/{name}"
-                if os.path.isdir(path):
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    os.unlink(path)
+        names = [name for name in os.listdir(PIPES) if name.startswith(_SPARE)]
+    for name in names:
+        path = f"{PIPES}/{name}"
+        # One that somebody has just taken, or put something else there, keeps no other.
+        with contextlib.suppress(OSError):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
 
 
 def may_have_begun(log: str | os.PathLike[str]) -> bool:

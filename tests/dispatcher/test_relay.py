@@ -191,6 +191,24 @@ def test_a_pipe_made_ahead_is_one_command_s_as_any_other(tmp_path: Path) -> None
         assert len([*Path(relay.PIPES).iterdir()]) == 3
 
 
+def test_what_was_made_ahead_goes_whatever_is_in_its_place(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        room = Path(relay.PIPES)
+        room.mkdir()
+        others = room / "1.0.pipe", Path("elsewhere")
+        others[0].touch()
+        others[1].mkdir()
+        (others[1] / "file").touch()
+        for left in ("spare.1", "spare.2.0", "spare.3"):
+            (room / left).symlink_to(others[1].resolve())
+        os.mkfifo(room / "spare.4.0")
+        (room / "spare.5").mkdir()
+        (room / "spare.5" / "0.log").touch()
+        relay.remove_spares()
+        assert [*room.iterdir()] == [others[0]]
+        assert (others[1] / "file").exists()
+
+
 @pytest.mark.parametrize(
     "left", ["nothing", "reader", "writer", "mode", "link", "file", "directory"]
 )
