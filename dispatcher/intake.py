@@ -134,6 +134,8 @@ class Intake:
                     waiting.set_result([one.job for one in each])
 
         def told(done: asyncio.Future[_Written]) -> None:
+            # Where the files could not be written at all, nobody has come so far.
+            group.close()
             self._written -= 1
             if company is not None:
                 company.over()

@@ -242,3 +242,17 @@ def test_nothing_starts_behind_the_pause_of_its_queue(tmp_path: Path) -> None:
                 await ended(store, job.uid)
 
     asyncio.run(asyncio.wait_for(body(), DEADLINE))
+
+
+def test_who_comes_after_a_refusal_that_came_before_the_writing_is_heard(
+    tmp_path: Path,
+) -> None:
+    async def body(store: Store, dispatcher: Dispatcher) -> None:
+        for _ in range(2):
+            store.path.rename(tmp_path / "aside")
+            with pytest.raises(StoreFull):
+                await dispatcher.submit([order()])
+            (tmp_path / "aside").rename(store.path)
+            assert await asyncio.wait_for(dispatcher.submit([order()]), DEADLINE)
+
+    run(tmp_path, body)

@@ -29,7 +29,8 @@ from tests.kit.state_file import state_file
 
 # Of 3.12 and later, where a worker has threads: the child uses nothing of theirs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-NO_SOCKETS = shutil.ignore_patterns("*.sock")
+# Sockets, and pipes that a keeper has ready.
+NOT_COPIED = shutil.ignore_patterns("*.sock", "pipes")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
             works("backup", daemon.state_dir, found.saved, "--with-keys")
             run(client, "later", "echo later")
         daemon.kill()
-        shutil.copytree(daemon.state_dir, found.state, ignore=NO_SOCKETS)
+        shutil.copytree(daemon.state_dir, found.state, ignore=NOT_COPIED)
         clean(daemon.state_dir)
     # What came later is in there alone.
     assert (found.state / "state.db-wal").stat().st_size
