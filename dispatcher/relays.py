@@ -114,7 +114,9 @@ class Relays:
             if relay is not None:
                 self._served[relay.source] = relay
                 self._poll.register(relay.source, select.POLLIN)
-                # That nobody else had it by now, no poll would ever tell.
+                # That nobody else had it by now, no poll would ever tell: that is read, behind
+                # what was left there.
+                relay.drain()
                 self.take(relay.source)
             elif _is_pipe(pipe_path(uid, n)):
                 # Somebody who is about to end, or to become the command, has it still.

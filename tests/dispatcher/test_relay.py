@@ -466,3 +466,25 @@ def test_twenty_gigabytes_cost_the_daemon_no_memory(tmp_path: Path) -> None:
         assert logs.ends(logs.path(tmp_path, uid, 0), 0, size + 4, 10)[1] == b"\0end\n"
         for pid in ours:
             assert most[pid] - before[pid] <= 16 * MIB
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("size", [0, 3, 50_000])
+def test_what_dead_ones_left_is_followed_by_its_end(tmp_path: Path, size: int) -> None:
+    with inside(tmp_path):
+        Path("jobs/1").mkdir(parents=True)
+        kept = relay.make_pipe(1, 0)
+        log = relay.make_log(1, 0)
+        assert log is not None
+        # Its starter has died, and then the command.
+        writer = os.open(relay.pipe_path(1, 0), os.O_RDWR | os.O_NONBLOCK)
+        assert os.write(writer, b"x" * size) == size
+        os.close(writer)
+        os.close(log)
+        relays = Relays(select.poll())
+        relays.want([1, 0], MIB, kept)
+        relays.look()
+        assert not relays.serves
+        assert not relays.waits_for([1, 0])
+        assert Path(relay.log_path(1, 0)).stat().st_size == size
+        assert not [*Path(relay.PIPES).iterdir()]
