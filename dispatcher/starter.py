@@ -48,7 +48,8 @@ from dispatcher.trouble import complain
 from dispatcher.words import Commanded
 
 # It is not told at once that a command has begun, but after this, s: the end of a short one is
-# told together with it, and wakes the keeper once.
+# told together with it, and wakes the keeper once. Where the keeper finds it by its mark, if we
+# are killed before that.
 _SHORT: Final = 0.005
 # Read from the keeper at once; an order has up to some hundred KiB.
 _PORTION: Final = 256 * 1024
@@ -114,6 +115,7 @@ class Starter:
         self._told: list[bytes] = []
         # Of that, what the keeper has not heard either.
         self._unsaid = b""
+        self._may_wait = dye.can_tell()
         self._book: book.BookWriter | None = None
         self._alone = False
         self._spare = relay.Spare()
@@ -281,6 +283,8 @@ class Starter:
                 boot_clock(),
             )
             self._told.append(self._unsaid)
+            if not self._may_wait:
+                self._hint(b"")
         if pipe >= 0:
             os.close(pipe)
         return pid, code, f"sysadmd: cannot start {reason}\n"
