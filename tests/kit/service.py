@@ -137,18 +137,23 @@ class Service:
     def running(self) -> list[int]:
         """The pids of all daemons on this state directory, and of what supervises them."""
         mark, supervisor = str(self.state_dir), self.pid("daemon(8)")
-        found: list[int] = []
+        # By pid, with the parent's.
+        daemons: dict[int, int] = {}
+        supervisors: list[int] = []
         for process in psutil.process_iter():
             try:
-                words = process.cmdline()
+                words, parent = process.cmdline(), process.ppid()
             except psutil.Error:
                 continue
+            if _COMMAND[self.name] in words and mark in words:
+                daemons[process.pid] = parent
             # daemon(8) shows a title in place of its arguments.
             # FreeBSD's kernel is pid 0.
-            serves = _COMMAND[self.name] in words and mark in words
-            if serves or 0 != process.pid == supervisor:
-                found.append(process.pid)
-        return sorted(found)
+            elif 0 != process.pid == supervisor:
+                supervisors.append(process.pid)
+        # A child that has not become another program yet is none.
+        serving = [pid for pid, parent in daemons.items() if parent not in daemons]
+        return sorted([*serving, *supervisors])
 
     def client(self) -> Client:
         """A client of this machine."""
