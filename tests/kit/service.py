@@ -152,7 +152,11 @@ class Service:
             elif 0 != process.pid == supervisor:
                 supervisors.append(process.pid)
         # A child that has not become another program yet is none.
-        serving = [pid for pid, parent in daemons.items() if parent not in daemons]
+        serving = [
+            pid
+            for pid, parent in daemons.items()
+            if parent == supervisor or parent not in daemons
+        ]
         return sorted([*serving, *supervisors])
 
     def client(self) -> Client:
