@@ -4,7 +4,6 @@ its reloads. What it serves is the business of who inherits."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import logging
 import os
@@ -41,11 +40,6 @@ GOODBYE: Final = 2.0
 # How long a thread goes on while another waits for the interpreter. A commit takes it some
 # twenty times and a request four: with 5 ms, the default, both wait for who renders history; s.
 TURN: Final = 0.0005
-# Objects made, and not freed, before rings of them are looked for, and how many such looks
-# before one at those that were left over. Nearly all are freed without that, and with 700 and
-# 10, the defaults, it takes a tenth of what a client costs that comes; what a flood leaves
-# behind grows with both.
-GARBAGE: Final = (2_000, 4)
 # Open files beside one for each client: database, 64 snapshots of three each, logs, listeners,
 # local clients, the watcher's own.
 SPARE_FILES: Final = 512 + listener.LOCAL_CLIENTS
@@ -263,7 +257,6 @@ def run(kind: type[Service], options: Options, settings: Settings) -> int:
     os.umask(0o077)
     manager = ServiceManager()
     sys.setswitchinterval(TURN)
-    gc.set_threshold(*GARBAGE)
     signals = Signals()
     path = kind.path(options, settings).absolute()
     state = StateDir(path)
