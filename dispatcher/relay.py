@@ -31,6 +31,7 @@ from typing import Final, Self
 
 from dispatcher import job_files
 from dispatcher.job_files import Replaced
+from dispatcher.pace import PAUSE, Pace
 from dispatcher.trouble import complain
 from sysadmd.machine import FORCED_PORTABLE
 
@@ -47,10 +48,6 @@ _PIPE_SIZES: Final = (_PORTION, 256 * 1024)
 _MUCH: Final = 32 * 1024
 # What any pipe holds, at least, until then. Source: FreeBSD's sys/pipe.h, PIPE_SIZE.
 _UNWIDENED: Final = 16 * 1024
-# Who writes little at a time, and so often in a row at once again, is given so long for more,
-# s: nobody sees that a line is later by that, and of lines tens of kilobytes come meanwhile.
-_IN_A_ROW: Final = 4
-PAUSE: Final = 0.0003
 # The mode of a log until just before its command may have begun; then; and that of one which
 # was made lest its command begin.
 UNBEGUN: Final = 0o200
@@ -289,33 +286,6 @@ def say(log: int, text: str) -> int:
         os.fchmod(log, BEGUN)
         return os.pwrite(log, text.encode(errors="replace"), 0)
     return 0
-
-
-class Pace:
-    """How a command writes: is it worth a pause before it is polled for again?
-
-    To be woken for each line costs the writer and us more than the line does.
-    """
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-        self._at = 0.0
-
-    def is_pause_due(self) -> bool:
-        """Once for each count: does it write little at a time, time and again?"""
-        if self._in_a_row < _IN_A_ROW:
-            return False
-        self._in_a_row -= 1
-        return True
-
-    def count(self, taken: int, most: int, now: float) -> None:
-        """taken: of most that could be taken at once. now: by the monotonic clock, s."""
-        # Who fills its pipe by half would only wait for us.
-        is_little = 0 < taken < most // 2
-        is_soon = now - self._at < 2 * PAUSE
-        in_a_row = self._in_a_row + 1 if is_little and is_soon else 0
-        self._in_a_row = min(in_a_row, _IN_A_ROW)
-        self._at = now
 
 
 class Relay:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher import logs, relay
+from dispatcher.pace import PAUSE, Pace
 from dispatcher.relay import Relay
 from dispatcher.relays import Relays
 from tests.kit import wait_for
@@ -149,16 +150,16 @@ def test_on_a_full_disk_what_is_dropped_is_counted(tmp_path: Path) -> None:
 
 # What is taken each time of 64 KiB, how long after the one before it, s; is a pause due then?
 PACES = {
-    "line by line": (2000, relay.PAUSE, True),
-    "now and then": (2000, 10 * relay.PAUSE, False),
-    "as much as there is room for": (40_000, relay.PAUSE, False),
-    "nothing any more": (0, relay.PAUSE, False),
+    "line by line": (2000, PAUSE, True),
+    "now and then": (2000, 10 * PAUSE, False),
+    "as much as there is room for": (40_000, PAUSE, False),
+    "nothing any more": (0, PAUSE, False),
 }
 
 
 @pytest.mark.parametrize(("taken", "later", "due"), PACES.values(), ids=PACES)
 def test_who_writes_line_by_line_is_given_a_moment(taken: int, later: float, due: bool) -> None:
-    pace, now = relay.Pace(), 1000.0
+    pace, now = Pace(), 1000.0
     for _ in range(10):
         now += later
         pace.count(taken, 1 << 16, now)
