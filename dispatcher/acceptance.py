@@ -13,7 +13,7 @@ from dispatcher.orders import Order, Origin
 from dispatcher.records import PENDING, RUNNING, JobRow
 from dispatcher.transitions import Now
 from sysadmd.errors import Conflict
-from sysadmd.journal import Transaction, append_many, no_note
+from sysadmd.journal import Transaction, append_many
 
 _json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -42,14 +42,6 @@ class Bundle:
 
     orders: Sequence[Order]
     note: Callable[[Transaction, Sequence[JobRow]], object]
-
-
-def accept(change: Transaction, now: Now, wanted: Sequence[Order]) -> list[Accepted]:
-    """All of these, or an error and none. Raises: Conflict."""
-    (found,) = accept_all(change, now, [Bundle(wanted, no_note)])
-    if isinstance(found, Conflict):
-        raise found
-    return found
 
 
 def accept_all(

@@ -38,6 +38,7 @@ from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome
 from dispatcher.words import Dead, Fact
 from sysadmd import journal
 from sysadmd.journal import Transaction
+from tests.kit.accepting import accept
 from tests.kit.state_file import tables
 
 T = TypeVar("T")
@@ -384,7 +385,7 @@ class World(RuleBasedStateMachine):
             return
         commands, queue = 1 + number % 3, "serial" if number % 2 else None
         order = Order(commands=(Spec(("true",), "true"),) * commands, queue=queue)
-        (accepted,) = self.write(lambda db: acceptance.accept(db, self.now(), [order]))
+        (accepted,) = self.write(lambda db: accept(db, self.now(), [order]))
         self.queues = self.queues.adopt(queue, (accepted.job.uid,), ())
 
     def kill(self, number: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import acceptance, hearing, records
+from dispatcher import hearing, records
 from dispatcher.commandline import Spec
 from dispatcher.hearing import Hearing
 from dispatcher.orders import Order, Origin
@@ -22,6 +22,7 @@ from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import open_store
+from tests.kit.accepting import accept
 from tests.kit.waiting import DEADLINE
 
 SYSTEM = "sysadm/test"
@@ -99,7 +100,7 @@ async def staged(state_dir: Path) -> AsyncGenerator[Stage]:
     orders = [Order(id="a", commands=commands, origin=origin), Order(id="b", commands=commands)]
 
     def change(change: Transaction) -> object:
-        return acceptance.accept(change, site.now(), orders)
+        return accept(change, site.now(), orders)
 
     try:
         await store.write(change)

@@ -4,12 +4,13 @@ import asyncio
 from contextlib import closing
 from pathlib import Path
 
-from dispatcher import acceptance, records, transitions
+from dispatcher import records, transitions
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
 from dispatcher.transitions import Now
 from sysadmd.journal import Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.accepting import accept
 
 NOW = Now(1_000_000.0, 100.0, "boot")
 EVERYTHING = 2**62
@@ -18,7 +19,7 @@ EVERYTHING = 2**62
 def finish(change: Transaction, results: list[str], waiting: int = 0) -> None:
     """Jobs that end so, and some that wait."""
     order = Order(commands=(Spec(("true",), "true"),))
-    for one in acceptance.accept(change, NOW, [order] * (len(results) + waiting)):
+    for one in accept(change, NOW, [order] * (len(results) + waiting)):
         if results:
             transitions.finish_job(change, NOW, one.job.uid, results.pop(0))
 
@@ -65,7 +66,7 @@ def test_small_jobs_are_read_together_as_one_by_one(tmp_path: Path) -> None:
 
     async def body() -> None:
         with closing(open_store(tmp_path / "s.db", {"dispatcher": records.SCHEMA})) as store:
-            made = await store.write(lambda change: acceptance.accept(change, NOW, orders))
+            made = await store.write(lambda change: accept(change, NOW, orders))
             one, two, three, odd = (job.job.uid for job in made)
             db, uids = store.reader, [one, odd, 99, two, three]
             found = records.small(db, uids, 2)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher import acceptance, records, words
+from dispatcher import records, words
 from dispatcher.commandline import Spec
 from dispatcher.fate import Pair
 from dispatcher.logs import LogFiles
@@ -23,6 +23,7 @@ from dispatcher.transitions import Advance, Facts, Finding, Now
 from sysadmd import journal
 from sysadmd.journal import Transaction
 from tests.kit import ROOT, wait_for
+from tests.kit.accepting import accept
 from tests.kit.driver import PROGRAM, Driver
 from tests.kit.processes import books, holders
 from tests.kit.state_file import tables
@@ -145,7 +146,7 @@ def test_whatever_a_book_says_no_job_is_forgotten(book: list[bytes], log: bool) 
     with closing(tables(journal.SCHEMA, records.SCHEMA)) as db:
         now, change = Now(1e9, 1e3, "boot"), Transaction(db)
         order = Order(commands=(Spec(("true",), "true"), Spec(("false",), "false")))
-        (one,) = acceptance.accept(change, now, [order])
+        (one,) = accept(change, now, [order])
 
         def step(keeper: str, *facts: Facts) -> Any:
             advance = Advance(change, now, keeper, Disk(Path()), lambda boot: boot == "boot")

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from collectors.system_state import SystemState
-from dispatcher import acceptance
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
 from dispatcher.transitions import Now
@@ -40,6 +39,7 @@ from sysadmd import journal
 from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.accepting import accept
 from tests.kit.delivery import sources_of
 from tests.kit.frames import texts
 from tests.kit.waiting import DEADLINE
@@ -402,7 +402,7 @@ async def play(directory: Path, draw: random.Random, steps: int) -> None:
     try:
         spec = Spec(("true", "x" * TEXT), "true " + "x" * TEXT)
         orders = [Order(commands=(spec,))] * JOBS
-        await store.write(lambda change: acceptance.accept(change, NOW, orders))
+        await store.write(lambda change: accept(change, NOW, orders))
         await SystemState(store).hostname("box")
         world.clients = [
             Client(world.sources, world.turns, plain=plain) for plain in (False, False, True)

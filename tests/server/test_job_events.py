@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dispatcher import acceptance, events, logs, records, transitions
+from dispatcher import events, logs, records, transitions
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order, Origin
 from dispatcher.reports import Fields
@@ -25,6 +25,7 @@ from server.delivery.job_sheet import Sheet
 from server.dialects import DIALECTS
 from sysadmd.journal import Event, Transaction
 from sysadmd.store import Store, open_store
+from tests.kit.accepting import accept
 
 LIMIT = 1024
 FORMS = [Form(dialect, True, frozenset({0})) for dialect in DIALECTS.values()]
@@ -93,7 +94,7 @@ def test_an_event_is_the_same_when_it_is_told_and_for_ever_after(
         try:
             commands = tuple(Spec((text,), text) for text, _, _ in plan)
             order = Order(id="j", commands=commands, origin=origin if of_class else None)
-            (job,) = await store.write(lambda change: acceptance.accept(change, NOW, [order]))
+            (job,) = await store.write(lambda change: accept(change, NOW, [order]))
             live, told = renderer(store, directory), list[list[bytes]]()
             steps_of = life(job.job.uid, plan, directory, of_class=of_class)
             for steps in steps_of if plan else ():
@@ -123,7 +124,7 @@ def of_a_class(directory: Path, look: Callable[[JobEvents, list[Event]], object]
         try:
             origin = Origin(system="sysadm/pkg", log_field="pkg_log")
             order = Order(id="j", commands=(Spec(("x",), "x"),), origin=origin)
-            (job,) = await store.write(lambda change: acceptance.accept(change, NOW, [order]))
+            (job,) = await store.write(lambda change: accept(change, NOW, [order]))
             uid = job.job.uid
             await store.write(sets(uid, 0, state=1, started=6))
             told = [(1, ["one"]), (2, ["one"]), (3, ["one", "two"]), (4, ["one", "two"])]
@@ -189,7 +190,7 @@ def test_an_event_reads_no_more_than_what_is_new_of_its_job(tmp_path: Path) -> N
         store.reader.row_factory = row
         try:
             order = Order(commands=tuple(Spec((text,), text) for text, _, _ in plan))
-            (job,) = await store.write(lambda change: acceptance.accept(change, NOW, [order]))
+            (job,) = await store.write(lambda change: accept(change, NOW, [order]))
             live, read = renderer(store, tmp_path), list[int]()
             for steps in life(job.job.uid, plan, tmp_path):
                 published.clear()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from collectors.system_state import SystemState
-from dispatcher import acceptance
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
 from dispatcher.transitions import Now
@@ -19,6 +18,7 @@ from server.delivery import snapshot
 from server.delivery.snapshot import Snapshot, SnapshotCut, SnapshotOpening, Snapshots
 from server.wire.protocol import FRAME_LIMIT
 from sysadmd.store import Store, open_store
+from tests.kit import accepting
 
 NOW = Now(1.5, 1.0, "boot")
 # Bytes of text of each job: of a hundred one frame takes not a third.
@@ -37,7 +37,7 @@ async def opened(path: Path) -> AsyncGenerator[Store]:
 async def accept(store: Store, count: int) -> None:
     spec = Spec(("true", "x" * TEXT), "true " + "x" * TEXT)
     orders = [Order(commands=(spec,))] * count
-    await store.write(lambda change: acceptance.accept(change, NOW, orders))
+    await store.write(lambda change: accepting.accept(change, NOW, orders))
 
 
 async def frame(store: Store, opening: SnapshotOpening) -> tuple[dict[str, Any], bool]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import acceptance
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
 from dispatcher.transitions import Now
@@ -21,6 +20,7 @@ from server.dialects import DIALECTS
 from sysadmd import journal
 from sysadmd.journal import START
 from sysadmd.store import open_store
+from tests.kit.accepting import accept
 from tests.kit.delivery import sources_of
 from tests.kit.waiting import DEADLINE
 
@@ -230,7 +230,7 @@ def test_who_was_given_nothing_directly_has_taken_nothing(
             # That a job waits not every dialect tells.
             order = Order(id="a", commands=(Spec(("true",), "true"),))
             now = Now(1.5, 1.0, "boot")
-            await store.write(lambda change: acceptance.accept(change, now, [order]))
+            await store.write(lambda change: accept(change, now, [order]))
             while sources.hub.telling():
                 await store.read(lambda db: None)
             tail = line.subscriber.tail

@@ -4,7 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from dispatcher import acceptance, events
+from dispatcher import events
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order, Origin
 from dispatcher.transitions import Now
@@ -14,6 +14,7 @@ from server.delivery.waiting import MOST, SIZE
 from server.dialects import DIALECTS
 from sysadmd.journal import Transaction
 from sysadmd.store import open_store
+from tests.kit.accepting import accept
 from tests.kit.delivery import sources_of
 from tests.kit.waiting import DEADLINE
 
@@ -57,12 +58,12 @@ def test_what_waits_is_told_within_a_bound_and_no_more_when_it_has_begun(
                 *(order(name, "x" * 40_000) for name in ("long", "as long")),
                 order("last", "true"),
             ]
-            await store.write(lambda change: acceptance.accept(change, NOW, orders))
+            await store.write(lambda change: accept(change, NOW, orders))
             assert waiting() == ["first", "long", "last"]
             await store.write(lambda change: start(change, "long"))
             assert waiting() == ["first", "as long", "last"]
             many = [order(f"job {number}", "true") for number in range(2 * MOST)]
-            await store.write(lambda change: acceptance.accept(change, NOW, many))
+            await store.write(lambda change: accept(change, NOW, many))
             assert len(waiting()) == MOST
         finally:
             store.close()
