@@ -149,6 +149,21 @@ def _read(file: int, limit: int, offset: int) -> bytes:
         return b""
 
 
+def beginning(path: Path, size: int) -> bytes:
+    """The first bytes of a log, of its first file; less: that has no more, or is not there.
+
+    For the many that are short: where others of it are need not be found out.
+    """
+    try:
+        file = job_files.open_file(path)
+    except OSError:
+        return b""
+    try:
+        return _read(file, size, 0)
+    finally:
+        os.close(file)
+
+
 def ends(path: Path, start: int, end: int, limit: int) -> tuple[bytes, bytes]:
     """What is there at both ends of start..end, at most `limit` bytes together: head, tail.
 

@@ -9,7 +9,6 @@ Source: docs/protocol.md for the limits; how it is written is the dialect's.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from dispatcher import events, job_files, logs, records, relay
+from dispatcher import events, logs, records
 from dispatcher.events import Told
 from dispatcher.records import Command
 from server.delivery.byte_cache import ByteCache
@@ -26,6 +25,7 @@ from server.delivery.clipping import Piece, clip, marker
 from server.delivery.job_sheet import Sheet, was_started
 from server.dialects import Dialect
 from server.dialects.documented import Commands
+from sysadmd.events import SYSTEMS
 from sysadmd.journal import Event
 
 # All logs of one event together, as a multiple of event_log_limit.
@@ -38,6 +38,8 @@ LOGS_KEPT: Final = 4 * 1024 * 1024
 SHORT: Final = 4096
 # Jobs with no more commands than this are read together.
 SMALL: Final = 8
+# As what the journal has its events.
+_NUMBER: Final = SYSTEMS.index(events.SYSTEM)
 # What one takes beside its text.
 _LOG: Final = 300
 
@@ -75,14 +77,13 @@ class JobEvents:
         self._log_limit = log_limit
         self._db = db
         self._state_dir = state_dir
-        self._logs_dir = str(state_dir)
         self._sheets: ByteCache[int, Sheet] = ByteCache(RECORDS_KEPT)
         # Logs of ended commands; by job, number and limit.
         self._texts: ByteCache[tuple[int, int, int], Shown] = ByteCache(LOGS_KEPT)
 
     def prepare(self, page: Iterable[Event]) -> None:
         """Read together what small jobs need whose events are told next."""
-        told = {events.decode(event.body).job for event in page if event.system == 0}
+        told = {events.decode(event.body).job for event in page if event.system == _NUMBER}
         uids = [uid for uid in told if uid not in self._sheets]
         if len(uids) > 1:
             for job, commands in records.small(self._db, uids, SMALL):
@@ -215,27 +216,13 @@ class JobEvents:
 
     def _read(self, uid: int, n: int, start: int, end: int, limit: int) -> Shown:
         size = end - start
-        data = self._beginning(uid, n, end)[start:] if end <= min(limit, SHORT) else b""
+        path = logs.path(self._state_dir, uid, n)
+        data = logs.beginning(path, end)[start:] if end <= min(limit, SHORT) else b""
         if len(data) == size:
             piece = Piece(data, b"", size)
         else:
-            path = logs.path(self._state_dir, uid, n)
             piece = Piece(*logs.ends(path, start, end, limit), size)
         return _shown(clip(piece, limit), size)
-
-    def _beginning(self, uid: int, n: int, size: int) -> bytes:
-        """The first bytes of a log, of its first file; b"" or less: that has no more, or it is
-        not there. For the many that are short: where others are need not be found out."""
-        try:
-            file = job_files.open_file(f"{self._logs_dir}/{relay.log_path(uid, n)}")
-        except OSError:
-            return b""
-        try:
-            return os.pread(file, size, 0)
-        except OSError:
-            return b""
-        finally:
-            os.close(file)
 
 
 def _copies(sheet: Sheet, command: Command) -> int:

@@ -87,7 +87,7 @@ class Pages:
         frames: list[bytes] = []
         size = merged = at = 0
         done = time.thread_time() + PAGE_TIME
-        renderer, epoch = self.renderer, self._epoch
+        renderer = self.renderer
         renderer.prepare(events)
         frame = renderer.frame
         while at < len(events) and size < PAGE_SIZE:
@@ -104,7 +104,7 @@ class Pages:
             size += len(data)
             merged += run - 1
             at += run
-            prev = f"{epoch}:{event.place}"
+            prev = journal.format_cursor(self._epoch, event.place)
         # The last run of a page may go on in the next one.
         last = at == len(events) < PAGE_EVENTS
         if not last:

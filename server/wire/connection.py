@@ -57,19 +57,10 @@ class Connection:
     # There are thousands, most of which wait: each is small.
     __slots__ = (
         *("address", "clock", "direct", "group", "local", "phase", "port", "relayed", "relays"),
-        *(
-            "_deadline",
-            "_due",
-            "_file",
-            "_finish",
-            "_inbox",
-            "_late_frames",
-            "_loop",
-            "_messages",
-        ),
-        *("_owner", "_part", "_paused", "_peer", "_pinged", "_protocol", "_reading"),
-        *("_received", "_replies", "_replies_size", "_reserved", "_rest", "_roomy", "_socket"),
-        *("_taken", "_unparsed", "_writing"),
+        *("_deadline", "_due", "_file", "_finish", "_inbox", "_late_frames", "_loop"),
+        *("_messages", "_owner", "_part", "_paused", "_peer", "_pinged", "_protocol"),
+        *("_reading", "_received", "_replies", "_replies_size", "_reserved", "_rest", "_roomy"),
+        *("_socket", "_taken", "_unparsed", "_writing"),
     )
 
     def __init__(
@@ -238,7 +229,7 @@ class Connection:
         """There is, or it is over."""
         if self.phase is not Phase.OPEN:
             return True
-        return not (self._part.share.is_full or (self.waiting and self.buffered > self._high))
+        return not (self._part.share.is_full or self.buffered > self._high)
 
     def _find_room(self) -> None:
         """There may be room now: who waits for it looks."""
@@ -260,8 +251,7 @@ class Connection:
             held = 0
         else:
             held = self.buffered + self._unparsed + self._messages.size + self._reserved
-        if held != self._part.size:
-            self._part.weigh(held)
+        self._part.weigh(held)
 
     @property
     def waiting(self) -> bool:
@@ -390,7 +380,7 @@ class Connection:
     @property
     def _is_high(self) -> bool:
         """More replies wait than are to."""
-        return self._replies_size > 0 and self._replies_size > self._high
+        return self._replies_size > self._high
 
     @property
     def _high(self) -> int:

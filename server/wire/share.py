@@ -75,13 +75,13 @@ class Part:
         """waits: what it may have a share call."""
         self.share = Share(None)
         self._waits = waits
-        self.size = 0
+        self._size = 0
 
     def weigh(self, size: int) -> None:
         """So many bytes it holds by now."""
-        if size != self.size:
-            self.share.add(size - self.size)
-            self.size = size
+        if size != self._size:
+            self.share.add(size - self._size)
+            self._size = size
 
     def move_to(self, share: Share) -> bool:
         """From now on it holds of this one, and nothing yet. Did it wait for the other?"""
