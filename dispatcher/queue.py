@@ -6,8 +6,9 @@ Jobs are known by their uids, which grow in the order of acceptance: that order 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 # Uids in one piece of a line: a change copies one piece and the list of pieces, so that joining
@@ -86,18 +87,34 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One queue: `limit` jobs at once; `drains`: no longer configured, takes nothing new."""
+    """One queue: `limit` jobs at once; `drains`: no longer configured, takes nothing new.
+
+    lent: those of the waiting ones, the first, that the keeper has already: it starts them
+    when others end.
+    """
 
     limit: int
     paused: bool = False
     drains: bool = False
     waiting: Line = Line()
     running: frozenset[int] = frozenset()
+    lent: frozenset[int] = frozenset()
 
-    def holding(self, waiting: Line, running: frozenset[int]) -> Lane:
+    @property
+    def has_room(self) -> bool:
+        """May another one start? Where some are lent, the keeper uses what is free."""
+        return not (self.paused or self.lent) and len(self.running) < self.limit
+
+    def next_to_lend(self, most: int) -> tuple[int, ...]:
+        """Of the first so many those that may be lent: while all places are taken."""
+        if self.paused or self.drains or len(self.running) < self.limit:
+            return ()
+        return tuple(uid for uid in islice(self.waiting, most) if uid not in self.lent)
+
+    def holding(self, waiting: Line, running: frozenset[int], lent: frozenset[int]) -> Lane:
         """With these jobs."""
         # With each move of a job: a fifth of what `replace` costs.
-        return Lane(self.limit, self.paused, self.drains, waiting, running)
+        return Lane(self.limit, self.paused, self.drains, waiting, running, lent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +135,54 @@ class Queues:
         return Queues(lanes)
 
     def adopt(
-        self, queue: str | None, waiting: Iterable[int], running: Iterable[int]
+        self,
+        queue: str | None,
+        waiting: Iterable[int],
+        running: Iterable[int],
+        lent: Iterable[int] = (),
     ) -> Queues:
-        """With accepted jobs; a queue that is not configured any more drains."""
+        """With accepted jobs; a queue that is not configured any more drains. lent: of those
+        that wait."""
         lane = self.lanes.get(queue, Lane(1, drains=True))
         line = lane.waiting.join(waiting)
-        return self._with(queue, lane.holding(line, lane.running | set(running)))
+        return self._with(
+            queue, lane.holding(line, lane.running.union(running), lane.lent.union(lent))
+        )
 
     def remove(self, queue: str | None, uid: int) -> Queues:
         """Without a job that waited. Raises: IllegalMove if it does not."""
         lane = self._lane(queue)
-        return self._with(queue, lane.holding(lane.waiting.without(uid), lane.running))
+        line = lane.waiting.without(uid)
+        return self._with(queue, lane.holding(line, lane.running, lane.lent - {uid}))
 
     def begin(self, queue: str | None, uid: int) -> Queues:
         """With a job that waited running. Raises: IllegalMove if it did not wait."""
         lane = self._lane(queue)
-        running = lane.running | {uid}
-        return self._with(queue, lane.holding(lane.waiting.without(uid), running))
+        line = lane.waiting.without(uid)
+        return self._with(queue, lane.holding(line, lane.running | {uid}, lane.lent - {uid}))
 
     def finish(self, queue: str | None, uid: int) -> Queues:
         """Without a job that ran. Raises: IllegalMove if it does not."""
         lane = self._lane(queue)
         if uid not in lane.running:
             raise IllegalMove(f"job {uid} does not run")
-        return self._with(queue, lane.holding(lane.waiting, lane.running - {uid}))
+        return self._with(queue, lane.holding(lane.waiting, lane.running - {uid}, lane.lent))
+
+    def lend(self, queue: str | None, uid: int) -> Queues:
+        """With a job that waits lent. Raises: IllegalMove if it does not wait."""
+        lane = self._lane(queue)
+        if uid not in lane.waiting:
+            raise IllegalMove(f"job {uid} does not wait in this queue")
+        return self._with(queue, lane.holding(lane.waiting, lane.running, lane.lent | {uid}))
+
+    def give_back(self, uids: Collection[int]) -> Queues:
+        """Without any of these lent: they wait where they did."""
+        queues = self
+        for queue, lane in self.lanes.items():
+            if not lane.lent.isdisjoint(uids):
+                lent = lane.lent.difference(uids)
+                queues = queues._with(queue, lane.holding(lane.waiting, lane.running, lent))
+        return queues
 
     def pause(self, queue: str | None, paused: bool) -> Queues:
         """With a queue that starts nothing (running jobs go on), or starts again."""
@@ -150,29 +191,23 @@ class Queues:
     def has_room(self, queue: str | None) -> bool:
         """Would a job that comes now start at once?"""
         lane = self.lanes.get(queue)
-        return (
-            lane is not None
-            and not lane.paused
-            and not lane.waiting.pieces
-            and len(lane.running) < lane.limit
-        )
+        return lane is not None and lane.has_room and not lane.waiting.pieces
 
     def start_ready(self) -> tuple[Queues, tuple[tuple[str | None, int], ...]]:
         """What may start now, first come first served, and the queues with those running."""
         starting: list[tuple[str | None, int]] = []
         queues = self
         for name, lane in self.lanes.items():
+            if not (lane.waiting.pieces and lane.has_room):
+                continue
             ready: list[int] = []
             line = lane.waiting
-            while (
-                line.pieces and not lane.paused and len(lane.running) + len(ready) < lane.limit
-            ):
+            while line.pieces and len(lane.running) + len(ready) < lane.limit:
                 uid, line = line.take()
                 ready.append(uid)
-            if ready:
-                running = lane.running.union(ready)
-                queues = queues._with(name, lane.holding(line, running))
-                starting += [(name, uid) for uid in ready]
+            running = lane.running.union(ready)
+            queues = queues._with(name, lane.holding(line, running, lane.lent))
+            starting += [(name, uid) for uid in ready]
         return queues, tuple(starting)
 
     def position(self, queue: str | None, uid: int) -> int | None:

@@ -25,6 +25,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.waiting: dict[str | None, list[int]] = {name: [] for name in NAMES}
         self.running: dict[str | None, list[int]] = {name: [] for name in NAMES}
         self.paused: set[str | None] = set()
+        self.lent: set[int] = set()
         self.next = 1
 
     @rule(name=st.sampled_from(NAMES), count=st.integers(1, 4))
@@ -41,6 +42,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.queues.remove(name, self.next + 1)
             return
         uid = self.waiting[name].pop(pick)
+        self.lent.discard(uid)
         self.queues = self.queues.remove(name, uid)
 
     @rule(name=st.sampled_from(NAMES), pick=st.integers(0, 4))
@@ -58,8 +60,41 @@ class QueueMachine(RuleBasedStateMachine):
             # First come, first served.
             assert self.waiting[name].pop(0) == uid
             assert name not in self.paused
+            assert self.lent.isdisjoint([uid, *self.waiting[name]])
             self.running[name].append(uid)
         assert self.queues.start_ready()[1] == ()
+
+    @rule(name=st.sampled_from(NAMES), most=st.integers(0, 5))
+    def lend(self, name: str | None, most: int) -> None:
+        lane = self.queues.lanes.get(name)
+        if lane is None:
+            with pytest.raises(IllegalMove):
+                self.queues.lend(name, 1)
+            return
+        with pytest.raises(IllegalMove):
+            self.queues.lend(name, self.next)
+        uids = lane.next_to_lend(most)
+        for uid in uids:
+            self.queues = self.queues.lend(name, uid)
+        # Those that come next, where there is no place for them now.
+        full = len(self.running[name]) >= lane.limit
+        may = full and name in self.limits and name not in self.paused
+        first = [uid for uid in self.waiting[name][:most] if uid not in self.lent]
+        assert list(uids) == (first if may else [])
+        self.lent.update(uids)
+
+    @rule(name=st.sampled_from(NAMES))
+    def begin_what_was_lent(self, name: str | None) -> None:
+        if self.waiting[name] and self.waiting[name][0] in self.lent:
+            uid = self.waiting[name].pop(0)
+            self.lent.remove(uid)
+            self.queues = self.queues.begin(name, uid)
+            self.running[name].append(uid)
+
+    @rule(uids=st.sets(st.integers(1, 40)))
+    def give_back(self, uids: set[int]) -> None:
+        self.lent -= uids
+        self.queues = self.queues.give_back(uids)
 
     @rule(name=st.sampled_from(NAMES), paused=st.booleans())
     def pause(self, name: str | None, paused: bool) -> None:
@@ -91,6 +126,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert sorted(lane.running) == sorted(self.running[name])
             assert lane.drains == (name not in self.limits)
             assert lane.paused == (name in self.paused)
+            assert lane.lent == self.lent & set(self.waiting[name])
             for place, uid in enumerate(sorted(self.running[name]) + self.waiting[name]):
                 assert self.queues.position(name, uid) == place
 
