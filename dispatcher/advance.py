@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import logs, records
+from dispatcher import lent, logs, records
 from dispatcher.fate import Pair
 from dispatcher.hearing import Hearing
 from dispatcher.identity import Identity
 from dispatcher.keepers import KeeperPair, Link
+from dispatcher.lending import Lending
 from dispatcher.processes import is_same_boot
 from dispatcher.queue import IllegalMove, Queues
 from dispatcher.records import PENDING, RUNNING
@@ -117,7 +118,8 @@ class Mover:
         self._site = site
         self._tender = tender
         self._hearing = hearing
-        self._full = False
+        self._lending = Lending(tender)
+        self._full: StoreFull | None = None
         self.queues = Queues()
         # Queues that ever had a job.
         self.used: set[str | None] = set()
@@ -136,6 +138,8 @@ class Mover:
         # next turn.
         self._latest: asyncio.TimerHandle | None = None
         self._hurries = False
+        # Done with the next turn.
+        self._next: asyncio.Future[None] | None = None
 
     def load(self) -> None:
         """Take up all that is not finished, as the tables have it. Before the first turn."""
@@ -146,10 +150,16 @@ class Mover:
             "SELECT uid, queue, state FROM jobs WHERE state < 2 ORDER BY uid"
         ):
             (waiting if state == PENDING else running).setdefault(queue, []).append(uid)
+        away = lent.everything(db)
         queues = self.queues.configure(self._site.limits_of_queues())
         for queue in waiting.keys() | running.keys():
-            queues = queues.adopt(queue, waiting.get(queue, ()), running.get(queue, ()))
+            line = waiting.get(queue, ())
+            queues = queues.adopt(
+                queue, line, running.get(queue, ()), [uid for uid in line if uid in away]
+            )
         self.queues = queues
+        for keeper in {*away.values()}:
+            self._tender.miss(keeper)
         marks = records.queue_marks(db)
         self.used = {queue for queue, (_, used) in marks.items() if used}
         self._pause_as_written()
@@ -176,6 +186,7 @@ class Mover:
 
     def configure(self) -> None:
         """Take the queues of new settings; one that is gone from them drains."""
+        self._lending.recall_all()
         self.queues = self.queues.configure(self._site.limits_of_queues())
         self._pause_as_written()
         self.wake()
@@ -228,6 +239,23 @@ class Mover:
         """Is the job's end one that can't be written yet?"""
         return uid in self._endings
 
+    @contextlib.asynccontextmanager
+    async def nothing_lent(self, queues: Collection[str | None]) -> AsyncGenerator[None]:
+        """Within, no job of these can begin without us. Raises: StoreFull."""
+        self._lending.hold(queues)
+        try:
+            # A turn that is under way may lend.
+            await self.free.wait()
+            while self._lending.recall(queues):
+                if self._full is not None:
+                    raise self._full.with_traceback(None)
+                if self._next is None:
+                    self._next = asyncio.get_running_loop().create_future()
+                await asyncio.shield(self._next)
+            yield
+        finally:
+            self._lending.release(queues)
+
     def wake(self) -> None:
         """Take a turn: there may be something new."""
         self._tender.news.set()
@@ -246,13 +274,16 @@ class Mover:
             await self._tender.news.wait()
             await self.free.wait()
             self._tender.news.clear()
-            full = await self._try_turn()
+            full, before = await self._try_turn(), self._full
+            self._full = full
+            if self._next is not None:
+                self._next.set_result(None)
+                self._next = None
             if full is not None:
-                if not self._full:
+                if before is None:
                     log.error("jobs stand still: %s", full)
                 await asyncio.sleep(RETRY)
                 self.wake()
-            self._full = full is not None
 
     async def _try_turn(self) -> StoreFull | None:
         """A turn that no other one overlaps; why nothing came of it."""
@@ -292,6 +323,7 @@ class Mover:
             return
         keeper = None if taker is None else taker.id
         link = None if taker is None else taker.link
+        terms = self._lending.terms(link)
 
         def change(change: Transaction) -> Outcome:
             step = self.step(change, keeper, reports)
@@ -304,7 +336,7 @@ class Mover:
                 step.finding(finding)
             for uid, n in unsent:
                 step.unsent(uid, n)
-            step.start(queues, starting)
+            step.start(queues, starting, terms)
             return step.outcome
 
         def committed(outcome: Outcome) -> None:
@@ -380,7 +412,9 @@ class Mover:
     def _put_off(self, lines: Sequence[Fact]) -> bool:
         """Can this wait? What has begun is written down with its end, if that comes soon: a
         commit for each would take as long as a short command."""
-        if self._hurries or not all(isinstance(line, Next | Began) for line in lines):
+        if self._hurries or not all(
+            isinstance(line, Next | Began) and line.job[0] in self.running for line in lines
+        ):
             return False
         if self._latest is None:
             self._latest = asyncio.get_running_loop().call_later(PUT_OFF, self.hurry)
@@ -392,6 +426,10 @@ class Mover:
         link: to the keeper that they were given to. If it is gone by now, the book lacks the
         commands, and settling starts them again: another link to it would start them twice.
         """
+        for job in outcome.promoted:
+            self._runs(job.uid, job.queue, job.deadline)
+        if outcome.returned:
+            self.queues = self.queues.give_back(outcome.returned)
         for queue, uid in outcome.finished:
             self.queues = self.queues.finish(queue, uid)
             self.running.pop(uid, None)
@@ -403,17 +441,10 @@ class Mover:
             self.wake()
         for start in outcome.starts:
             self._started(start)
-            if link is not None:
-                link.send(
-                    {
-                        "start": [start.uid, start.n],
-                        "argv": start.argv,
-                        "env": environment(start.env),
-                        "cwd": start.cwd,
-                        "limit": self._site.settings.command_log_limit,
-                        **({"channel": start.channel} if start.channel else {}),
-                    }
-                )
+        for start in outcome.lent:
+            self.queues = self.queues.lend(start.queue, start.uid)
+        if link is not None:
+            self._say(outcome, link)
         for uid, n in outcome.unsent:
             self._present(self.running[uid], n)
             self._unsent.append((uid, n))
@@ -430,15 +461,43 @@ class Mover:
             self.busy.set()
         else:
             self.busy.clear()
+        self._lending.watch(self.queues)
+
+    def _say(self, outcome: Outcome, link: Link) -> None:
+        """Tell the keeper what it is to start, now or later, and what it can't know."""
+        cut = [uid for uid in outcome.cut if uid in link.given]
+        if cut:
+            link.send({"over": cut})
+        link.given.difference_update(uid for _, uid in outcome.finished)
+        for start in outcome.starts:
+            link.send({"start": [start.uid, start.n], **self._order(start)})
+        for start in outcome.lent:
+            room = self.queues.lanes[start.queue].limit
+            link.send({"lend": [start.uid, start.n], "room": room, **self._order(start)})
+        link.given.update(start.uid for start in (*outcome.starts, *outcome.lent))
+
+    def _order(self, start: Start) -> dict[str, object]:
+        return {
+            "argv": start.argv,
+            "env": environment(start.env),
+            "cwd": start.cwd,
+            "limit": self._site.settings.command_log_limit,
+            "lane": start.queue or "",
+            "last": start.last,
+            **({"channel": start.channel} if start.channel else {}),
+        }
 
     def _started(self, start: Start) -> None:
-        running = self.running.get(start.uid)
-        if running is None:
-            self.queues = self.queues.begin(start.queue, start.uid)
-            running = Running(start.uid, start.queue, start.n, start.deadline)
-            running.event_system = start.event_system
-            self.running[start.uid] = running
-        self._present(running, start.n)
+        if start.uid not in self.running:
+            self._runs(start.uid, start.queue, start.deadline)
+            self.running[start.uid].event_system = start.event_system
+        self._present(self.running[start.uid], start.n)
+
+    def _runs(self, uid: int, queue: str | None, deadline: float | None) -> None:
+        """It waited, and now its first command runs."""
+        self.queues = self.queues.begin(queue, uid)
+        self.running[uid] = Running(uid, queue, 0, deadline)
+        self._present(self.running[uid], 0)
 
     def _present(self, running: Running, n: int) -> None:
         if running.n != n:

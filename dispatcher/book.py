@@ -14,6 +14,7 @@ starters write it. What is said twice is said once. Standard library only.
                                                  was no room for that
     {"barred": [uid, n]}                         its log was there before: it did not begin
     {"left": [uid, n]}                           it goes on, and nobody will know how it ends
+    {"returned": [uid, n]}                       it was lent; the keeper will not begin it
     {"dead": true}                               the guard: the keeper is dead, nothing begins
 
 T: s by the boot clock; C: 0..255, minus the signal, null: nobody knows; W: s since 1970; B:

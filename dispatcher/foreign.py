@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from sqlite3 import Connection
 
-from dispatcher import logs, transitions
+from dispatcher import lent, logs, transitions
 from dispatcher.records import FINISHED, RUNNING
 from dispatcher.site import Site
 from dispatcher.transitions import Now
@@ -55,6 +55,7 @@ def lose_active(change: Transaction, now: Now, last: int) -> list[str]:
         )
         transitions.finish_job(change, now, uid, "lost")
     db.execute("DELETE FROM books")
+    lent.forget_all(db)
     if last > _last(db):
         _pass_over(change, last)
     return [id for _, id in active]

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from dispatcher import adoption, book, guard, reaper, relay, starter, words
+from dispatcher.ahead import Ahead, Ordered
 from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
@@ -36,7 +37,7 @@ from dispatcher.starter import Fittings
 from dispatcher.starter_line import HandedOver, StarterLine
 from dispatcher.stopped import Stopped
 from dispatcher.trouble import complain
-from dispatcher.words import Commanded
+from dispatcher.words import Commanded, Job
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0
@@ -44,6 +45,9 @@ UNCALLED: Final = 30.0
 HANGS: Final = 5.0
 # How long the daemon may not hear that a command has begun, s.
 BEGINNINGS: Final = 0.1
+# How long it may not hear that one has ended after which a lent one begins, s: a wake-up of the
+# daemon's, and a sync of its disk, then serve some jobs instead of one.
+ENDS: Final = 0.004
 # Starters that stand by, at most: as many as usually begin something at once. Each has some
 # hundred KiB of its own; what is more than these is forked when it is needed.
 IDLE: Final = 8
@@ -105,7 +109,8 @@ class Keeper:
         self._doubtful: list[HandedOver] = []
         # Of those handed over, not seen to have begun: until when, by the monotonic clock.
         self._fresh: deque[tuple[float, StarterLine, HandedOver]] = deque()
-        self._orders: deque[tuple[bytes, Commanded]] = deque()
+        self._orders: deque[Ordered] = deque()
+        self._ahead = Ahead()
         self._news = False
         # When the daemon is to hear at the latest that there is something in the book.
         self._news_due: float | None = None
@@ -118,7 +123,7 @@ class Keeper:
         for file in (self._wake, guard_end):
             self._poll.register(file, select.POLLIN)
         path = room / f"{setup.id}.sock"
-        self._daemon = DaemonLine(path, self._poll, self._obey, self._orders.clear)
+        self._daemon = DaemonLine(path, self._poll, self._obey, self._forget)
         self._spare = relay.SparePipe()
         # What dead starters have left, ours and those of others.
         self._relays = Relays(self._poll)
@@ -139,7 +144,7 @@ class Keeper:
                 self._turn_book()
             if self._orders:
                 while self._orders:
-                    self._hand_over(*self._orders.popleft())
+                    self._hand_over(self._orders.popleft())
                 self._spare.make()
             if self._news_due is not None and self._news_due <= time.monotonic():
                 self._news = True
@@ -200,12 +205,13 @@ class Keeper:
         command = words.commanded(order)
         if command is not None:
             if not self._draining:
-                self._orders.append((line, command))
+                self._take(Ordered(line, command))
         elif "hello" in order:
             answer = {
                 "hello": self._setup.id,
                 "version": self._setup.version,
                 "draining": self._draining,
+                "lends": True,
             }
             self._tell(book.encode(answer))
             self._tell_hanging()
@@ -213,12 +219,36 @@ class Keeper:
             self._drain()
         elif "turn" in order:
             self._turn = True
+        elif "recall" in order:
+            self._give_back(self._ahead.give_back(set(words.jobs(order["recall"]))))
+        elif "over" in order:
+            for uid in words.uids(order["over"]):
+                self._orders.extend(self._ahead.over(uid))
         elif "serve" in order:
             for job in words.jobs(order["serve"]):
                 self._relays.want(list(job), words.limit(order))
         else:
             # Not what it says: there may be a secret in it.
             complain(f"a word of the daemon is not known here, and passed over: {[*order]}")
+
+    def _take(self, ordered: Ordered) -> None:
+        if ordered.command.room:
+            self._orders.extend(self._ahead.lend(ordered))
+        else:
+            self._ahead.occupy(ordered.command)
+            self._orders.append(ordered)
+
+    def _forget(self) -> None:
+        """What is wanted and has not begun is not to begin: nobody is there who would know."""
+        lent = [one.command.job for one in self._orders if one.command.room]
+        self._orders.clear()
+        self._give_back(lent + self._ahead.forget())
+
+    def _give_back(self, jobs: list[Job]) -> None:
+        if jobs:
+            lines = (book.encode({"returned": job}) for job in jobs)
+            book.write(self._book.file, b"\n".join(lines))
+            self._news = True
 
     def _turn_book(self) -> None:
         """Begin a new generation with what still runs: nobody else writes while we live."""
@@ -233,10 +263,16 @@ class Keeper:
         """Start nothing more: what has no `next` in the book by now will have none from us."""
         if not self._draining:
             self._draining = True
-            self._orders.clear()
+            self._forget()
             while self._idle:
                 self._dismiss(self._idle.pop())
             self._tell(book.encode({"draining": True}))
+
+    def _tell_within(self, seconds: float) -> None:
+        """Have the daemon hear by then that there is something in the book."""
+        due = time.monotonic() + seconds
+        if self._news_due is None or due < self._news_due:
+            self._news_due = due
 
     def _tell(self, data: bytes) -> None:
         """Say this to the daemon, if there is one."""
@@ -244,32 +280,33 @@ class Keeper:
             self._news_due = None
         self._daemon.tell(data)
 
-    def _hand_over(self, line: bytes, order: Commanded) -> None:
+    def _hand_over(self, ordered: Ordered) -> None:
         """Give it to an idle starter: the newest one, whose memory is at hand."""
+        order = ordered.command
         job = list(order.job)
         if order.argv is None:
-            self._refuse(job, "the daemon is of another version, and does not say what")
+            self._refuse(order, "the daemon is of another version, and does not say what")
             return
         try:
             pipe = relay.make_pipe(*order.job, self._spare)
         except OSError as error:
-            self._refuse(job, f"its log can't be written: {error.strerror}")
+            self._refuse(order, f"its log can't be written: {error.strerror}")
             return
         try:
             serving = self._idle.pop() if self._idle else self._hire()
         except OSError as error:
             relay.forget_pipe(job, pipe)
-            self._refuse(job, f"no process can be made: {error.strerror}")
+            self._refuse(order, f"no process can be made: {error.strerror}")
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
-        command = HandedOver(job, {**following, "limit": order.limit}, pipe)
+        command = HandedOver(order, {**following, "limit": order.limit}, pipe)
         # What an earlier attempt has left is this one's now.
         self._relays.forget(job)
         self._book.write(command.following)
         for uid, n in self._store.keep(job, order.limit, pipe):
             self._spare.reuse(uid, n)
         serving.command = command
-        serving.send(line + b"\n")
+        serving.send(ordered.line + b"\n")
         if serving.unsent:
             self._poll.modify(serving.line, select.POLLIN | select.POLLOUT)
         self._fresh.append((time.monotonic() + HANGS, serving, command))
@@ -311,18 +348,25 @@ class Keeper:
             self._poll.unregister(idle.line)
         idle.line.close()
 
-    def _refuse(self, job: list[int], reason: str) -> None:
+    def _refuse(self, order: Commanded, reason: str) -> None:
         """Answer for a command that no starter can be made for."""
+        job = list(order.job)
         complain(f"job {job[0]}, command {job[1]}: {reason}")
         text, written = f"sysadmd: cannot start it: {reason}\n", 0
+        line = None
         with suppress(OSError):
             log = relay.make_log(job[0], job[1])
             if log is None:
-                self._write({"barred": job})
-                return
-            written = relay.say(log, text)
-            os.close(log)
-        self._write(book.refusal(job, CANNOT_RUN, text, written))
+                line = {"barred": job}
+            else:
+                written = relay.say(log, text)
+                os.close(log)
+        self._end(order, line or book.refusal(job, CANNOT_RUN, text, written))
+
+    def _end(self, order: Commanded, line: book.Line) -> None:
+        """Write down its last word; who waited for that is next."""
+        self._write(line)
+        self._orders.extend(self._ahead.ended(order))
 
     def _attend(self, serving: StarterLine, event: int) -> None:
         """Take down what it says, and hand over what it had no room for."""
@@ -355,22 +399,33 @@ class Keeper:
             else:
                 book.write(self._book.file, began + line + b"\n")
                 began = b""
-                # The daemon first: something else may wait for this.
-                self._tell(NEWS)
-                serving.command = None
-                serving.send(b"\n")
-                if command.hangs:
-                    self._tell_hanging()
-                if line.startswith(b'{"barred"'):
-                    relay.forget_pipe(command.job, command.pipe)
-                    command.pipe = -1
-                if serving.held is None:
-                    self._rest(serving, command)
+                self._let_go(serving, command, barred=line.startswith(b'{"barred"'))
         if began:
             book.write(self._book.file, began)
-            if self._news_due is None:
-                # The end of one that is not long may come before that.
-                self._news_due = time.monotonic() + BEGINNINGS
+            # The end of one that is not long may come before that.
+            self._tell_within(BEGINNINGS)
+
+    def _let_go(self, serving: StarterLine, command: HandedOver, *, barred: bool) -> None:
+        """The end of its command is in the book: who waits for that is next."""
+        following = self._ahead.ended(command.order)
+        if not following:
+            # The daemon first: something else may wait for this.
+            self._tell(NEWS)
+        serving.command = None
+        for ordered in following:
+            # To another one, who has nothing to put away before.
+            self._hand_over(ordered)
+        serving.send(b"\n")
+        if command.hangs:
+            self._tell_hanging()
+        if barred:
+            relay.forget_pipe(command.job, command.pipe)
+            command.pipe = -1
+        if serving.held is None:
+            self._rest(serving, command)
+        if following:
+            self._tell_within(ENDS)
+            self._spare.make()
 
     def _rest(self, serving: StarterLine, command: HandedOver | None = None) -> None:
         """It has done all that it had to do for this command."""
@@ -421,7 +476,7 @@ class Keeper:
             command = self._adopted.pop(ended.si_pid, None)
             if command is not None:
                 code, size = guard.return_code(ended), self._relays.size(command.job)
-                self._write(book.end(command.job, code, size))
+                self._end(command.order, book.end(command.job, code, size))
             # A starter is reaped by now.
             with suppress(ChildProcessError):
                 os.waitpid(ended.si_pid, 0)
@@ -489,7 +544,7 @@ class Keeper:
         for command in self._doubtful[:]:
             if not self._relays.waits_for(command.job):
                 self._doubtful.remove(command)
-                self._write(book.end(command.job, None, None))
+                self._end(command.order, book.end(command.job, None, None))
 
     def _write(self, line: book.Line) -> None:
         self._book.write(line)

@@ -112,12 +112,15 @@ class KeeperLine(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Link:
-    """A connection to a keeper."""
+    """A connection to a keeper. lends: commands can be lent to it. given: jobs that it was
+    given over this connection, and that have not ended."""
 
     id: str
     version: str
     draining: bool
     line: KeeperLine
+    lends: bool = False
+    given: set[int] = field(default_factory=set[int])
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Hand a request over. If the keeper is gone it is lost, and found to be so later."""
@@ -229,7 +232,7 @@ async def call(state_dir: Path, id: str, patience: float = PATIENCE) -> Link:
     if answer is None:
         raise NoAnswer("it has hung up")
     heard = words.said(answer)
-    return Link(id, heard.version, heard.draining, line)
+    return Link(id, heard.version, heard.draining, line, heard.lends)
 
 
 def _is_answer(line: bytes) -> bool:

@@ -135,6 +135,14 @@ SCHEMA: Final[tuple[Step, ...]] = (
     """
     ALTER TABLE jobs ADD COLUMN account TEXT;
     """,
+    # Waiting jobs that a keeper was given ahead of their time.
+    """
+    CREATE TABLE lent (
+        job INTEGER PRIMARY KEY,
+        keeper TEXT NOT NULL,
+        boot TEXT NOT NULL              -- in which that was
+    );
+    """,
 )
 
 

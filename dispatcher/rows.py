@@ -3,17 +3,25 @@
 Each is read with one statement, which has all that any decision about it needs. Changes
 nothing.
 """
+# ruff: noqa: S608 - the texts of queries are put together of constants alone
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
+from typing import Final
 
 from dispatcher.fate import Pair
 from dispatcher.identity import Identity
 from dispatcher.records import RUNNING
-from dispatcher.words import Barred, Began, Dead, End, Fact, Next
+from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next
+
+# Has its job no command behind it?
+_LAST: Final = (
+    "NOT EXISTS (SELECT 1 FROM commands AS later"
+    " WHERE later.job = uid AND later.n = commands.n + 1)"
+)
 
 
 @dataclass(slots=True)
@@ -25,6 +33,7 @@ class Spoken:
     end: End | None = None
     barred: bool = False
     left: bool = False
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ class RunningCommand:
 @dataclass(frozen=True, slots=True)
 class Program:
     """A command and what its job says of how it is to be run. state: the job's. argv: a JSON
-    list. secrets: the job brought an environment."""
+    list. secrets: the job brought an environment. last: the job has no further one."""
 
     uid: int
     n: int
@@ -82,6 +91,7 @@ class Program:
     setting: str | None
     channel: str | None
     secrets: bool
+    last: bool
 
 
 def running_command(db: Connection, uid: int, n: int) -> RunningCommand | None:
@@ -89,9 +99,8 @@ def running_command(db: Connection, uid: int, n: int) -> RunningCommand | None:
     # The state is not asked for there: an index of states would be taken for the way to it.
     row = db.execute(
         "SELECT commands.state, uid, n, keeper, next_at, began_at, pid, told, ending, queue,"
-        " boot, env IS NOT NULL, NOT EXISTS (SELECT 1 FROM commands AS later"
-        " WHERE later.job = uid AND later.n = commands.n + 1)"
-        " FROM commands JOIN jobs ON job = uid WHERE job = ? AND n = ?",
+        f" boot, env IS NOT NULL, {_LAST} FROM commands JOIN jobs ON job = uid"
+        " WHERE job = ? AND n = ?",
         (uid, n),
     ).fetchone()
     return RunningCommand(*row[1:]) if row and row[0] == RUNNING else None
@@ -101,11 +110,14 @@ def program(db: Connection, uid: int, n: int) -> Program | None:
     """What this command is, if it is there."""
     row = db.execute(
         "SELECT uid, n, argv, cwd, queue, jobs.state, timeout, deadline, event_system, setting,"
-        " channel, env IS NOT NULL FROM commands JOIN jobs ON job = uid"
+        f" channel, env IS NOT NULL, {_LAST} FROM commands JOIN jobs ON job = uid"
         " WHERE job = ? AND n = ?",
         (uid, n),
     ).fetchone()
-    return Program(*row) if row else None
+    if row is None:
+        return None
+    *rest, last = row
+    return Program(*(*rest, bool(last)))
 
 
 def sort_lines(lines: Sequence[Fact], pair: Pair) -> tuple[dict[tuple[int, int], Spoken], Pair]:
@@ -125,7 +137,9 @@ def sort_lines(lines: Sequence[Fact], pair: Pair) -> tuple[dict[tuple[int, int],
             known.end = line
         elif isinstance(line, Barred):
             known.barred = True
-        else:
+        elif isinstance(line, Left):
             known.left = True
+        else:
+            known.returned = True
         said[line.job] = known
     return said, pair

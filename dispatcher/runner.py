@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from dispatcher import acceptance, foreign, keepers, logs, orders, records
+from dispatcher import acceptance, foreign, keepers, lent, logs, orders, records
 from dispatcher.acceptance import Bundle, Doomed
 from dispatcher.advance import Ending, Mover
 from dispatcher.hearing import Hearing
@@ -72,6 +73,14 @@ class QueueState:
     used: bool
     waiting: int
     running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """What a request to kill led to. away: nothing, since jobs of these queues are lent."""
+
+    jobs: Sequence[Doomed]
+    away: frozenset[str | None]
 
 
 class Dispatcher:
@@ -179,21 +188,26 @@ class Dispatcher:
         site, mover = self._site, self._mover
         barred: list[asyncio.Future[None]] = []
 
-        def change(change: Transaction) -> list[Doomed]:
-            jobs = acceptance.kill(change, site.now(), ids)
+        def change(change: Transaction) -> Killed:
+            away = lent.queues(change.db, ids)
+            # One that has been lent may have begun.
+            jobs = [] if away else acceptance.kill(change, site.now(), ids)
             if jobs:
                 note(change, [job.id for job in jobs])
-            return jobs
+            return Killed(jobs, away)
 
-        def killed(jobs: list[Doomed]) -> None:
-            for job in jobs:
+        def killed(done: Killed) -> None:
+            for job in done.jobs:
                 if job.n is None:
                     mover.withdrawn(job.queue, job.uid)
                 else:
                     barred.append(self._killer.kill(job.uid, job.n))
 
         try:
-            named = [job.id for job in await self._change(change, killed)]
+            async with AsyncExitStack() as held:
+                while (done := await self._change(change, killed)).away:
+                    await held.enter_async_context(mover.nothing_lent(done.away))
+            named = [job.id for job in done.jobs]
         except StoreFull:
             running = acceptance.running(site.store.reader, ids)
             if not running:
@@ -268,7 +282,11 @@ class Dispatcher:
             )
             note(change)
 
-        await self._change(change, lambda _: self._mover.paused(queue, paused))
+        if not paused:
+            await self._change(change, lambda _: self._mover.paused(queue, paused))
+            return
+        async with self._mover.nothing_lent([queue]):
+            await self._change(change, lambda _: self._mover.paused(queue, paused))
 
     async def _change(self, change: Callable[[Transaction], T], then: Callable[[T], None]) -> T:
         """Commit a change; `then` brings the memory up to it. Raises: Stopping, StoreFull."""

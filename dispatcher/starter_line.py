@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import book
+from dispatcher.words import Commanded
 
 # Read at once: what a starter says is short.
 _PORTION: Final = 64 * 1024
@@ -23,11 +24,16 @@ class HandedOver:
     pipe: an end of its output's pipe, which keeps what is in it whoever dies.
     """
 
-    job: list[int]
+    order: Commanded
     following: book.Line
     pipe: int
     began: bytes = b""
     hangs: bool = False
+
+    @property
+    def job(self) -> list[int]:
+        """Its job and number, as the book has them."""
+        return [*self.order.job]
 
     @property
     def lines(self) -> list[book.Line]:
@@ -47,6 +53,10 @@ class StarterLine:
         self.held: HandedOver | None = None
         self._heard = b""
         self.unsent = b""
+
+    def say_later(self, data: bytes) -> None:
+        """Hand it over with what is sent next."""
+        self.unsent += data
 
     def send(self, data: bytes) -> None:
         """Hand it over, as far as it takes it now; the rest waits until it takes more."""

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dispatcher import records
+from dispatcher import lent, records
 from dispatcher.events import tell
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
 from dispatcher.identity import Identity
+from dispatcher.lent import AHEAD, QUICK_MS, Terms
 from dispatcher.logs import LogFiles
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
@@ -33,7 +34,7 @@ from dispatcher.rows import (
     running_command,
     sort_lines,
 )
-from dispatcher.words import End, Fact
+from dispatcher.words import End, Fact, Next
 from sysadmd.journal import Transaction
 
 # Who keeps a command whose end nobody will tell, though its keeper may live.
@@ -83,7 +84,8 @@ class Finding:
 class Start:
     """A command that may now be started: committed as running, given to a keeper.
 
-    env: what the job adds. channel: the variable that names the socket for its events.
+    env: what the job adds. channel: the variable that names the socket for its events. last: of
+    its job.
     """
 
     uid: int
@@ -95,6 +97,7 @@ class Start:
     deadline: float | None
     event_system: str | None
     channel: str | None
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,12 @@ class Outcome:
         default_factory=list[tuple[str | None, int]]
     )
     orphans: list[Orphan] = field(default_factory=list[Orphan])
+    # Of those that have ended, the ones whose keeper does not know by itself.
+    cut: list[int] = field(default_factory=list[int])
+    # To be lent; those that the keeper has begun, and those that it has given back.
+    lent: list[Start] = field(default_factory=list[Start])
+    promoted: list[Program] = field(default_factory=list[Program])
+    returned: list[int] = field(default_factory=list[int])
     # Of these jobs would have started.
     paused: set[str | None] = field(default_factory=set[str | None])
 
@@ -221,6 +230,8 @@ class Advance:
         self._is_this_boot = is_this_boot
         self._endings = endings
         self._paused: frozenset[str | None] | None = None
+        # Queues of which a job has just ended that did not run long.
+        self._quick: set[str | None] = set()
         self.outcome = Outcome()
 
     def facts(self, facts: Facts) -> None:
@@ -230,9 +241,19 @@ class Advance:
         sought = pair is not facts.pair
         for (uid, n), lines in said.items():
             row = running_command(self._db, uid, n)
+            if row is None and n == 0 and (lines.following or lines.returned):
+                row = self._lent(uid, facts.keeper, lines)
             if row is not None and row.keeper == facts.keeper:
                 self._weigh(row, lines, pair, alive=facts.alive, sought=sought)
         if pair is not Pair.STARTS:
+            for uid, boot in lent.of_keeper(self._db, facts.keeper):
+                # It was not announced; after a loss of power that says nothing.
+                if (facts.alive or self._is_this_boot(boot)) and not (
+                    pair is Pair.OVER and self._logs.may_have_begun(uid, 0)
+                ):
+                    self._give_back(uid, facts.keeper)
+                else:
+                    self._promote(uid, facts.keeper, None)
             for uid, n in self._db.execute(
                 f"SELECT job, n FROM commands WHERE keeper = ? AND state = {RUNNING}"
                 " ORDER BY job",
@@ -266,20 +287,35 @@ class Advance:
         if row is not None and row.keeper is None:
             self._weigh(row, Spoken(), Pair.OVER)
 
-    def start(self, queues: Queues, starting: Iterable[tuple[str | None, int]]) -> None:
+    def start(
+        self,
+        queues: Queues,
+        starting: Iterable[tuple[str | None, int]],
+        terms: Terms | None = None,
+    ) -> None:
         """Start these jobs, and those that may start once the ones just finished are gone; none
-        of a queue whose pause is committed before this, though nobody was told of it yet.
+        of a queue whose pause is committed before this, though nobody was told of it yet. Lend
+        those behind them.
 
-        queues: with `starting` running already.
+        queues: with `starting` running already. terms: None: nothing can be lent.
         """
         for queue, uid in starting:
             self._start_job(queue, uid)
-        if self._keeper is None or not self.outcome.finished:
+        if self._keeper is None:
             return
-        for queue, uid in self.outcome.finished:
+        outcome = self.outcome
+        for command in outcome.promoted:
+            queues = queues.begin(command.queue, command.uid)
+        if outcome.returned:
+            queues = queues.give_back(outcome.returned)
+        for queue, uid in outcome.finished:
             queues = queues.finish(queue, uid)
-        for queue, uid in queues.start_ready()[1]:
-            self._start_job(queue, uid)
+        if outcome.finished or outcome.returned:
+            queues, ready = queues.start_ready()
+            for queue, uid in ready:
+                self._start_job(queue, uid)
+        if terms is not None:
+            self._lend(queues, terms)
 
     def _weigh(
         self,
@@ -325,6 +361,7 @@ class Advance:
                 (row.uid, row.n),
             )
             self._finish(row, fate.result)
+            self.outcome.cut.append(row.uid)
         elif fate is Open.AGAIN:
             self._again(row)
         elif row != told:
@@ -379,6 +416,10 @@ class Advance:
             self._start_command(following, following.deadline)
         else:
             self._finish(row, fate.result, at)
+            if end is None or not (end.begun and row.last):
+                self.outcome.cut.append(row.uid)
+            elif row.next_at is not None and at - self._wall_ms(row.next_at) < QUICK_MS:
+                self._quick.add(row.queue)
 
     def _finish(self, row: RunningCommand, result: str, at: int | None = None) -> None:
         ending = self._endings.get(row.uid)
@@ -392,49 +433,112 @@ class Advance:
         self.outcome.finished.append((row.queue, row.uid))
 
     def _start_job(self, queue: str | None, uid: int) -> None:
-        now = self._now
-        if self._paused is None:
-            self._paused = records.paused_queues(self._db)
-        if queue in self._paused:
+        if self._is_paused(queue):
             self.outcome.paused.add(queue)
             return
         first = program(self._db, uid, 0)
         if first is None or first.state != PENDING:
             return
-        deadline = None if first.timeout is None else first.timeout + now.boot
+        first = self._begin_job(first, self._now.boot, self._now.boot_id)
+        if first.secrets and records.is_forgotten(self._db, uid):
+            finish_job(self._change, self._now, uid, "lost")
+            self.outcome.withdrawn.append((queue, uid))
+        else:
+            self._start_command(first, first.deadline)
+
+    def _is_paused(self, queue: str | None) -> bool:
+        if self._paused is None:
+            self._paused = records.paused_queues(self._db)
+        return queue in self._paused
+
+    def _begin_job(self, first: Program, at: float, boot_id: str) -> Program:
+        """Its job runs, since `at` by the boot clock."""
+        deadline = None if first.timeout is None else first.timeout + at
         self._db.execute(
             f"UPDATE jobs SET state = {RUNNING}, started = ?, boot = ?, deadline = ?"
             " WHERE uid = ?",
-            (now.ms, now.boot_id, deadline, uid),
+            (self._wall_ms(at), boot_id, deadline, first.uid),
         )
-        if first.secrets and records.is_forgotten(self._db, uid):
-            finish_job(self._change, now, uid, "lost")
-            self.outcome.withdrawn.append((queue, uid))
-        else:
-            self._start_command(first, deadline)
+        return replace(first, deadline=deadline)
 
     def _start_command(self, command: Program, deadline: float | None) -> None:
+        self._begin_command(command, self._now.boot, self._keeper)
+        self._hand_over(command, deadline)
+
+    def _begin_command(self, command: Program, at: float, keeper: str | None) -> None:
+        """It runs, and this keeper has it."""
         self._db.execute(
             f"UPDATE commands SET state = {RUNNING}, started = ?, keeper = ?"
             " WHERE job = ? AND n = ?",
-            (self._now.ms, self._keeper, command.uid, command.n),
+            (self._wall_ms(at), keeper, command.uid, command.n),
         )
         tell(self._change, self._now.wall, command.uid, "running", command=command.n)
-        self._hand_over(command, deadline)
 
     def _hand_over(self, command: Program, deadline: float | None) -> None:
-        uid, n = command.uid, command.n
         if self._keeper is None:
-            self.outcome.unsent.append((uid, n))
+            self.outcome.unsent.append((command.uid, command.n))
             return
-        env = records.environment(self._db, uid) if command.secrets else {}
+        env = records.environment(self._db, command.uid) if command.secrets else {}
         if command.setting:
             env = {**json.loads(command.setting), **env}
-        self.outcome.starts.append(
-            Start(
-                *(uid, n, command.queue, json.loads(command.argv), env, command.cwd or "/"),
-                deadline=deadline,
-                event_system=command.event_system,
-                channel=command.channel,
-            )
-        )
+        self.outcome.starts.append(_order(command, env, deadline))
+
+    def _lend(self, queues: Queues, terms: Terms) -> None:
+        """Give the keeper what comes next where jobs are short."""
+        new = {start.uid for start in self.outcome.starts}
+        for queue in self._quick:
+            lane = queues.lanes.get(queue)
+            if lane is None or self._is_paused(queue):
+                continue
+            if not terms.allow(queue, lane.running, new):
+                continue
+            for uid in lane.next_to_lend(AHEAD):
+                first = program(self._db, uid, 0)
+                if first is None or first.state != PENDING or not _is_plain(first):
+                    break
+                assert self._keeper is not None
+                lent.lend(self._db, uid, self._keeper, self._now.boot_id)
+                self.outcome.lent.append(_order(first, {}, None))
+
+    def _lent(self, uid: int, keeper: str, said: Spoken) -> RunningCommand | None:
+        """What a book says of a job that may be lent to its keeper: if it is one that runs now,
+        its command."""
+        if said.following is None:
+            self._give_back(uid, keeper)
+            return None
+        return self._promote(uid, keeper, said.following)
+
+    def _give_back(self, uid: int, keeper: str) -> None:
+        """It waits as before."""
+        if lent.take_back(self._db, uid, keeper) is not None:
+            self.outcome.returned.append(uid)
+
+    def _promote(self, uid: int, keeper: str, said: Next | None) -> RunningCommand | None:
+        """It runs: the keeper has begun it, or may have. Its command; None: it had it not."""
+        boot = lent.take_back(self._db, uid, keeper)
+        first = None if boot is None else program(self._db, uid, 0)
+        if boot is None or first is None or first.state != PENDING:
+            return None
+        at = self._now.boot
+        if said is not None and self._is_this_boot(boot):
+            at = min(at, said.at)
+        first = self._begin_job(first, at, boot)
+        self._begin_command(first, at, keeper)
+        self.outcome.promoted.append(first)
+        return running_command(self._db, uid, 0)
+
+    def _wall_ms(self, at: float) -> int:
+        """A time of the boot clock, ms since 1970."""
+        return round((self._now.wall - (self._now.boot - at)) * 1000)
+
+
+def _is_plain(first: Program) -> bool:
+    """May it be lent? It brings no secret, and no class hears what it says."""
+    return not (first.secrets or first.event_system or first.channel)
+
+
+def _order(command: Program, env: dict[str, str], deadline: float | None) -> Start:
+    return Start(
+        *(command.uid, command.n, command.queue, json.loads(command.argv), env),
+        *(command.cwd or "/", deadline, command.event_system, command.channel, command.last),
+    )

@@ -10,6 +10,9 @@ missing has a meaning, and whatever comes, nobody fails of it:
     end: no code; no time; no size           nobody knows: it is lost; now; that of its log
     end: nothing of begun                    it had begun
     start: no channel                        its events are not asked for
+    start: no lane                           it has no place in any; nothing waits for its end
+    lend: no lane; no room                   that of jobs without a queue; 1
+    start, lend: nothing of last             its job goes on after it
 
 What is of another type, or beyond its bounds, is missing. Standard library only.
 """
@@ -85,32 +88,42 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """It was lent, and the keeper will not begin it."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class Dead:
     """The keeper is dead, nothing begins."""
 
 
-Fact = Next | Began | End | Barred | Left | Dead
+Fact = Next | Began | End | Barred | Left | Returned | Dead
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a keeper says. hello: it answers. version: "": none that is known. hanging: None:
-    nothing of it."""
+    nothing of it. lends: commands can be lent to it."""
 
     hello: bool
     version: str
     draining: bool
     hanging: frozenset[Job] | None
+    lends: bool
 
 
-_NOTHING: Final = Said(hello=False, version="", draining=False, hanging=None)
+_NOTHING: Final = Said(hello=False, version="", draining=False, hanging=None, lends=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Commanded:
     """A command that a keeper is to have begun. argv: None: nobody can tell what.
 
-    channel: the variable that is to name a socket for its events; "": none is wanted.
+    channel: the variable that is to name a socket for its events; "": none is wanted. lane: in
+    which its job has a place until its `last` command has ended; None: in none. room: how many
+    places there are, for one that is lent; 0: it is to begin at once.
     """
 
     job: Job
@@ -119,6 +132,9 @@ class Commanded:
     cwd: str
     limit: int
     channel: str = ""
+    lane: str | None = None
+    last: bool = False
+    room: int = 0
 
 
 def fact(text: bytes) -> Fact | None:
@@ -126,7 +142,7 @@ def fact(text: bytes) -> Fact | None:
     line = read(text)
     if "dead" in line:
         return Dead()
-    for kind in ("next", "began", "end", "barred", "left"):
+    for kind in ("next", "began", "end", "barred", "left", "returned"):
         if kind in line:
             named = job(line[kind])
             return None if named is None else _of_command(kind, named, line)
@@ -154,6 +170,8 @@ def _of_command(kind: str, named: Job, line: dict[str, Any]) -> Fact | None:
             line.get("begun") is not False,
             _text(reason)[:_REASON] if isinstance(reason, str) else None,
         )
+    if kind == "returned":
+        return Returned(named)
     return Barred(named) if kind == "barred" else Left(named)
 
 
@@ -169,15 +187,18 @@ def said(text: bytes) -> Said:
         version if isinstance(version, str) else "",
         line.get("draining") is True,
         None if hanging is None else frozenset(jobs(hanging)),
+        line.get("lends") is True,
     )
 
 
 def commanded(line: dict[str, Any]) -> Commanded | None:
     """The command that an order of the daemon's names. None: it names none."""
-    named, argv = job(line.get("start")), line.get("argv")
+    lent = "lend" in line
+    named, argv = job(line.get("lend" if lent else "start")), line.get("argv")
     if named is None:
         return None
     env, cwd, channel = line.get("env"), line.get("cwd"), line.get("channel")
+    lane = line.get("lane")
     pairs = cast("dict[str, object]", env).items() if isinstance(env, dict) else ()
     return Commanded(
         named,
@@ -186,6 +207,9 @@ def commanded(line: dict[str, Any]) -> Commanded | None:
         cwd if isinstance(cwd, str) else "/",
         limit(line),
         channel if isinstance(channel, str) and _is_variable(channel) else "",
+        lane if isinstance(lane, str) else None,
+        line.get("last") is True,
+        (_whole(line.get("room"), 1, _MOST) or 1) if lent else 0,
     )
 
 
@@ -233,6 +257,12 @@ def jobs(value: object) -> list[Job]:
     """Those of a list that are some."""
     listed = cast("list[object]", value) if isinstance(value, list) else []
     return [named for one in listed if (named := job(one)) is not None]
+
+
+def uids(value: object) -> list[int]:
+    """Those of a list that are some."""
+    listed = cast("list[object]", value) if isinstance(value, list) else []
+    return [uid for one in listed if (uid := _whole(one, 0, _MOST)) is not None]
 
 
 def limit(line: dict[str, Any]) -> int:

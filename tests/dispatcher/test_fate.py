@@ -28,14 +28,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dispatcher import acceptance, book, records, transitions, words
+from dispatcher import acceptance, book, lent, records, transitions, words
+from dispatcher.ahead import Ahead, Ordered
 from dispatcher.commandline import Spec
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
+from dispatcher.lent import Terms
 from dispatcher.logs import LogFiles
 from dispatcher.orders import Order
 from dispatcher.queue import Queues
-from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome
-from dispatcher.words import Dead, Fact
+from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome, Start
+from dispatcher.words import Commanded, Dead, Fact, Job
 from sysadmd import journal
 from sysadmd.journal import Transaction
 from tests.kit.accepting import accept
@@ -187,7 +189,7 @@ class Starter:
     """
 
     duo: Duo
-    command: Command
+    order: Commanded
     pid: int
     since: float
     alive: bool = True
@@ -199,6 +201,10 @@ class Starter:
     sought: bool = False
     process: int | None = None
     code: int | None = None
+
+    @property
+    def command(self) -> Command:
+        return self.order.job
 
     @property
     def is_through(self) -> bool:
@@ -219,7 +225,10 @@ class Duo:
     reaps: bool = True
     recognizes: bool = True
     drains: bool = False
-    orders: list[Command] = field(default_factory=list[Command])
+    # What the daemon has said and the keeper has not heard yet; what that is to begin.
+    said: list[Word] = field(default_factory=list["Word"])
+    orders: list[Ordered] = field(default_factory=list[Ordered])
+    ahead: Ahead = field(default_factory=Ahead)
     starters: list[Starter] = field(default_factory=list[Starter])
     lines: list[bytes] = field(default_factory=list[bytes])
     said_dead: bool = False
@@ -231,6 +240,30 @@ class Duo:
     dead: bool = False
     knows_it_is_dead: bool = False
     knows_it_drains: bool = False
+    given: set[int] = field(default_factory=set[int])
+
+    def hear(self) -> None:
+        """As Keeper._obey: the next thing that the daemon has said."""
+        word = self.said.pop(0)
+        if isinstance(word, list):
+            self.give_back(self.ahead.give_back(word))
+        elif isinstance(word, int):
+            self.orders += self.ahead.over(word)
+        elif not self.drains and word.room:
+            self.orders += self.ahead.lend(Ordered(b"", word))
+        elif not self.drains:
+            self.ahead.occupy(word)
+            self.orders.append(Ordered(b"", word))
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.write({"returned": job})
+
+    def drop(self) -> None:
+        """As Keeper._forget: nothing of what is wanted is to begin."""
+        jobs = [one.command.job for one in self.orders if one.command.room]
+        self.orders.clear()
+        self.give_back(jobs + self.ahead.forget())
 
     def write(self, line: book.Line, of: Starter | None = None) -> None:
         self.lines.append(book.encode(line))
@@ -258,7 +291,14 @@ class Duo:
         """What the daemon has in mind; the keeper notices that nobody is there."""
         self.linked = self.takes = self.settle = self.dead = False
         self.knows_it_is_dead = self.knows_it_drains = False
-        self.orders.clear()
+        self.given.clear()
+        self.said.clear()
+        if self.keeper:
+            self.drop()
+
+
+# What a daemon says: an order; jobs that it calls back; a job that has ended.
+Word = Commanded | list[Job] | int
 
 
 @dataclass(frozen=True)
@@ -364,7 +404,11 @@ class World(RuleBasedStateMachine):
             "SELECT uid, queue, state FROM jobs WHERE state < 2 ORDER BY uid"
         ):
             waits = state == records.PENDING
-            self.queues = self.queues.adopt(queue, [uid] * waits, [uid] * (not waits))
+            away = [uid] * (uid in lent.everything(self.db))
+            self.queues = self.queues.adopt(queue, [uid] * waits, [uid] * (not waits), away)
+        for id in lent.everything(self.db).values():
+            if id not in self.duos:
+                self.duos[id] = Duo(id, keeper=False, guard=False)
         for uid, n, keeper in self.running():
             if keeper is None:
                 self.unsent.append((uid, n))
@@ -393,6 +437,9 @@ class World(RuleBasedStateMachine):
         if not self.up:
             return
         ids = [id for (id,) in self.db.execute("SELECT id FROM jobs WHERE uid = ?", (uid,))]
+        if lent.queues(self.db, ids):
+            self.recall(number)
+            return
         for job in self.write(lambda db: acceptance.kill(db, self.now(), ids)):
             self.marked.add(uid)
             if job.n is None:
@@ -400,6 +447,13 @@ class World(RuleBasedStateMachine):
                 self.killed[uid] = None
             else:
                 self.to_bar.append((uid, job.n))
+
+    def recall(self, number: int) -> None:
+        """All that is lent, some of it perhaps no more."""
+        jobs = [(uid, 0) for lane in self.queues.lanes.values() for uid in lane.lent]
+        taker = next((duo for duo in self.duos.values() if duo.takes), None)
+        if self.up and taker is not None and jobs:
+            taker.said.append(jobs[number % 2 :])
 
     def time_out(self, number: int) -> None:
         uid = 1 + number % JOBS
@@ -500,7 +554,9 @@ class World(RuleBasedStateMachine):
         """fails: the disk is full; later all is read once more."""
         self.db.execute("BEGIN")
         step = self.work_in(turn)
-        step.start(turn.queues, turn.starting)
+        taker = turn.taker
+        terms = Terms(frozenset(taker.given), frozenset()) if taker and taker.linked else None
+        step.start(turn.queues, turn.starting, terms)
         if fails:
             self.db.execute("ROLLBACK")
             for facts in turn.facts:
@@ -549,14 +605,19 @@ class World(RuleBasedStateMachine):
         self.turn = None
         del self.findings[: len(turn.findings)]
         del self.unsent[: len(turn.unsent)]
+        for job in outcome.promoted:
+            self.queues = self.queues.begin(job.queue, job.uid)
+        self.queues = self.queues.give_back(outcome.returned)
         for queue, uid in outcome.finished:
             self.queues = self.queues.finish(queue, uid)
         for start in outcome.starts:
             if start.uid not in self.queues.lanes[start.queue].running:
                 self.queues = self.queues.begin(start.queue, start.uid)
-            assert turn.taker is not None
-            if turn.taker.linked and turn.taker.keeper and not turn.taker.drains:
-                turn.taker.orders.append((start.uid, start.n))
+        for start in outcome.lent:
+            self.queues = self.queues.lend(start.queue, start.uid)
+        if turn.taker is not None and turn.taker.linked:
+            self.say(turn.taker, outcome)
+        assert turn.taker is not None or not (outcome.starts or outcome.lent)
         self.unsent += outcome.unsent
         for orphan in outcome.orphans:
             self.watched[orphan.uid, orphan.n] = orphan.identity.pid
@@ -571,6 +632,24 @@ class World(RuleBasedStateMachine):
                 else:
                     duo.takes = True
 
+    def say(self, taker: Duo, outcome: Outcome) -> None:
+        """As Mover._say."""
+        said: list[Word] = [uid for uid in outcome.cut if uid in taker.given]
+        said += [self.order(start, 0) for start in outcome.starts]
+        said += [self.order(start, LIMITS[start.queue]) for start in outcome.lent]
+        taker.given.difference_update(uid for _, uid in outcome.finished)
+        taker.given |= {start.uid for start in (*outcome.starts, *outcome.lent)}
+        if taker.keeper:
+            taker.said += said
+
+    def order(self, start: Start, room: int) -> Commanded:
+        return Commanded(
+            *((start.uid, start.n), start.argv, start.env, start.cwd, 1),
+            lane=start.queue or "",
+            last=start.last,
+            room=room,
+        )
+
     # --- keepers, guards, starters, commands, the machine
 
     def keeper(self, number: int) -> None:
@@ -581,14 +660,18 @@ class World(RuleBasedStateMachine):
         starters = duo.starters[:: 1 if number % 2 else -1]
         if not duo.guard and not duo.drains:
             duo.drains = True
-            duo.orders.clear()
+            duo.drop()
+        elif duo.said and number % 3:
+            duo.hear()
         elif any(self.attend(duo, starter) for starter in starters):
             pass
         elif duo.orders:
-            command, now = duo.orders.pop(0), self.now().boot
-            starter = Starter(duo, command, next(self.numbers), now)
+            order, now = duo.orders.pop(0).command, self.now().boot
+            starter = Starter(duo, order, next(self.numbers), now)
             duo.starters.append(starter)
-            duo.write({"next": command, "at": now, "pid": starter.pid})
+            duo.write({"next": order.job, "at": now, "pid": starter.pid})
+        elif duo.said:
+            duo.hear()
         elif not duo.starters and (duo.drains or not duo.linked):
             # It owes nothing, so its guard goes, too.
             duo.keeper = duo.guard = False
@@ -599,7 +682,10 @@ class World(RuleBasedStateMachine):
             starter.phase = Phase.ORDERED
         elif starter.heard < len(starter.told):
             starter.heard += 1
-            duo.write(starter.told[starter.heard - 1], starter)
+            line = starter.told[starter.heard - 1]
+            duo.write(line, starter)
+            if "began" not in line:
+                duo.orders += duo.ahead.ended(starter.order)
         elif starter.is_through:
             # It hears that, and would serve another one.
             duo.starters.remove(starter)
@@ -611,6 +697,7 @@ class World(RuleBasedStateMachine):
             # Of whom it does not recognize it sees that nobody holds the log.
             code = starter.code if "began" in starter.booked else None
             duo.write(self.end_of(starter, code), starter)
+            duo.orders += duo.ahead.ended(starter.order)
         else:
             return False
         return True
@@ -763,6 +850,8 @@ class World(RuleBasedStateMachine):
         if duo.keeper:
             return
         duo.orders.clear()
+        duo.said.clear()
+        duo.ahead.forget()
         for starter in duo.starters:
             starter.sought = False
             if starter.phase is Phase.ANNOUNCED:
@@ -781,12 +870,17 @@ class World(RuleBasedStateMachine):
         positions = dict(self.db.execute("SELECT keeper, position FROM books").fetchall())
         for duo in self.duos.values():
             duo.keeper = duo.guard = False
+            duo.orders.clear()
+            duo.said.clear()
+            duo.ahead.forget()
             duo.starters.clear()
             del duo.lines[positions.get(duo.id, 0) + number :]
         for starter in self.alive():
             starter.code = -9
         for uid, _, _ in self.running():
             self.unseen |= {(uid, n) for n in range(3)}
+        # Nobody knows which of them had begun.
+        self.unseen |= {(uid, 0) for uid in lent.everything(self.db)}
 
     # --- what always holds
 
@@ -882,7 +976,8 @@ class World(RuleBasedStateMachine):
         return result
 
     def now(self) -> Now:
-        self.time += 1
+        # So that some jobs are quick, and some are not.
+        self.time += 0.002
         return Now(self.time, self.time, str(self.boot))
 
     def alive(self) -> list[Starter]:
@@ -902,7 +997,7 @@ class World(RuleBasedStateMachine):
         return self.db.execute("SELECT job, n, keeper FROM commands WHERE state = 1").fetchall()
 
     def dump(self) -> list[list[Any]]:
-        tables = ("jobs", "commands", "events", "books")
+        tables = ("jobs", "commands", "events", "books", "lent")
         return [self.db.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
 
 

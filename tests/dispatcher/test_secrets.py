@@ -90,6 +90,7 @@ def test_an_older_state_file_is_rid_of_them(room: Driver) -> None:
         db.execute("DROP TABLE secrets")
         db.execute("ALTER TABLE commands DROP COLUMN reason")
         db.execute("DROP INDEX jobs_of_classes")
+        db.execute("DROP TABLE lent")
         for column in ("setting", "channel", "log_field", "report", "account"):
             db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         db.execute("UPDATE schema SET version = 3 WHERE room = 'dispatcher'")

@@ -42,6 +42,7 @@ OTHERS: dict[str, tuple[str, str, str, int | None]] = {
         7,
     ),
     "hello without draining": ("keeper", '"draining": self._draining,\n', "", 7),
+    "hello that does not lend": ("keeper", '"lends": True,\n', "", 7),
     "hello without version": ("keeper", '"version": self._setup.version,\n', "", 7),
     "hello of another shape": ("keeper", HELLO, HELLO.replace("answer", "[1]"), 7),
     "hello is no JSON": ("keeper", HELLO, '            self._tell(b"\\xff{[[\\n")\n', 7),
@@ -110,6 +111,7 @@ WORDS = [
     *("next", "began", "end", "barred", "left", "dead", "at", "pid", "limit", "since", "code"),
     *("time", "size", "begun", "reason", "start", "argv", "env", "cwd", "serve", "hello"),
     *("channel", "version", "draining", "hanging", "turn", "drain"),
+    *("returned", "lend", "lends", "lane", "last", "room", "recall", "over"),
 ]
 NUMBERS = st.sampled_from([0, 1, 2, -1, 2**31, 2**63, 10**400, 1.5, 1e300]) | st.floats()
 VALUES = st.recursive(
@@ -188,6 +190,8 @@ def test_whatever_a_daemon_says_the_keeper_goes_on(room: Driver) -> None:
         b'{"start": 1}\n{"start": [1]}\n{"start": {}, "argv": 3}\n{"unheard": "of"}',
         b'{"serve": 1}\n{"serve": [[9, 9], 7], "limit": "x"}\n{"serve": [[8, 8]]}',
         b'{"start": [77, 0]}\n{"start": [77, 1], "argv": "true"}',
+        b'{"lend": 1}\n{"lend": [78, 0], "room": {}}\n{"over": [1, "x"]}',
+        b'{"recall": [[78, 0], 3]}',
         b'{"start": [77, 2], "argv": ["true"], "env": 3, "cwd": 4, "limit": -1,'
         b' "channel": "A=B\\u0000"}',
     ]

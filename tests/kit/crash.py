@@ -127,14 +127,17 @@ def _cut(file: Path, least: int, loss: Loss | random.Random) -> None:
 
 
 def another_boot(state_dir: Path, mark: str | None = None) -> list[int]:
-    """Let what the tables say to run have been started in another boot; returns which it is.
+    """Let what the tables say to run, or to be lent, have been so in another boot; which it is.
 
     mark: of that boot; otherwise one of the kind that is there.
     """
     with state_file(state_dir) as db:
+        change = "SET boot = coalesce(?, iif(boot LIKE '~%', ?, ?))"
+        marks = (mark, ANOTHER_PORTABLE, ANOTHER)
         rows = db.execute(
-            "UPDATE jobs SET boot = coalesce(?, iif(boot LIKE '~%', ?, ?)) WHERE state = 1"
-            " RETURNING uid",
-            (mark, ANOTHER_PORTABLE, ANOTHER),
+            f"UPDATE jobs {change} WHERE state = 1 RETURNING uid", marks
         ).fetchall()
+        # Of an older state there is no such table.
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lent'").fetchone():
+            rows += db.execute(f"UPDATE lent {change} RETURNING job", marks).fetchall()
     return sorted(uid for (uid,) in rows)

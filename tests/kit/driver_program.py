@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import sysadmd
-from dispatcher import records, rousing
+from dispatcher import lending, records, rousing
 from dispatcher.commandline import parse_command
 from dispatcher.runner import Dispatcher, Order
 from sysadmd.errors import SysadmdError
@@ -88,6 +88,7 @@ if __name__ == "__main__":
     sysadmd.__version__ = version or sysadmd.__version__
     values = dict(argument.split("=", 1) for argument in given)
     settings = {name: json.loads(value) for name, value in values.items()}
-    # Tests of what comes after so many rounds need not take that long.
+    # Tests of what comes after a while need not take that long, nor of what comes before it.
     rousing.__dict__["ROUND"] = settings.pop("rousing_round", rousing.ROUND)
+    lending.__dict__["STALE"] = settings.pop("lent_stale", lending.STALE)
     asyncio.run(serve(Path(place), door, settings))

@@ -1,0 +1,237 @@
+"""Jobs that the keeper has ahead of their time: begun without the daemon, or given back."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.lent import AHEAD
+from tests.kit import wait_for
+from tests.kit.crash import machine_crash
+from tests.kit.driver import Driver
+from tests.kit.processes import books, end, holders
+from tests.kit.state_file import state_file
+
+# Enough that not all of them are lent at once.
+MANY = AHEAD + 3
+QUEUES = {"q": 1, "other": 1}
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Driver]:
+    """A daemon that calls nothing back because it has not moved for a while."""
+    with Driver(tmp_path, kill_grace=0.3, queues=QUEUES, lent_stale=1000) as driver:
+        yield driver
+
+
+def lent(daemon: Driver) -> list[int]:
+    with state_file(daemon.state_dir) as db:
+        return [uid for (uid,) in db.execute("SELECT job FROM lent ORDER BY job")]
+
+
+def ledger(daemon: Driver) -> list[int]:
+    """The numbers of the jobs that have run, in that order."""
+    file = daemon.state_dir / "ledger"
+    return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+
+def signs(daemon: Driver, number: int, **more: Any) -> int:
+    script = ["sh", "-c", f"echo {number} >>ledger"]
+    return daemon.submit(script, cwd=str(daemon.state_dir), queue="q", **more)
+
+
+def lend(daemon: Driver, count: int = MANY) -> tuple[int, list[int]]:
+    """A job that runs until `let_go`, and behind it jobs that sign, of which the first are lent
+    to the keeper, since one before it was short."""
+    daemon.ask({"pause": "q"})
+    daemon.submit("true", queue="q")
+    wait = ["sh", "-c", "until test -e go; do sleep 0.02; done"]
+    gate = daemon.submit(wait, cwd=str(daemon.state_dir), queue="q")
+    uids = [signs(daemon, number) for number in range(count)]
+    daemon.ask({"resume": "q"})
+    wait_for(lambda: lent(daemon) == uids[:AHEAD], "what is lent")
+    # A change that is committed after it: by then the keeper has been told.
+    daemon.ask({"resume": "other"})
+    return gate, uids
+
+
+def let_go(daemon: Driver) -> None:
+    (daemon.state_dir / "go").touch()
+
+
+def story(daemon: Driver, uids: list[int]) -> list[tuple[int, str]]:
+    """Of these jobs alone, in the order in which it was told."""
+    events = [body for _, body in daemon.events()]
+    return [(body["job"], body["state"]) for body in events if body["job"] in uids]
+
+
+def check(daemon: Driver, uids: list[int], numbers: list[int] | None = None) -> None:
+    """All of them have succeeded, each once, one after the other."""
+    jobs = [daemon.finished(uid) for uid in uids]
+    assert {job.result for job in jobs} == {"succeeded"}
+    assert ledger(daemon) == (list(range(len(uids))) if numbers is None else numbers)
+    told = [word for word in story(daemon, uids) if word[1] != "pending"]
+    assert told == [(uid, state) for uid in uids for state in ("running", "finished")]
+    times = [time for job in jobs for time in (job.created, job.started, job.finished)]
+    for job in jobs:
+        assert job.created <= (job.started or 0) <= (job.finished or 0), times
+    assert lent(daemon) == []
+
+
+def test_the_keeper_begins_what_it_was_lent_without_a_word(patient: Driver) -> None:
+    gate, uids = lend(patient)
+    end(patient.pid, signal.SIGSTOP)
+    let_go(patient)
+    wait_for(lambda: ledger(patient) == list(range(AHEAD)), "what the keeper has")
+    assert patient.job(gate).state == "running"
+    end(patient.pid, signal.SIGCONT)
+    check(patient, uids)
+    assert '"returned"' not in books(patient.state_dir)
+
+
+def test_without_a_daemon_it_begins_none_of_them(patient: Driver) -> None:
+    gate, uids = lend(patient)
+    patient.kill()
+    wait_for(lambda: books(patient.state_dir).count('"returned"') == AHEAD, "all of them back")
+    let_go(patient)
+    wait_for(lambda: f'{{"end":[{gate},0]' in books(patient.state_dir), "the end of the gate")
+    assert ledger(patient) == []
+    patient.start()
+    check(patient, uids)
+
+
+def test_killed_with_its_daemon_in_the_midst_of_them_each_runs_once(patient: Driver) -> None:
+    _, uids = lend(patient)
+    end(patient.pid, signal.SIGSTOP)
+    let_go(patient)
+    wait_for(lambda: len(ledger(patient)) >= 3, "some of them")
+    (keeper,) = holders(patient.state_dir, "keeper")
+    end(keeper)
+    patient.kill()
+    patient.start()
+    for uid in uids:
+        patient.finished(uid)
+    assert ledger(patient) == list(range(MANY))
+
+
+def test_killed_alone_the_keeper_takes_none_of_them_along(patient: Driver) -> None:
+    _, uids = lend(patient)
+    (keeper,) = holders(patient.state_dir, "keeper")
+    end(keeper)
+    wait_for(lambda: lent(patient) == [], "all of them back")
+    let_go(patient)
+    check(patient, uids)
+
+
+def test_a_pause_calls_them_back(patient: Driver) -> None:
+    gate, uids = lend(patient)
+    patient.ask({"pause": "q"})
+    let_go(patient)
+    patient.finished(gate)
+    # Another queue's job comes and goes meanwhile.
+    patient.finished(patient.submit("true"))
+    assert (ledger(patient), lent(patient)) == ([], [])
+    patient.ask({"resume": "q"})
+    check(patient, uids)
+
+
+def test_a_lent_job_is_killed_as_any_that_waits(patient: Driver) -> None:
+    _, uids = lend(patient)
+    victim = patient.job(uids[1])
+    assert patient.ask({"kill": [victim.id]}) == {"killed": [victim.id]}
+    assert patient.job(uids[1]).result == "killed"
+    assert patient.job(uids[1]).commands[0].state == "skipped"
+    let_go(patient)
+    check(patient, [uids[0], *uids[2:]], [0, *range(2, MANY)])
+    assert story(patient, [uids[1]]) == [(uids[1], "pending"), (uids[1], "finished")]
+
+
+def test_all_of_a_queue_are_killed_whether_they_are_lent_or_not(patient: Driver) -> None:
+    gate, uids = lend(patient)
+    ids = [patient.job(uid).id for uid in (gate, *uids)]
+    assert patient.ask({"kill": ids}) == {"killed": ids}
+    assert {patient.finished(uid).result for uid in (gate, *uids)} == {"killed"}
+    assert patient.finished(signs(patient, 7)).result == "succeeded"
+    assert ledger(patient) == [7]
+
+
+def test_what_does_not_move_is_called_back(tmp_path: Path) -> None:
+    with Driver(tmp_path, queues=QUEUES, lent_stale=0.02) as daemon:
+        _, uids = lend(daemon)
+        wait_for(lambda: lent(daemon) == [], "all of them back")
+        let_go(daemon)
+        check(daemon, uids)
+
+
+def test_what_is_lent_when_the_power_fails_may_have_run(patient: Driver) -> None:
+    _, uids = lend(patient)
+    machine_crash(patient, "everything")
+    results = [patient.finished(uid).result for uid in uids]
+    assert results == ["lost"] * AHEAD + ["succeeded"] * (MANY - AHEAD)
+    assert ledger(patient) == [*range(AHEAD, MANY)]
+
+
+def test_what_was_given_back_before_the_power_failed_has_not(patient: Driver) -> None:
+    gate, uids = lend(patient)
+    patient.kill()
+    wait_for(lambda: books(patient.state_dir).count('"returned"') == AHEAD, "all of them back")
+    machine_crash(patient, "nothing")
+    assert patient.finished(gate).result == "lost"
+    check(patient, uids)
+
+
+def test_a_job_with_a_secret_is_not_lent_nor_what_waits_behind_it(patient: Driver) -> None:
+    patient.ask({"pause": "q"})
+    patient.submit("true", queue="q")
+    gate = patient.submit("sleep 1000", queue="q")
+    signs(patient, 0)
+    signs(patient, 1, env={"A": "b"})
+    signs(patient, 2)
+    patient.ask({"resume": "q"})
+    wait_for(lambda: lent(patient), "what is lent")
+    assert len(lent(patient)) == 1
+    patient.ask({"kill": [patient.job(gate).id]})
+    wait_for(lambda: ledger(patient) == [0, 1, 2], "all of them")
+
+
+MARKS = """
+import fcntl, os, sys, time
+ledger = os.open("marks", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+os.write(ledger, b"+%d\\n" % int(sys.argv[1]))
+time.sleep(0.005)
+os.write(ledger, b"-%d\\n" % int(sys.argv[1]))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def test_no_more_run_at_once_than_may_however_jobs_end(tmp_path: Path) -> None:
+    (tmp_path / "marks.py").write_text(MARKS)
+
+    def marks(number: int, code: int = 0) -> list[str]:
+        return [sys.executable, "-IS", "marks.py", str(number), str(code)]
+
+    def commands(number: int) -> list[list[str]]:
+        # Short ones, such as fail before their last command, and such as have several.
+        if number % 2:
+            return [["true"]]
+        return [marks(number, code=int(number % 3 == 0)), *[marks(number)] * (number % 5 % 3)]
+
+    where = str(tmp_path)
+    with Driver(tmp_path, queues={"q": 2}) as daemon:
+        daemon.ask({"pause": "q"})
+        uids = [daemon.submit(*commands(number), cwd=where, queue="q") for number in range(40)]
+        daemon.ask({"resume": "q"})
+        jobs = [daemon.finished(uid) for uid in uids]
+    results = ["succeeded" if n % 2 or n % 3 else "failed" for n in range(40)]
+    assert [job.result for job in jobs] == results
+    running: set[int] = set()
+    for mark in (tmp_path / "marks").read_text().split():
+        (running.add if mark[0] == "+" else running.remove)(int(mark[1:]))
+        assert len(running) <= 2
+    started = [job.started or 0 for job in jobs]
+    assert started == sorted(started)
