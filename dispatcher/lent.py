@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
-# How many jobs of a queue are lent at once: as many short ones as end while a commit takes.
-AHEAD: Final = 12
+# How many jobs of a queue are lent for each that may run at once, and at most: as many short ones
+# as end until the daemon has heard of it and has committed that.
+AHEAD: Final = 8
+MOST: Final = 32
 # A job that took longer lends nothing at its end, ms: to send the next one costs a millisecond,
 # which there matters no more.
 QUICK_MS: Final = 50

@@ -8,9 +8,9 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from sqlite3 import Connection
-from typing import Final
+from typing import Any, Final, Self
 
 from dispatcher.fate import Pair
 from dispatcher.identity import Identity
@@ -68,10 +68,17 @@ class RunningCommand:
         """As it is with what the book says."""
         began, following = said.began, said.following
         if began is not None:
-            return replace(self, next_at=began.since, began_at=began.at, pid=began.pid)
+            return self._of_process(began.since, began.at, began.pid)
         if following is not None and self.began_at is None:
-            return replace(self, next_at=following.at, pid=following.pid)
+            return self._of_process(following.at, None, following.pid)
         return self
+
+    def _of_process(self, next_at: float, began_at: float | None, pid: int | None) -> Self:
+        # With each command: a tenth of what `replace` costs.
+        return type(self)(
+            *(self.uid, self.n, self.keeper, next_at, began_at, pid, self.told, self.ending),
+            *(self.queue, self.boot, self.secrets, self.last),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +123,8 @@ def program(db: Connection, uid: int, n: int) -> Program | None:
     ).fetchone()
     if row is None:
         return None
-    *rest, last = row
-    return Program(*(*rest, bool(last)))
+    values: list[Any] = [*row[:-1], bool(row[-1])]
+    return Program(*values)
 
 
 def sort_lines(lines: Sequence[Fact], pair: Pair) -> tuple[dict[tuple[int, int], Spoken], Pair]:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from dispatcher import lent, records
 from dispatcher.events import tell
 from dispatcher.fate import Ended, Known, Open, Pair, Skipped, judge
 from dispatcher.identity import Identity
-from dispatcher.lent import AHEAD, QUICK_MS, Terms
+from dispatcher.lent import AHEAD, MOST, QUICK_MS, Terms
 from dispatcher.logs import LogFiles
 from dispatcher.queue import Queues
 from dispatcher.records import FINISHED, PENDING, RUNNING, SKIPPED
@@ -109,6 +109,15 @@ class Orphan:
     identity: Identity
 
 
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A job that was lent and runs now. deadline: by the boot clock."""
+
+    uid: int
+    queue: str | None
+    deadline: float | None
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a change led to, for the memory of the daemon; true once it is committed."""
@@ -128,7 +137,7 @@ class Outcome:
     cut: list[int] = field(default_factory=list[int])
     # To be lent; those that the keeper has begun, and those that it has given back.
     lent: list[Start] = field(default_factory=list[Start])
-    promoted: list[Program] = field(default_factory=list[Program])
+    promoted: list[Promoted] = field(default_factory=list[Promoted])
     returned: list[int] = field(default_factory=list[int])
     # Of these jobs would have started.
     paused: set[str | None] = field(default_factory=set[str | None])
@@ -439,27 +448,27 @@ class Advance:
         first = program(self._db, uid, 0)
         if first is None or first.state != PENDING:
             return
-        first = self._begin_job(first, self._now.boot, self._now.boot_id)
+        deadline = self._begin_job(first, self._now.boot, self._now.boot_id)
         if first.secrets and records.is_forgotten(self._db, uid):
             finish_job(self._change, self._now, uid, "lost")
             self.outcome.withdrawn.append((queue, uid))
         else:
-            self._start_command(first, first.deadline)
+            self._start_command(first, deadline)
 
     def _is_paused(self, queue: str | None) -> bool:
         if self._paused is None:
             self._paused = records.paused_queues(self._db)
         return queue in self._paused
 
-    def _begin_job(self, first: Program, at: float, boot_id: str) -> Program:
-        """Its job runs, since `at` by the boot clock."""
+    def _begin_job(self, first: Program, at: float, boot_id: str) -> float | None:
+        """Its job runs, since `at` by the boot clock; until when it may."""
         deadline = None if first.timeout is None else first.timeout + at
         self._db.execute(
             f"UPDATE jobs SET state = {RUNNING}, started = ?, boot = ?, deadline = ?"
             " WHERE uid = ?",
             (self._wall_ms(at), boot_id, deadline, first.uid),
         )
-        return replace(first, deadline=deadline)
+        return deadline
 
     def _start_command(self, command: Program, deadline: float | None) -> None:
         self._begin_command(command, self._now.boot, self._keeper)
@@ -492,7 +501,7 @@ class Advance:
                 continue
             if not terms.allow(queue, lane.running, new):
                 continue
-            for uid in lane.next_to_lend(AHEAD):
+            for uid in lane.next_to_lend(min(AHEAD * lane.limit, MOST)):
                 first = program(self._db, uid, 0)
                 if first is None or first.state != PENDING or not _is_plain(first):
                     break
@@ -522,9 +531,9 @@ class Advance:
         at = self._now.boot
         if said is not None and self._is_this_boot(boot):
             at = min(at, said.at)
-        first = self._begin_job(first, at, boot)
+        deadline = self._begin_job(first, at, boot)
         self._begin_command(first, at, keeper)
-        self.outcome.promoted.append(first)
+        self.outcome.promoted.append(Promoted(uid, first.queue, deadline))
         return running_command(self._db, uid, 0)
 
     def _wall_ms(self, at: float) -> int:

@@ -20,6 +20,7 @@ What is of another type, or beyond its bounds, is missing. Standard library only
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -142,37 +143,46 @@ def fact(text: bytes) -> Fact | None:
     line = read(text)
     if "dead" in line:
         return Dead()
-    for kind in ("next", "began", "end", "barred", "left", "returned"):
+    for kind, of_command in _KINDS.items():
         if kind in line:
             named = job(line[kind])
-            return None if named is None else _of_command(kind, named, line)
+            return None if named is None else of_command(named, line)
     return None
 
 
-def _of_command(kind: str, named: Job, line: dict[str, Any]) -> Fact | None:
+def _next(named: Job, line: dict[str, Any]) -> Next:
     at, pid = _seconds(line.get("at")), _whole(line.get("pid"), 1, _MOST_PID)
-    if kind == "next":
-        return Next(named, at or 0.0, pid, limit(line))
-    if kind == "began":
-        since = _seconds(line.get("since"))
-        if pid is None or (since is None and at is None):
-            return None
-        return Began(
-            named, pid, since or 0.0, (since or 0.0) + LONGEST_START if at is None else at
-        )
-    if kind == "end":
-        reason = line.get("reason")
-        return End(
-            named,
-            _whole(line.get("code"), *_CODES),
-            _seconds(line.get("time")),
-            _whole(line.get("size"), 0, _MOST),
-            line.get("begun") is not False,
-            _text(reason)[:_REASON] if isinstance(reason, str) else None,
-        )
-    if kind == "returned":
-        return Returned(named)
-    return Barred(named) if kind == "barred" else Left(named)
+    return Next(named, at or 0.0, pid, limit(line))
+
+
+def _began(named: Job, line: dict[str, Any]) -> Began | None:
+    at, pid = _seconds(line.get("at")), _whole(line.get("pid"), 1, _MOST_PID)
+    since = _seconds(line.get("since"))
+    if pid is None or (since is None and at is None):
+        return None
+    return Began(named, pid, since or 0.0, (since or 0.0) + LONGEST_START if at is None else at)
+
+
+def _end(named: Job, line: dict[str, Any]) -> End:
+    reason = line.get("reason")
+    return End(
+        named,
+        _whole(line.get("code"), *_CODES),
+        _seconds(line.get("time")),
+        _whole(line.get("size"), 0, _MOST),
+        line.get("begun") is not False,
+        _text(reason)[:_REASON] if isinstance(reason, str) else None,
+    )
+
+
+_KINDS: Final[dict[str, Callable[[Job, dict[str, Any]], Fact | None]]] = {
+    "next": _next,
+    "began": _began,
+    "end": _end,
+    "barred": lambda named, _: Barred(named),
+    "left": lambda named, _: Left(named),
+    "returned": lambda named, _: Returned(named),
+}
 
 
 def said(text: bytes) -> Said:
@@ -246,10 +256,10 @@ def _parse(text: bytes) -> object:
 
 def job(value: object) -> Job | None:
     """Job and number of a command."""
-    if not isinstance(value, list) or len(cast("list[object]", value)) != 2:
+    pair = cast("list[object]", value) if isinstance(value, list) else []
+    if len(pair) != 2:
         return None
-    first, second = cast("list[object]", value)
-    uid, n = _whole(first, 0, _MOST), _whole(second, 0, _MOST)
+    uid, n = _whole(pair[0], 0, _MOST), _whole(pair[1], 0, _MOST)
     return None if uid is None or n is None else (uid, n)
 
 
@@ -272,13 +282,14 @@ def limit(line: dict[str, Any]) -> int:
 
 
 def _whole(value: object, least: int, most: int) -> int | None:
-    if not isinstance(value, int) or isinstance(value, bool):
+    # Not a bool, which is an int, too.
+    if type(value) is not int:
         return None
     return value if least <= value <= most else None
 
 
 def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is not float and type(value) is not int:
         return None
     return float(value) if 0 <= value <= _MOST_SECONDS else None
 
