@@ -11,7 +11,7 @@ from typing import Final
 from dispatcher import events, orders, records, transitions
 from dispatcher.orders import Order, Origin
 from dispatcher.records import PENDING, RUNNING, JobRow
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from sysadmd.errors import Conflict
 from sysadmd.journal import Transaction, append_many
 

@@ -27,17 +27,9 @@ from dispatcher.processes import is_same_boot
 from dispatcher.queue import IllegalMove, Queues
 from dispatcher.records import PENDING, RUNNING
 from dispatcher.site import Site, environment
+from dispatcher.steps import NO_ENDINGS, Endings, Facts, Finding, Outcome, Start
 from dispatcher.tending import Tender
-from dispatcher.transitions import (
-    NO_ENDINGS,
-    Advance,
-    Endings,
-    Facts,
-    Finding,
-    Outcome,
-    Start,
-    mark,
-)
+from dispatcher.transitions import Advance, mark
 from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Note, Transaction, no_note

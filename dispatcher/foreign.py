@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from dispatcher import lent, logs, transitions
 from dispatcher.records import FINISHED, RUNNING
 from dispatcher.site import Site
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from sysadmd.journal import Transaction
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from dispatcher.acceptance import Accepted, Bundle
 from dispatcher.advance import Mover
 from dispatcher.records import JobRow
 from dispatcher.site import Site
-from dispatcher.transitions import Outcome
+from dispatcher.steps import Outcome
 from sysadmd.errors import Conflict, StoreFull
 from sysadmd.journal import Transaction
 from sysadmd.store import MemoryBehind

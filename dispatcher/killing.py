@@ -23,8 +23,8 @@ from dispatcher.advance import Mover
 from dispatcher.identity import Identity
 from dispatcher.processes import Family, is_it, look_at
 from dispatcher.site import Site
+from dispatcher.steps import Finding
 from dispatcher.tending import Tender
-from dispatcher.transitions import Finding
 from dispatcher.words import Began, End, Next
 from dispatcher.writers import Writers
 from sysadmd.apart import Reserve, apart

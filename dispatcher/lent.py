@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
-# How many jobs of a queue are lent for each that may run at once, and at most: as many short ones
-# as end until the daemon has heard of it and has committed that.
+# How many jobs of a queue are lent for each that may run at once, and at most: as many short
+# ones as end until the daemon has heard of it and has committed that.
 AHEAD: Final = 8
 MOST: Final = 32
 # A job that took longer lends nothing at its end, ms: to send the next one costs a millisecond,

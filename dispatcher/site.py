@@ -12,7 +12,7 @@ from pathlib import Path
 from dispatcher import logs
 from dispatcher.identity import boot_clock
 from dispatcher.keepers import Limits
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from sysadmd.machine import COMMAND_PATH
 from sysadmd.settings import DispatcherSettings
 from sysadmd.store import Store

@@ -20,7 +20,7 @@ from dispatcher import book, keepers, locks, logs, records
 from dispatcher.fate import Pair
 from dispatcher.keepers import KeeperPair, Link, NoAnswer
 from dispatcher.site import Site
-from dispatcher.transitions import Facts
+from dispatcher.steps import Facts
 from dispatcher.words import Said
 from sysadmd.apart import apart
 from sysadmd.backoff import backoff

@@ -20,7 +20,7 @@ from dispatcher.killing import Killer
 from dispatcher.processes import is_alive
 from dispatcher.reports import Fields
 from dispatcher.site import Site
-from dispatcher.transitions import Finding
+from dispatcher.steps import Finding
 from sysadmd.errors import StoreFull
 from sysadmd.journal import Transaction
 

@@ -21,7 +21,7 @@ import msgspec
 from dispatcher import foreign, keepers, logs
 from dispatcher.identity import boot_clock
 from dispatcher.processes import boot_mark
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from server.backup import contents, placing
 from server.backup.contents import KEYS, TOKEN, Backup
 from server.backup.making import ROOMS

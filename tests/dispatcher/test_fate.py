@@ -36,7 +36,8 @@ from dispatcher.lent import Terms
 from dispatcher.logs import LogFiles
 from dispatcher.orders import Order
 from dispatcher.queue import Queues
-from dispatcher.transitions import Advance, Facts, Finding, Now, Outcome, Start
+from dispatcher.steps import Facts, Finding, Now, Outcome, Start
+from dispatcher.transitions import Advance
 from dispatcher.words import Commanded, Dead, Fact, Job
 from sysadmd import journal
 from sysadmd.journal import Transaction

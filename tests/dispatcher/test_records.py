@@ -7,7 +7,7 @@ from pathlib import Path
 from dispatcher import records, transitions
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from sysadmd.journal import Transaction
 from sysadmd.store import Store, open_store
 from tests.kit.accepting import accept

@@ -19,7 +19,8 @@ from dispatcher.fate import Pair
 from dispatcher.logs import LogFiles
 from dispatcher.orders import Order
 from dispatcher.queue import Queues
-from dispatcher.transitions import Advance, Facts, Finding, Now
+from dispatcher.steps import Facts, Finding, Now
+from dispatcher.transitions import Advance
 from sysadmd import journal
 from sysadmd.journal import Transaction
 from tests.kit import ROOT, wait_for

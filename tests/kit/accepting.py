@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dispatcher.acceptance import Accepted, Bundle, accept_all
 from dispatcher.orders import Order
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from sysadmd.errors import Conflict
 from sysadmd.journal import Transaction, no_note
 

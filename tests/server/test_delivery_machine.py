@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from collectors.system_state import SystemState
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from server.classes.events import Subscribe, Unsubscribe
 from server.daemon import SCHEMAS
 from server.delivery import hub as hub_module

@@ -17,7 +17,7 @@ from dispatcher import events, logs, records, transitions
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order, Origin
 from dispatcher.reports import Fields
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from server.daemon import SCHEMAS
 from server.delivery.frames import Form, Renderer
 from server.delivery.job_events import JobEvents

@@ -12,7 +12,7 @@ import pytest
 from collectors.system_state import SystemState
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from server.daemon import SCHEMAS
 from server.delivery import snapshot
 from server.delivery.snapshot import Snapshot, SnapshotCut, SnapshotOpening, Snapshots

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from server.daemon import SCHEMAS
 from server.delivery import hub as hub_module
 from server.delivery.frames import Form

@@ -7,7 +7,7 @@ from pathlib import Path
 from dispatcher import events
 from dispatcher.commandline import Spec
 from dispatcher.orders import Order, Origin
-from dispatcher.transitions import Now
+from dispatcher.steps import Now
 from server.daemon import SCHEMAS
 from server.delivery.frames import Form
 from server.delivery.waiting import MOST, SIZE
