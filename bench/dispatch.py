@@ -33,6 +33,7 @@ from bench.job_load import (
 )
 from bench.log_capture import capture
 from bench.long_queue import long_queue
+from bench.loop_lag import lag
 from bench.rival_queues import MOST_WAITING, Spooler, spawn_loop, spooler_program
 from bench.rounds import compared, in_turn
 from bench.table import Row, markdown
@@ -105,7 +106,9 @@ def drains(room: Path, scale: Scale) -> list[Row]:
                 for who, used in drained.cpu.items():
                     figures.add(who, 1e6 * used / scale.jobs)
         client.close()
-    return [row for lanes, figures in found.items() for row in _drain_rows(lanes, figures)]
+        late = lag(daemon, "queues drain")
+    rows = [row for lanes, figures in found.items() for row in _drain_rows(lanes, figures)]
+    return [*rows, late]
 
 
 def _drain_rows(lanes: int, figures: Figures) -> list[Row]:

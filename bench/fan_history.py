@@ -19,6 +19,7 @@ from bench.fan_systems import (
     sender_orders,
     sysadmd_orders,
 )
+from bench.loop_lag import lag
 from bench.resume import JOBS_PER_100, fill_jobs, fill_logs
 from bench.table import Row
 from sysadmd.events import SYSTEMS
@@ -47,6 +48,7 @@ def history(
         rows = alone(daemon, client, servers[:1], events, rounds)
         if crowd:
             rows += among(daemon, client, rounds, seconds)
+        rows.append(lag(daemon, "history is read"))
     return rows
 
 

@@ -25,6 +25,7 @@ from bench.cheap_peers import raise_limits
 from bench.compiled import TLS, compiled
 from bench.fan_history import history
 from bench.fan_systems import BURSTS, Load, System, by_c, by_mosquitto, by_nats, by_sysadmd, cpu
+from bench.loop_lag import lag
 from bench.table import Row, markdown
 from tests.kit import QUIET, Daemon
 from tests.kit.figures import percentile
@@ -148,7 +149,8 @@ def fan_out(room: Path, client: Path, size: Size, only: Sequence[str]) -> list[R
         for _ in range(size.rounds):
             for one in found:
                 tell(one, clients, size, only)
-    return rows_of(found, clients)
+        late = lag(daemon, f"{clients:,} come, and are told")
+    return [*rows_of(found, clients), late]
 
 
 def rows_of(found: Sequence[Measured], clients: int) -> list[Row]:

@@ -252,6 +252,13 @@ class Mover:
         """Take a turn: there may be something new."""
         self._tender.news.set()
 
+    def wake_for(self, queues: Iterable[str | None]) -> None:
+        """Take a turn if a job that now waits in one of these may start. Else who makes room,
+        or resumes the queue, does so."""
+        lanes = self.queues.lanes
+        if any(queue in lanes and lanes[queue].has_room for queue in queues):
+            self.wake()
+
     def hurry(self) -> None:
         """Take a turn, and put nothing off."""
         if self._latest is not None:

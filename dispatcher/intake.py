@@ -122,8 +122,8 @@ class Intake:
             mover.accepted(group.fresh, written.queued)
             if company is not None and written.started is not None:
                 company.committed(written.started)
-            elif written.queued:
-                mover.wake()
+            else:
+                mover.wake_for({queue for queue, _ in written.queued})
             for waiting, each in zip(group.waiting, written.found, strict=True):
                 if waiting.done():
                     # Whoever asked has left.
