@@ -100,7 +100,7 @@ class Company:
 
     def over(self) -> None:
         """Let others have their turns, whether or not it was committed."""
-        self.mover.free.set()
+        self.mover.end_turn()
 
 
 class Mover:
@@ -110,7 +110,6 @@ class Mover:
         self._site = site
         self._tender = tender
         self._hearing = hearing
-        self._lending = Lending(tender)
         self._full: StoreFull | None = None
         self.queues = Queues()
         # Queues that ever had a job.
@@ -119,8 +118,9 @@ class Mover:
         # Something runs: time and progress are to be looked at.
         self.busy = asyncio.Event()
         # No turn is under way.
-        self.free = asyncio.Event()
-        self.free.set()
+        self._free = asyncio.Event()
+        self._free.set()
+        self._lending = Lending(tender, self._free)
         # Commands committed as running that no keeper has been asked to start.
         self._unsent: list[tuple[int, int]] = []
         self._findings: list[Finding] = []
@@ -150,6 +150,7 @@ class Mover:
                 queue, line, running.get(queue, ()), [uid for uid in line if uid in away]
             )
         self.queues = queues
+        self._lending.watch(queues)
         for keeper in {*away.values()}:
             self._tender.miss(keeper)
         marks = records.queue_marks(db)
@@ -178,7 +179,7 @@ class Mover:
 
     def configure(self) -> None:
         """Take the queues of new settings; one that is gone from them drains."""
-        self._lending.recall_all()
+        self._lending.call_all_back()
         self.queues = self.queues.configure(self._site.limits_of_queues())
         self._pause_as_written()
         self.wake()
@@ -196,16 +197,25 @@ class Mover:
         """A turn for orders that are about to be written: to be ended. None: they have to wait
         for one, or for others in the queues that they name."""
         taker = self._tender.taker()
-        if taker is None or not self.free.is_set() or self._tender.news.is_set():
+        if taker is None or not self._free.is_set() or self._tender.news.is_set():
             return None
         if not any(self.queues.has_room(queue) for queue in named):
             return None
-        self.free.clear()
+        self._free.clear()
         return Company(self, self.queues, taker.id, taker.link)
+
+    def end_turn(self) -> None:
+        """None is under way any more."""
+        self._free.set()
+        self._lending.tell()
 
     def withdrawn(self, queue: str | None, uid: int) -> None:
         """Forget a job that waited, and is committed as finished."""
         self.queues = self.queues.remove(queue, uid)
+        taker = self._tender.taker()
+        if taker is not None and taker.link is not None:
+            # It may have had it once.
+            taker.link.given.discard(uid)
 
     def paused(self, queue: str | None, paused: bool) -> None:
         """Start nothing more of a queue, or again; it is committed."""
@@ -237,8 +247,8 @@ class Mover:
         self._lending.hold(queues)
         try:
             # A turn that is under way may lend.
-            await self.free.wait()
-            while self._lending.recall(queues):
+            await self._free.wait()
+            while self._lending.call_back(queues):
                 if self._full is not None:
                     raise self._full.with_traceback(None)
                 if self._next is None:
@@ -271,7 +281,7 @@ class Mover:
         """Until cancelled."""
         while True:
             await self._tender.news.wait()
-            await self.free.wait()
+            await self._free.wait()
             self._tender.news.clear()
             full, before = await self._try_turn(), self._full
             self._full = full
@@ -286,13 +296,13 @@ class Mover:
 
     async def _try_turn(self) -> StoreFull | None:
         """A turn that no other one overlaps; why nothing came of it."""
-        self.free.clear()
+        self._free.clear()
         try:
             await self._turn()
         except StoreFull as error:
             return error
         finally:
-            self.free.set()
+            self.end_turn()
         return None
 
     async def settle(self) -> None:
@@ -468,11 +478,13 @@ class Mover:
         if cut:
             link.send({"over": cut})
         link.given.difference_update(uid for _, uid in outcome.finished)
+        link.given.difference_update(outcome.returned)
         for start in outcome.starts:
             link.send({"start": [start.uid, start.n], **self._order(start)})
         for start in outcome.lent:
             room = self.queues.lanes[start.queue].limit
-            link.send({"lend": [start.uid, start.n], "room": room, **self._order(start)})
+            lent = {"lend": [start.uid, start.n], "room": room, "mark": start.mark}
+            link.send({**lent, **self._order(start)})
         link.given.update(start.uid for start in (*outcome.starts, *outcome.lent))
 
     def _order(self, start: Start) -> dict[str, object]:

@@ -61,17 +61,17 @@ class Ahead:
                 return self._leave(name, uid)
         return []
 
-    def give_back(self, jobs: Collection[Job]) -> list[Job]:
+    def give_back(self, jobs: Collection[Job]) -> list[Commanded]:
         """Forget these, as far as they are still here: which ones those were."""
-        back: list[Job] = []
+        back: list[Commanded] = []
         for lane in self._lanes.values():
-            back += [one.command.job for one in lane.lent if one.command.job in jobs]
+            back += [one.command for one in lane.lent if one.command.job in jobs]
             lane.lent = deque(one for one in lane.lent if one.command.job not in jobs)
         return back
 
-    def forget(self) -> list[Job]:
+    def forget(self) -> list[Commanded]:
         """The daemon is gone, or nothing begins any more: what was here."""
-        back = [one.command.job for lane in self._lanes.values() for one in lane.lent]
+        back = [one.command for lane in self._lanes.values() for one in lane.lent]
         self._lanes.clear()
         return back
 

@@ -14,12 +14,12 @@ starters write it. What is said twice is said once. Standard library only.
                                                  was no room for that
     {"barred": [uid, n]}                         its log was there before: it did not begin
     {"left": [uid, n]}                           it goes on, and nobody will know how it ends
-    {"returned": [uid, n]}                       it was lent; the keeper will not begin it
+    {"returned": [uid, n], "mark": M}            it was lent; the keeper will not begin it
     {"dead": true}                               the guard: the keeper is dead, nothing begins
 
 T: s by the boot clock; C: 0..255, minus the signal, null: nobody knows; W: s since 1970; B:
-bytes, null: the log is gone. A new generation of the book begins, whole at once, with the lines
-of what still runs; nothing is added to an older one after that.
+bytes, null: the log is gone; M: the mark of that lending. A new generation of the book begins,
+whole at once, with the lines of what still runs; nothing is added to an older one after that.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from dispatcher.starter import Fittings
 from dispatcher.starter_line import HandedOver, StarterLine
 from dispatcher.stopped import Stopped
 from dispatcher.trouble import complain
-from dispatcher.words import Commanded, Job
+from dispatcher.words import Commanded
 
 # A keeper that its daemon never called, because that was killed meanwhile, goes after this; s.
 UNCALLED: Final = 30.0
@@ -145,6 +145,8 @@ class Keeper:
             if self._orders:
                 while self._orders:
                     self._hand_over(self._orders.popleft())
+                # Of one that was lent it is not known yet that its turn has come.
+                self._tell_within(ENDS)
                 self._spare.make()
             if self._news_due is not None and self._news_due <= time.monotonic():
                 self._news = True
@@ -240,13 +242,13 @@ class Keeper:
 
     def _forget(self) -> None:
         """What is wanted and has not begun is not to begin: nobody is there who would know."""
-        lent = [one.command.job for one in self._orders if one.command.room]
+        lent = [one.command for one in self._orders if one.command.room]
         self._orders.clear()
         self._give_back(lent + self._ahead.forget())
 
-    def _give_back(self, jobs: list[Job]) -> None:
-        if jobs:
-            lines = (book.encode({"returned": job}) for job in jobs)
+    def _give_back(self, lent: list[Commanded]) -> None:
+        if lent:
+            lines = (book.encode({"returned": one.job, "mark": one.mark}) for one in lent)
             book.write(self._book.file, b"\n".join(lines))
             self._news = True
 
@@ -413,8 +415,11 @@ class Keeper:
             self._tell(NEWS)
         serving.command = None
         for ordered in following:
-            # To another one, who has nothing to put away before.
-            self._hand_over(ordered)
+            if self._orders:
+                self._orders.append(ordered)
+            else:
+                # To another one, who has nothing to put away before.
+                self._hand_over(ordered)
         serving.send(b"\n")
         if command.hangs:
             self._tell_hanging()

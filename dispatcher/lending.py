@@ -22,21 +22,32 @@ STALE: Final = 0.25
 
 
 class Lending:
-    """What is held back, and calling back. Belongs to the event loop."""
+    """What is held back, and calling back. Belongs to the event loop.
 
-    def __init__(self, tender: Tender) -> None:
+    While something of a queue is being called back none of it is lent: what was given back then
+    would have to wait behind that. So it is called back when no turn is under way that may
+    still lend, and each turn is asked for its terms when it begins.
+    """
+
+    def __init__(self, tender: Tender, free: asyncio.Event) -> None:
+        """free: no turn is under way."""
         self._tender = tender
+        self._free = free
         self._queues = Queues()
         self._held: Counter[str | None] = Counter()
+        # Queues of which something is being called back; of them those whose keeper has not
+        # been told yet.
+        self._called: set[str | None] = set()
+        self._untold: set[str | None] = set()
         # What was lent of each queue when that was last looked at.
         self._seen: dict[str | None, frozenset[int]] = {}
         self._look: asyncio.TimerHandle | None = None
 
     def terms(self, link: Link | None) -> Terms | None:
-        """Of the next turn; None: nothing can be lent."""
+        """Of the turn that begins; None: nothing can be lent."""
         if link is None or not link.lends:
             return None
-        return Terms(frozenset(link.given), frozenset(self._held))
+        return Terms(frozenset(link.given), frozenset(self._called.union(self._held)))
 
     def hold(self, queues: Collection[str | None]) -> None:
         """Lend nothing of these until `release`."""
@@ -49,28 +60,40 @@ class Lending:
     def watch(self, queues: Queues) -> None:
         """These are the queues now. See to it that nothing of them stays lent for long."""
         self._queues = queues
-        if self._look is None and (seen := _lent(queues)):
+        seen = _lent(queues)
+        self._called &= seen.keys()
+        if self._look is None and seen:
             self._seen = seen
             self._look = asyncio.get_running_loop().call_later(STALE, self._call_stale_back)
 
-    def recall(self, queues: Collection[str | None]) -> bool:
-        """Call back what is lent of these, if anything is. What comes of it the book says."""
+    def call_back(self, queues: Collection[str | None]) -> bool:
+        """Have all that is lent of these given back; what comes of it the book says. False:
+        nothing is lent of them. To be told to the keeper by `tell`, if a turn is under way."""
+        fresh = _lent(self._queues).keys() & set(queues)
+        self._untold |= fresh - self._called
+        self._called |= fresh
+        if self._free.is_set():
+            self.tell()
+        return bool(fresh)
+
+    def call_all_back(self) -> None:
+        """As `call_back`, of all queues."""
+        self.call_back(_lent(self._queues).keys())
+
+    def tell(self) -> None:
+        """No turn is under way: tell the keeper what is being called back."""
         lent = _lent(self._queues)
-        uids = sorted(uid for queue in queues for uid in lent.get(queue, ()))
+        uids = sorted(uid for queue in self._untold for uid in lent.get(queue, ()))
+        self._untold.clear()
         taker = self._tender.taker()
         # One that takes nothing more has given back all of it.
         if uids and taker is not None and taker.link is not None:
             taker.link.send({"recall": [(uid, 0) for uid in uids]})
-        return bool(uids)
-
-    def recall_all(self) -> None:
-        """Call back all that is lent."""
-        self.recall(_lent(self._queues).keys())
 
     def _call_stale_back(self) -> None:
         self._look = None
         lent = _lent(self._queues)
-        self.recall([queue for queue, uids in lent.items() if self._seen.get(queue) == uids])
+        self.call_back([queue for queue, uids in lent.items() if self._seen.get(queue) == uids])
         self.watch(self._queues)
 
 

@@ -37,16 +37,19 @@ class Terms:
         return all(uid in self.given or uid in new for uid in running)
 
 
-def lend(db: Connection, uid: int, keeper: str, boot: str) -> None:
-    """Write down that this keeper is going to have it, in this boot."""
-    db.execute("INSERT INTO lent (job, keeper, boot) VALUES (?, ?, ?)", (uid, keeper, boot))
+def lend(db: Connection, uid: int, keeper: str, boot: str, mark: int) -> None:
+    """Write down that this keeper is going to have it, in this boot. mark: by which this
+    lending is known from another one of this job's."""
+    query = "INSERT INTO lent (job, keeper, boot, mark) VALUES (?, ?, ?, ?)"
+    db.execute(query, (uid, keeper, boot, mark))
 
 
-def take_back(db: Connection, uid: int, keeper: str) -> str | None:
-    """It is lent no more: the boot in which it was. None: this keeper does not have it."""
-    row = db.execute("SELECT boot FROM lent WHERE job = ? AND keeper = ?", (uid, keeper))
-    found = row.fetchone()
-    if found is None:
+def take_back(db: Connection, uid: int, keeper: str, mark: int | None = None) -> str | None:
+    """It is lent no more: the boot in which it was. None: this keeper does not have it, or not
+    by this mark."""
+    query = "SELECT boot, mark FROM lent WHERE job = ? AND keeper = ?"
+    found = db.execute(query, (uid, keeper)).fetchone()
+    if found is None or mark not in (None, found[1]):
         return None
     db.execute("DELETE FROM lent WHERE job = ?", (uid,))
     return str(found[0])

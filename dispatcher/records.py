@@ -140,7 +140,8 @@ SCHEMA: Final[tuple[Step, ...]] = (
     CREATE TABLE lent (
         job INTEGER PRIMARY KEY,
         keeper TEXT NOT NULL,
-        boot TEXT NOT NULL              -- in which that was
+        boot TEXT NOT NULL,             -- in which that was
+        mark INTEGER NOT NULL           -- of that one time: us since the boot
     );
     """,
 )

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from dispatcher.fate import Pair
 from dispatcher.identity import Identity
 from dispatcher.records import RUNNING
-from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next
+from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next, Returned
 
 # Has its job no command behind it?
 _LAST: Final = (
@@ -33,7 +33,12 @@ class Spoken:
     end: End | None = None
     barred: bool = False
     left: bool = False
-    returned: bool = False
+    returned: Returned | None = None
+
+    @property
+    def has_turn(self) -> bool:
+        """Had it been lent, its turn has come."""
+        return bool(self.following or self.began or self.end or self.barred or self.left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +133,13 @@ def program(db: Connection, uid: int, n: int) -> Program | None:
 
 
 def sort_lines(lines: Sequence[Fact], pair: Pair) -> tuple[dict[tuple[int, int], Spoken], Pair]:
-    """What the lines say of each command, in the order of their last words; and of the pair."""
+    """What the lines say of each command, and of the pair."""
     said: dict[tuple[int, int], Spoken] = {}
     for line in lines:
         if isinstance(line, Dead):
             pair = pair if pair is Pair.OVER else Pair.DEAD
             continue
-        known = said.pop(line.job, None) or Spoken()
+        known = said.get(line.job) or Spoken()
         if isinstance(line, Next):
             # What was said before is of an earlier attempt, which was none.
             known = Spoken(following=line)
@@ -147,6 +152,6 @@ def sort_lines(lines: Sequence[Fact], pair: Pair) -> tuple[dict[tuple[int, int],
         elif isinstance(line, Left):
             known.left = True
         else:
-            known.returned = True
+            known.returned = line
         said[line.job] = known
     return said, pair

@@ -72,6 +72,7 @@ class Start:
     event_system: str | None
     channel: str | None
     last: bool
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)

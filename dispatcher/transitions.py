@@ -13,7 +13,8 @@ statement anew each time, since one of the indices of some states might then be 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from dispatcher import lent, records
@@ -43,7 +44,7 @@ from dispatcher.steps import (
     Promoted,
     Start,
 )
-from dispatcher.words import End, Next
+from dispatcher.words import Dead, End, Fact, Job
 from sysadmd.journal import Transaction
 
 # Who keeps a command whose end nobody will tell, though its keeper may live.
@@ -150,10 +151,11 @@ class Advance:
         said, pair = sort_lines(facts.lines, facts.pair)
         # The guard says that the keeper is dead when it has looked for what may have begun.
         sought = pair is not facts.pair
-        for (uid, n), lines in said.items():
-            row = running_command(self._db, uid, n)
-            if row is None and n == 0 and (lines.following or lines.returned):
-                row = self._lent(uid, facts.keeper, lines)
+        for job, is_first, is_last in _words(facts.lines):
+            lines = said[job]
+            if is_first and job[1] == 0:
+                self._hear_of_lent(job[0], facts.keeper, lines)
+            row = running_command(self._db, *job) if is_last else None
             if row is not None and row.keeper == facts.keeper:
                 self._weigh(row, lines, pair, alive=facts.alive, sought=sought)
         if pair is not Pair.STARTS:
@@ -164,7 +166,7 @@ class Advance:
                 ):
                     self._give_back(uid, facts.keeper)
                 else:
-                    self._promote(uid, facts.keeper, None)
+                    self._promote(uid, facts.keeper, Spoken())
             for uid, n in self._db.execute(
                 f"SELECT job, n FROM commands WHERE keeper = ? AND state = {RUNNING}"
                 " ORDER BY job",
@@ -408,39 +410,54 @@ class Advance:
                 if first is None or first.state != PENDING or not _is_plain(first):
                     break
                 assert self._keeper is not None
-                lent.lend(self._db, uid, self._keeper, self._now.boot_id)
-                self.outcome.lent.append(_order(first, {}, None))
+                now = self._now
+                mark = round(now.boot * 1e6)
+                lent.lend(self._db, uid, self._keeper, now.boot_id, mark)
+                self.outcome.lent.append(replace(_order(first, {}, None), mark=mark))
 
-    def _lent(self, uid: int, keeper: str, said: Spoken) -> RunningCommand | None:
-        """What a book says of a job that may be lent to its keeper: if it is one that runs now,
-        its command."""
-        if said.following is None:
-            self._give_back(uid, keeper)
-            return None
-        return self._promote(uid, keeper, said.following)
+    def _hear_of_lent(self, uid: int, keeper: str, said: Spoken) -> None:
+        """A book speaks of a job's first command: if that is lent to its keeper, it waits as
+        before, or has its turn. One that could not be begun has an end alone."""
+        if said.returned is not None:
+            self._give_back(uid, keeper, said.returned.mark)
+        if said.has_turn:
+            self._promote(uid, keeper, said)
 
-    def _give_back(self, uid: int, keeper: str) -> None:
+    def _give_back(self, uid: int, keeper: str, mark: int | None = None) -> None:
         """It waits as before."""
-        if lent.take_back(self._db, uid, keeper) is not None:
+        if lent.take_back(self._db, uid, keeper, mark) is not None:
             self.outcome.returned.append(uid)
 
-    def _promote(self, uid: int, keeper: str, said: Next | None) -> RunningCommand | None:
-        """It runs: the keeper has begun it, or may have. Its command; None: it had it not."""
+    def _promote(self, uid: int, keeper: str, said: Spoken) -> None:
+        """If it is lent to this keeper, that has begun it, or may have: it runs."""
         boot = lent.take_back(self._db, uid, keeper)
         first = None if boot is None else program(self._db, uid, 0)
         if boot is None or first is None or first.state != PENDING:
-            return None
-        at = self._now.boot
-        if said is not None and self._is_this_boot(boot):
-            at = min(at, said.at)
+            return
+        at, now = self._now.boot, self._now
+        if said.following is not None and self._is_this_boot(boot):
+            at = min(at, said.following.at)
+        if said.end is not None and said.end.time is not None:
+            # That may be long ago, in another boot.
+            at = min(at, now.boot - (now.wall - said.end.time))
         deadline = self._begin_job(first, at, boot)
         self._begin_command(first, at, keeper)
         self.outcome.promoted.append(Promoted(uid, first.queue, deadline))
-        return running_command(self._db, uid, 0)
 
     def _wall_ms(self, at: float) -> int:
         """A time of the boot clock, ms since 1970."""
         return round((self._now.wall - (self._now.boot - at)) * 1000)
+
+
+def _words(lines: Iterable[Fact]) -> Iterator[tuple[Job, bool, bool]]:
+    """The commands of which a book speaks: is it the first time, the last? In that order they
+    begin and end."""
+    named = [line.job for line in lines if not isinstance(line, Dead)]
+    last = {job: place for place, job in enumerate(named)}
+    known: set[Job] = set()
+    for place, job in enumerate(named):
+        yield job, job not in known, last[job] == place
+        known.add(job)
 
 
 def _is_plain(first: Program) -> bool:

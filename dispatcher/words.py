@@ -11,7 +11,8 @@ missing has a meaning, and whatever comes, nobody fails of it:
     end: nothing of begun                    it had begun
     start: no channel                        its events are not asked for
     start: no lane                           it has no place in any; nothing waits for its end
-    lend: no lane; no room                   that of jobs without a queue; 1
+    lend: no lane; no room; no mark          that of jobs without a queue; 1; 0
+    returned: no mark                        0
     start, lend: nothing of last             its job goes on after it
 
 What is of another type, or beyond its bounds, is missing. Standard library only.
@@ -90,9 +91,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """It was lent, and the keeper will not begin it."""
+    """It was lent, and the keeper will not begin it. mark: of that lending."""
 
     job: Job
+    mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Commanded:
 
     channel: the variable that is to name a socket for its events; "": none is wanted. lane: in
     which its job has a place until its `last` command has ended; None: in none. room: how many
-    places there are, for one that is lent; 0: it is to begin at once.
+    places there are, for one that is lent; 0: it is to begin at once. mark: of that lending.
     """
 
     job: Job
@@ -136,6 +138,7 @@ class Commanded:
     lane: str | None = None
     last: bool = False
     room: int = 0
+    mark: int = 0
 
 
 def fact(text: bytes) -> Fact | None:
@@ -181,7 +184,7 @@ _KINDS: Final[dict[str, Callable[[Job, dict[str, Any]], Fact | None]]] = {
     "end": _end,
     "barred": lambda named, _: Barred(named),
     "left": lambda named, _: Left(named),
-    "returned": lambda named, _: Returned(named),
+    "returned": lambda named, line: Returned(named, mark(line)),
 }
 
 
@@ -220,6 +223,7 @@ def commanded(line: dict[str, Any]) -> Commanded | None:
         lane if isinstance(lane, str) else None,
         line.get("last") is True,
         (_whole(line.get("room"), 1, _MOST) or 1) if lent else 0,
+        mark(line),
     )
 
 
@@ -273,6 +277,11 @@ def uids(value: object) -> list[int]:
     """Those of a list that are some."""
     listed = cast("list[object]", value) if isinstance(value, list) else []
     return [uid for one in listed if (uid := _whole(one, 0, _MOST)) is not None]
+
+
+def mark(line: dict[str, Any]) -> int:
+    """Of a lending."""
+    return _whole(line.get("mark"), 0, _MOST) or 0
 
 
 def limit(line: dict[str, Any]) -> int:

@@ -74,7 +74,7 @@ def test_who_is_next_begins_when_there_is_a_place(
         elif what == "recall":
             jobs = [*model.lent[int(which) : int(which) + how], (uid, 0)]
             expected = [job for job in model.lent if job in jobs]
-            assert ahead.give_back(jobs) == expected
+            assert [one.job for one in ahead.give_back(jobs)] == expected
             for lane in model.waiting.values():
                 lane[:] = [one for one in lane if one.job not in jobs]
         elif running:
@@ -84,7 +84,7 @@ def test_who_is_next_begins_when_there_is_a_place(
             else:
                 # A job that goes on keeps its place.
                 assert commands(ahead.ended(one)) == (model.leave(one) if one.last else [])
-    assert sorted(ahead.forget()) == sorted(model.lent)
+    assert sorted(one.job for one in ahead.forget()) == sorted(model.lent)
     assert ahead.forget() == []
 
 

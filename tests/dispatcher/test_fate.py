@@ -256,15 +256,15 @@ class Duo:
             self.ahead.occupy(word)
             self.orders.append(Ordered(b"", word))
 
-    def give_back(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self.write({"returned": job})
+    def give_back(self, lent: Sequence[Commanded]) -> None:
+        for one in lent:
+            self.write({"returned": one.job, "mark": one.mark})
 
     def drop(self) -> None:
         """As Keeper._forget: nothing of what is wanted is to begin."""
-        jobs = [one.command.job for one in self.orders if one.command.room]
+        back = [one.command for one in self.orders if one.command.room]
         self.orders.clear()
-        self.give_back(jobs + self.ahead.forget())
+        self.give_back(back + self.ahead.forget())
 
     def write(self, line: book.Line, of: Starter | None = None) -> None:
         self.lines.append(book.encode(line))
@@ -649,6 +649,7 @@ class World(RuleBasedStateMachine):
             lane=start.queue or "",
             last=start.last,
             room=room,
+            mark=start.mark,
         )
 
     # --- keepers, guards, starters, commands, the machine

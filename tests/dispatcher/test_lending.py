@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 import pytest
 
 from dispatcher.lent import AHEAD
+from dispatcher.relay import pipe_path
 from tests.kit import wait_for
-from tests.kit.crash import machine_crash
+from tests.kit.crash import another_boot, cut_power, machine_crash
 from tests.kit.driver import Driver
 from tests.kit.processes import books, end, holders
 from tests.kit.state_file import state_file
@@ -197,6 +200,139 @@ def test_a_job_with_a_secret_is_not_lent_nor_what_waits_behind_it(patient: Drive
     assert len(lent(patient)) == 1
     patient.ask({"kill": [patient.job(gate).id]})
     wait_for(lambda: ledger(patient) == [0, 1, 2], "all of them")
+
+
+def test_one_that_cannot_begin_has_an_end_and_holds_nobody_up(patient: Driver) -> None:
+    _, uids = lend(patient)
+    # Its output can't be made.
+    (patient.state_dir / pipe_path(uids[1], 0)).mkdir()
+    let_go(patient)
+    job = patient.finished(uids[1])
+    assert (job.result, job.commands[0].return_code) == ("failed", 126)
+    check(patient, [uids[0], *uids[2:]], [0, *range(2, MANY)])
+    assert patient.ask({"pause": "q"}) == {}
+
+
+def test_called_back_at_any_moment_they_keep_their_order(tmp_path: Path) -> None:
+    with Driver(tmp_path, kill_grace=0.3, queues=QUEUES) as daemon:
+        daemon.ask({"pause": "q"})
+        uids = [signs(daemon, number) for number in range(100)]
+        daemon.ask({"resume": "q"})
+        while daemon.job(uids[-1]).state != "finished":
+            daemon.ask({"reload": {"queues": QUEUES}})
+        check(daemon, uids)
+
+
+def test_stale_at_any_moment_they_keep_their_order(tmp_path: Path) -> None:
+    with Driver(tmp_path, kill_grace=0.3, queues=QUEUES, lent_stale=0.005) as daemon:
+        daemon.ask({"pause": "q"})
+        uids = [signs(daemon, number) for number in range(100)]
+        daemon.ask({"resume": "q"})
+        check(daemon, uids)
+
+
+def test_a_pause_waits_for_a_keeper_that_says_nothing(patient: Driver) -> None:
+    _, uids = lend(patient)
+    pair = [holders(patient.state_dir, role)[0] for role in ("guard", "keeper")]
+    end(patient.pid, signal.SIGSTOP)
+    for pid in pair:
+        end(pid, signal.SIGSTOP)
+    patient.kill()
+    patient.start()
+    # It has the next ones, and so far nobody can take them away from it.
+    assert lent(patient) == uids[:AHEAD]
+    let_go(patient)
+    patient.ask({"pause": "q"})
+    assert lent(patient) == []
+    begun = [uid for uid in uids if patient.job(uid).state != "pending"]
+    for uid in begun:
+        patient.finished(uid)
+    patient.finished(patient.submit("true", queue="other"))
+    assert ledger(patient) == list(range(len(begun)))
+    patient.ask({"resume": "q"})
+    check(patient, uids)
+
+
+def test_booked_in_another_boot_they_have_ended_after_they_began(patient: Driver) -> None:
+    _, uids = lend(patient, 3)
+    end(patient.pid, signal.SIGSTOP)
+    let_go(patient)
+    wait_for(lambda: f'{{"end":[{uids[-1]},0]' in books(patient.state_dir), "all of them")
+    wait_for(lambda: time.time() > patient.job(uids[0]).created / 1000 + 1, "a later moment")
+    machine_crash(patient, "nothing")
+    check(patient, uids)
+
+
+@pytest.mark.parametrize("logs", ["kept", "lost"])
+def test_a_book_cut_by_a_power_failure_has_nothing_run_twice(
+    patient: Driver, logs: str
+) -> None:
+    """What it says of an earlier lending says nothing of a later one."""
+    wait = ["sh", "-c", "until test -e go$0; do sleep 0.02; done"]
+    daemon = patient
+    daemon.ask({"pause": "q"})
+    for number in ("1", "2"):
+        daemon.submit("true", queue="q")
+        daemon.submit([*wait, number], cwd=str(daemon.state_dir), queue="q")
+    last = signs(daemon, 7)
+    daemon.ask({"resume": "q"})
+    wait_for(lambda: last in lent(daemon), "what is lent")
+    daemon.ask({"reload": {"queues": QUEUES}})
+    wait_for(lambda: lent(daemon) == [], "all of them back")
+    (book,) = (daemon.state_dir / "keeper").glob("*.book")
+    kept = book.stat().st_size
+    (daemon.state_dir / "go1").touch()
+    wait_for(lambda: last in lent(daemon), "what is lent again")
+    daemon.ask({"resume": "other"})
+    end(daemon.pid, signal.SIGSTOP)
+    (daemon.state_dir / "go2").touch()
+    wait_for(lambda: ledger(daemon) == [7], "the last one")
+    cut_power(daemon)
+    book.write_bytes(book.read_bytes()[:kept])
+    if logs == "lost":
+        shutil.rmtree(daemon.state_dir / "jobs" / str(last))
+    another_boot(daemon.state_dir)
+    daemon.start()
+    assert daemon.finished(last).result == "lost"
+    assert ledger(daemon) == [7]
+
+
+def test_one_whose_turn_comes_by_a_word_of_the_daemon_is_told_of_at_once(
+    patient: Driver,
+) -> None:
+    daemon, wait = patient, "until test -e go; do sleep 0.02; done; exit 1"
+    daemon.ask({"pause": "q"})
+    daemon.submit("true", queue="q")
+    # Its keeper does not know that the job ends here.
+    daemon.submit(["sh", "-c", wait], "true", cwd=str(daemon.state_dir), queue="q")
+    uid = daemon.submit("sleep 1000", queue="q")
+    daemon.ask({"resume": "q"})
+    wait_for(lambda: lent(daemon) == [uid], "what is lent")
+    let_go(daemon)
+    wait_for(lambda: daemon.job(uid).state == "running", "its turn")
+    assert daemon.ask({"kill": [daemon.job(uid).id]})
+    assert daemon.finished(uid).result == "killed"
+
+
+def test_several_at_once_are_told_of_in_their_order(tmp_path: Path) -> None:
+    wait = ["sh", "-c", "until test -e go; do sleep 0.02; done"]
+    with Driver(tmp_path, queues={"q": 2, "other": 1}, lent_stale=1000) as daemon:
+        daemon.ask({"pause": "q"})
+        daemon.submit("true", queue="q")
+        for _ in range(2):
+            daemon.submit(wait, cwd=str(tmp_path), queue="q")
+        uids = [daemon.submit(*each, queue="q") for each in (["sleep 0.3"], ["true"], ["true"])]
+        daemon.ask({"resume": "q"})
+        wait_for(lambda: lent(daemon) == uids, "what is lent")
+        daemon.ask({"resume": "other"})
+        end(daemon.pid, signal.SIGSTOP)
+        let_go(daemon)
+        wait_for(lambda: f'{{"end":[{uids[0]},0]' in books(tmp_path), "the longest")
+        end(daemon.pid, signal.SIGCONT)
+        jobs = [daemon.finished(uid) for uid in uids]
+        told = [uid for uid, state in story(daemon, uids) if state == "running"]
+    assert told == uids
+    assert all((job.started or 0) <= (job.finished or 0) for job in jobs)
 
 
 MARKS = """

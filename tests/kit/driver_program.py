@@ -2,7 +2,8 @@
 
 driver_program.py STATE_DIR DOOR VERSION [SETTING=VALUE…]: prints `ready`, then answers JSON
 lines on the socket DOOR:
-{"submit": [order, …]}, {"kill": [id, …]}, {"pause": queue}, {"resume": queue}, {"troubles": 1}.
+{"submit": [order, …]}, {"kill": [id, …]}, {"pause": queue}, {"resume": queue}, {"troubles": 1},
+{"reload": {queue: limit, …}}.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ async def serve(state_dir: Path, door: str, values: dict[str, Any]) -> None:
         try:
             while line := await reader.readline():
                 try:
-                    reply = await obey(dispatcher, json.loads(line))
+                    request = json.loads(line)
+                    if "reload" in request:
+                        changed = build_settings(
+                            {"dispatcher": {**values, **request["reload"]}}
+                        )
+                        dispatcher.reconfigure(changed.dispatcher)
+                        request = {"troubles": 1}
+                    reply = await obey(dispatcher, request)
                 except SysadmdError as error:
                     reply = {"error": error.code, "text": str(error)}
                 writer.write(json.dumps(reply).encode() + b"\n")
