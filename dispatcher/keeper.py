@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import select
 import signal
@@ -25,12 +24,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from dispatcher import adoption, book, guard, reaper, relay, starter, words
+from dispatcher import book, guard, reaper, relay, starter, words
 from dispatcher.ahead import Ahead, Ordered
 from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
 from dispatcher.identity import boot_clock
+from dispatcher.orphans import Orphans
 from dispatcher.refusal import CANNOT_RUN
 from dispatcher.relays import Relays
 from dispatcher.starter import Fittings
@@ -104,9 +104,6 @@ class Keeper:
         self._starters: dict[int, StarterLine] = {}
         self._idle: list[StarterLine] = []
         self._lines: dict[int, StarterLine] = {}
-        # Commands of dead starters, by pid; and those of which nobody knows who they are.
-        self._adopted: dict[int, HandedOver] = {}
-        self._doubtful: list[HandedOver] = []
         # Of those handed over, not seen to have begun: until when, by the monotonic clock.
         self._fresh: deque[tuple[float, StarterLine, HandedOver]] = deque()
         self._orders: deque[Ordered] = deque()
@@ -127,6 +124,7 @@ class Keeper:
         self._spare = relay.SparePipe()
         # What dead starters have left, ours and those of others.
         self._relays = Relays(self._poll)
+        self._orphans = Orphans(self._mark, self._relays, self._write, self._end)
 
     def run(self) -> int:
         """Until there is nothing left to do."""
@@ -139,7 +137,7 @@ class Keeper:
             self._look()
             self._follow_starts()
             self._relays.look()
-            self._resolve_doubts()
+            self._orphans.resolve_doubts()
             if self._turn:
                 self._turn_book()
             if self._orders:
@@ -159,7 +157,7 @@ class Keeper:
     def _commands(self) -> list[HandedOver]:
         """Those that were begun, or are to be, and have not ended."""
         served = [one.command for one in self._starters.values() if one.command is not None]
-        return [*served, *self._adopted.values(), *self._doubtful]
+        return [*served, *self._orphans.commands]
 
     def _owes(self) -> bool:
         """Has anybody to wait for us?"""
@@ -475,13 +473,10 @@ class Keeper:
                 return
             if ended is None:
                 return
-            if ended.si_pid not in self._adopted:
+            if ended.si_pid not in self._orphans:
                 # Of a starter that has died the command may be seen first.
                 self._bury_starters()
-            command = self._adopted.pop(ended.si_pid, None)
-            if command is not None:
-                code, size = guard.return_code(ended), self._relays.size(command.job)
-                self._end(command.order, book.end(command.job, code, size))
+            self._orphans.ended(ended)
             # A starter is reaped by now.
             with suppress(ChildProcessError):
                 os.waitpid(ended.si_pid, 0)
@@ -502,54 +497,12 @@ class Keeper:
             gone.line.close()
             del self._starters[pid]
             if gone.command is not None:
-                self._adopt(gone.command, pid)
+                if gone.command.hangs:
+                    gone.command.hangs = False
+                    self._tell_hanging()
+                self._orphans.adopt(gone.command, pid, self._starters)
             elif gone.held is not None:
-                self._serve(gone.held)
-
-    def _serve(self, command: HandedOver) -> None:
-        """Its starter is dead: its output is ours."""
-        self._relays.want(command.job, command.following["limit"], command.pipe)
-        command.pipe = -1
-        self._relays.look()
-
-    def _adopt(self, command: HandedOver, dead: int) -> None:
-        """Its starter is dead: what becomes of it is ours to say, if it has fallen to us."""
-        if command.hangs:
-            command.hangs = False
-            self._tell_hanging()
-        job = command.job
-        if command.began:
-            self._serve(command)
-            pid = json.loads(command.began)["pid"]
-            if adoption.is_ours(pid):
-                self._adopted[pid] = command
-            else:
-                self._write({"left": job})
-            return
-        since: float = command.following["at"]
-        known = {dead, *self._starters, *self._adopted}
-        try:
-            found = adoption.find(job, since, self._mark, known)
-        except adoption.Doubt:
-            self._serve(command)
-            self._doubtful.append(command)
-            return
-        if found is None:
-            relay.forget_pipe(job, command.pipe)
-            self._write(book.end(job, CANNOT_RUN, 0, begun=False))
-            return
-        self._serve(command)
-        began = book.began(job, found, since)
-        command.began = book.encode(began)
-        self._write(began)
-        self._adopted[found] = command
-
-    def _resolve_doubts(self) -> None:
-        """What may have begun, we know not as whom, has ended when nobody has its output."""
-        for command in self._doubtful[:]:
-            if not self._relays.waits_for(command.job):
-                self._doubtful.remove(command)
-                self._end(command.order, book.end(command.job, None, None))
+                self._orphans.serve(gone.held)
 
     def _write(self, line: book.Line) -> None:
         self._book.write(line)
