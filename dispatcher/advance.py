@@ -31,7 +31,7 @@ from dispatcher.steps import NO_ENDINGS, Endings, Facts, Finding, Outcome, Start
 from dispatcher.tending import Tender
 from dispatcher.transitions import Advance, mark
 from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next
-from sysadmd.errors import StoreFull
+from sysadmd.errors import Stopping, StoreFull
 from sysadmd.journal import Note, Transaction, no_note
 
 log = logging.getLogger(__name__)
@@ -130,8 +130,9 @@ class Mover:
         # next turn.
         self._latest: asyncio.TimerHandle | None = None
         self._hurries = False
-        # Done with the next turn.
+        # Done with the next turn, or when there is none any more.
         self._next: asyncio.Future[None] | None = None
+        self._over = False
 
     def load(self) -> None:
         """Take up all that is not finished, as the tables have it. Before the first turn."""
@@ -212,10 +213,6 @@ class Mover:
     def withdrawn(self, queue: str | None, uid: int) -> None:
         """Forget a job that waited, and is committed as finished."""
         self.queues = self.queues.remove(queue, uid)
-        taker = self._tender.taker()
-        if taker is not None and taker.link is not None:
-            # It may have had it once.
-            taker.link.given.discard(uid)
 
     def paused(self, queue: str | None, paused: bool) -> None:
         """Start nothing more of a queue, or again; it is committed."""
@@ -243,12 +240,14 @@ class Mover:
 
     @contextlib.asynccontextmanager
     async def nothing_lent(self, queues: Collection[str | None]) -> AsyncGenerator[None]:
-        """Within, no job of these can begin without us. Raises: StoreFull."""
+        """Within, no job of these can begin without us. Raises: StoreFull, Stopping."""
         self._lending.hold(queues)
         try:
             # A turn that is under way may lend.
             await self._free.wait()
             while self._lending.call_back(queues):
+                if self._over:
+                    raise Stopping("the daemon is going down; ask again when it is back")
                 if self._full is not None:
                     raise self._full.with_traceback(None)
                 if self._next is None:
@@ -264,9 +263,9 @@ class Mover:
 
     def wake_for(self, queues: Iterable[str | None]) -> None:
         """Take a turn if a job that now waits in one of these may start. Else who makes room,
-        or resumes the queue, does so."""
-        lanes = self.queues.lanes
-        if any(queue in lanes and lanes[queue].has_room for queue in queues):
+        or resumes the queue, does so; but for a turn that began before it waited."""
+        lanes, under_way = self.queues.lanes, not self._free.is_set()
+        if any(queue in lanes and (under_way or lanes[queue].has_room) for queue in queues):
             self.wake()
 
     def hurry(self) -> None:
@@ -279,20 +278,28 @@ class Mover:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            await self._tender.news.wait()
-            await self._free.wait()
-            self._tender.news.clear()
-            full, before = await self._try_turn(), self._full
-            self._full = full
-            if self._next is not None:
-                self._next.set_result(None)
-                self._next = None
-            if full is not None:
-                if before is None:
-                    log.error("jobs stand still: %s", full)
-                await asyncio.sleep(RETRY)
-                self.wake()
+        try:
+            while True:
+                await self._tender.news.wait()
+                await self._free.wait()
+                self._tender.news.clear()
+                full, before = await self._try_turn(), self._full
+                self._full = full
+                self._turned()
+                if full is not None:
+                    if before is None:
+                        log.error("jobs stand still: %s", full)
+                    await asyncio.sleep(RETRY)
+                    self.wake()
+        finally:
+            self._over = True
+            self._turned()
+
+    def _turned(self) -> None:
+        """Who waits for the next turn looks what has come of it."""
+        if self._next is not None:
+            self._next.set_result(None)
+            self._next = None
 
     async def _try_turn(self) -> StoreFull | None:
         """A turn that no other one overlaps; why nothing came of it."""
@@ -307,14 +314,13 @@ class Mover:
 
     async def settle(self) -> None:
         """Turns until there is nothing new: the daemon's first moments."""
-        try:
-            while self._tender.news.is_set():
-                self._tender.news.clear()
-                self._hurries = True
-                await self._turn()
-        except StoreFull:
-            # Nothing is lost: the loop goes on with it when there is room.
-            self.wake()
+        while self._tender.news.is_set():
+            self._tender.news.clear()
+            self._hurries = True
+            if await self._try_turn() is not None:
+                # Nothing is lost: the loop goes on with it when there is room.
+                self.wake()
+                return
 
     async def _turn(self) -> None:
         """One step forward. Raises: StoreFull; all is then as it was."""

@@ -142,9 +142,11 @@ class Keeper:
                 self._turn_book()
             if self._orders:
                 while self._orders:
-                    self._hand_over(self._orders.popleft())
-                # Of one that was lent it is not known yet that its turn has come.
-                self._tell_within(ENDS)
+                    ordered = self._orders.popleft()
+                    self._hand_over(ordered)
+                    if ordered.command.room:
+                        # That its turn has come is not known yet.
+                        self._tell_within(ENDS)
                 self._spare.make()
             if self._news_due is not None and self._news_due <= time.monotonic():
                 self._news = True
@@ -414,6 +416,7 @@ class Keeper:
         serving.command = None
         for ordered in following:
             if self._orders:
+                # These came before it.
                 self._orders.append(ordered)
             else:
                 # To another one, who has nothing to put away before.

@@ -2,7 +2,8 @@
 
 A keeper that has the next jobs of a queue begins them without a word of the daemon's; how it
 does so is in dispatcher/ahead.py, what may be lent in dispatcher/lent.py. Before a queue is
-paused, or a lent job killed, all that is lent of it is called back; so is what does not move.
+paused, or a lent job killed, all that is lent of it is called back; so is what does not move,
+and all of it when the queues' limits may have changed.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Lending:
         uids = sorted(uid for queue in self._untold for uid in lent.get(queue, ()))
         self._untold.clear()
         taker = self._tender.taker()
-        # One that takes nothing more has given back all of it.
+        # Who takes nothing more, or is yet to be called, gives back all of it by itself.
         if uids and taker is not None and taker.link is not None:
             taker.link.send({"recall": [(uid, 0) for uid in uids]})
 

@@ -223,7 +223,7 @@ class Advance:
             queues = queues.give_back(outcome.returned)
         for queue, uid in outcome.finished:
             queues = queues.finish(queue, uid)
-        if outcome.finished or outcome.returned:
+        if outcome.finished or outcome.returned or outcome.promoted:
             queues, ready = queues.start_ready()
             for queue, uid in ready:
                 self._start_job(queue, uid)
@@ -411,9 +411,9 @@ class Advance:
                     break
                 assert self._keeper is not None
                 now = self._now
-                mark = round(now.boot * 1e6)
-                lent.lend(self._db, uid, self._keeper, now.boot_id, mark)
-                self.outcome.lent.append(replace(_order(first, {}, None), mark=mark))
+                moment = round(now.boot * 1e6)
+                lent.lend(self._db, uid, self._keeper, now.boot_id, moment)
+                self.outcome.lent.append(replace(_order(first, {}, None), mark=moment))
 
     def _hear_of_lent(self, uid: int, keeper: str, said: Spoken) -> None:
         """A book speaks of a job's first command: if that is lent to its keeper, it waits as
@@ -437,8 +437,8 @@ class Advance:
         at, now = self._now.boot, self._now
         if said.following is not None and self._is_this_boot(boot):
             at = min(at, said.following.at)
-        if said.end is not None and said.end.time is not None:
-            # That may be long ago, in another boot.
+        elif said.end is not None and said.end.time is not None:
+            # That may be long ago, before this boot.
             at = min(at, now.boot - (now.wall - said.end.time))
         deadline = self._begin_job(first, at, boot)
         self._begin_command(first, at, keeper)

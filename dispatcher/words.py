@@ -220,7 +220,7 @@ def commanded(line: dict[str, Any]) -> Commanded | None:
         cwd if isinstance(cwd, str) else "/",
         limit(line),
         channel if isinstance(channel, str) and _is_variable(channel) else "",
-        lane if isinstance(lane, str) else None,
+        lane if isinstance(lane, str) else "" if lent else None,
         line.get("last") is True,
         (_whole(line.get("room"), 1, _MOST) or 1) if lent else 0,
         mark(line),

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from dispatcher.lent import AHEAD
 from dispatcher.relay import pipe_path
+from sysadmd.errors import Stopping
 from tests.kit import wait_for
 from tests.kit.crash import another_boot, cut_power, machine_crash
 from tests.kit.driver import Driver
@@ -171,6 +173,19 @@ def test_what_does_not_move_is_called_back(tmp_path: Path) -> None:
         check(daemon, uids)
 
 
+def test_a_job_that_comes_as_another_ends_is_not_forgotten(tmp_path: Path) -> None:
+    """Whichever of the two the daemon hears of first, and whatever it does just then."""
+    with Driver(tmp_path, queues=QUEUES) as daemon:
+        for number in range(150):
+            first = daemon.submit("true", queue="q")
+            until = time.monotonic() + number * 4e-5
+            while time.monotonic() < until:
+                pass
+            second = daemon.submit("true", queue="q")
+            assert daemon.finished(first).result == "succeeded"
+            assert daemon.finished(second).result == "succeeded"
+
+
 def test_what_is_lent_when_the_power_fails_may_have_run(patient: Driver) -> None:
     _, uids = lend(patient)
     machine_crash(patient, "everything")
@@ -251,6 +266,19 @@ def test_a_pause_waits_for_a_keeper_that_says_nothing(patient: Driver) -> None:
     assert ledger(patient) == list(range(len(begun)))
     patient.ask({"resume": "q"})
     check(patient, uids)
+
+
+def test_a_pause_that_waits_for_a_keeper_keeps_no_daemon_from_its_end(patient: Driver) -> None:
+    lend(patient)
+    for role in ("guard", "keeper"):
+        end(holders(patient.state_dir, role)[0], signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(patient.ask, {"pause": "q"})
+        wait_for(lambda: answer.running(), "the question")
+        # It is under way: what comes behind it is answered.
+        patient.ask({"resume": "other"})
+        assert patient.stop() == 0
+        assert answer.result()["error"] == Stopping.code
 
 
 def test_booked_in_another_boot_they_have_ended_after_they_began(patient: Driver) -> None:
