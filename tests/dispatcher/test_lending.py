@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.kit.crash import another_boot, cut_power, machine_crash
 from tests.kit.driver import Driver
 from tests.kit.processes import books, end, holders
 from tests.kit.state_file import state_file
+from tests.kit.waiting import DEADLINE
 
 # Enough that not all of them are lent at once.
 MANY = AHEAD + 3
@@ -272,13 +274,14 @@ def test_a_pause_that_waits_for_a_keeper_keeps_no_daemon_from_its_end(patient: D
     lend(patient)
     for role in ("guard", "keeper"):
         end(holders(patient.state_dir, role)[0], signal.SIGSTOP)
-    with ThreadPoolExecutor() as pool:
-        answer = pool.submit(patient.ask, {"pause": "q"})
-        wait_for(lambda: answer.running(), "the question")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(DEADLINE)
+        door.connect(str(patient.door))
+        door.sendall(b'{"pause": "q"}\n')
         # It is under way: what comes behind it is answered.
         patient.ask({"resume": "other"})
         assert patient.stop() == 0
-        assert answer.result()["error"] == Stopping.code
+        assert json.loads(door.recv(65536))["error"] == Stopping.code
 
 
 def test_booked_in_another_boot_they_have_ended_after_they_began(patient: Driver) -> None:
