@@ -32,7 +32,9 @@ QUEUES = {"q": 1, "other": 1}
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[Driver]:
     """A daemon that calls nothing back because it has not moved for a while."""
-    with Driver(tmp_path, kill_grace=0.3, queues=QUEUES, lent_stale=1000) as driver:
+    with Driver(
+        tmp_path, kill_grace=0.3, queues=QUEUES, lent_stale=1000, lent_quick=60_000
+    ) as driver:
         yield driver
 
 
@@ -168,7 +170,7 @@ def test_all_of_a_queue_are_killed_whether_they_are_lent_or_not(patient: Driver)
 
 
 def test_what_does_not_move_is_called_back(tmp_path: Path) -> None:
-    with Driver(tmp_path, queues=QUEUES, lent_stale=0.02) as daemon:
+    with Driver(tmp_path, queues=QUEUES, lent_stale=0.02, lent_quick=60_000) as daemon:
         _, uids = lend(daemon)
         wait_for(lambda: lent(daemon) == [], "all of them back")
         let_go(daemon)
@@ -347,7 +349,9 @@ def test_one_whose_turn_comes_by_a_word_of_the_daemon_is_told_of_at_once(
 
 def test_several_at_once_are_told_of_in_their_order(tmp_path: Path) -> None:
     wait = ["sh", "-c", "until test -e go; do sleep 0.02; done"]
-    with Driver(tmp_path, queues={"q": 2, "other": 1}, lent_stale=1000) as daemon:
+    with Driver(
+        tmp_path, queues={"q": 2, "other": 1}, lent_stale=1000, lent_quick=60_000
+    ) as daemon:
         daemon.ask({"pause": "q"})
         daemon.submit("true", queue="q")
         for _ in range(2):

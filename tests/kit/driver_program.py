@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import sysadmd
-from dispatcher import lending, records, rousing
+from dispatcher import lending, lent, records, rousing, transitions
 from dispatcher.commandline import parse_command
 from dispatcher.runner import Dispatcher, Order
 from sysadmd.errors import SysadmdError
@@ -99,4 +99,6 @@ if __name__ == "__main__":
     # Tests of what comes after a while need not take that long, nor of what comes before it.
     rousing.__dict__["ROUND"] = settings.pop("rousing_round", rousing.ROUND)
     lending.__dict__["STALE"] = settings.pop("lent_stale", lending.STALE)
+    # On a busy machine what is short takes long.
+    transitions.__dict__["QUICK_MS"] = settings.pop("lent_quick", lent.QUICK_MS)
     asyncio.run(serve(Path(place), door, settings))
