@@ -401,11 +401,12 @@ class Advance:
         new = {start.uid for start in self.outcome.starts}
         for queue in self._quick:
             lane = queues.lanes.get(queue)
-            if lane is None or self._is_paused(queue):
+            if lane is None or not terms.allow(queue, lane.running, new):
                 continue
-            if not terms.allow(queue, lane.running, new):
+            uids = lane.next_to_lend(min(AHEAD * lane.limit, MOST))
+            if not uids or self._is_paused(queue):
                 continue
-            for uid in lane.next_to_lend(min(AHEAD * lane.limit, MOST)):
+            for uid in uids:
                 first = program(self._db, uid, 0)
                 if first is None or first.state != PENDING or not _is_plain(first):
                     break
