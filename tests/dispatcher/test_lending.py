@@ -54,15 +54,20 @@ def signs(daemon: Driver, number: int, **more: Any) -> int:
     return daemon.submit(script, cwd=str(daemon.state_dir), queue="q", **more)
 
 
-def lend(daemon: Driver, count: int = MANY) -> tuple[int, list[int]]:
-    """A job that runs until `let_go`, and behind it jobs that sign, of which the first are lent
-    to the keeper, since one before it was short."""
+def line_up(daemon: Driver, count: int = MANY) -> tuple[int, list[int]]:
+    """A job that runs until `let_go`, and behind it jobs that sign; one before it is short."""
     daemon.ask({"pause": "q"})
     daemon.submit("true", queue="q")
     wait = ["sh", "-c", "until test -e go; do sleep 0.02; done"]
     gate = daemon.submit(wait, cwd=str(daemon.state_dir), queue="q")
     uids = [signs(daemon, number) for number in range(count)]
     daemon.ask({"resume": "q"})
+    return gate, uids
+
+
+def lend(daemon: Driver, count: int = MANY) -> tuple[int, list[int]]:
+    """As `line_up`; the first of those that sign are with the keeper."""
+    gate, uids = line_up(daemon, count)
     wait_for(lambda: lent(daemon) == uids[:AHEAD], "what is lent")
     # A change that is committed after it: by then the keeper has been told.
     daemon.ask({"resume": "other"})
@@ -171,8 +176,9 @@ def test_all_of_a_queue_are_killed_whether_they_are_lent_or_not(patient: Driver)
 
 def test_what_does_not_move_is_called_back(tmp_path: Path) -> None:
     with Driver(tmp_path, queues=QUEUES, lent_stale=0.02, lent_quick=60_000) as daemon:
-        _, uids = lend(daemon)
-        wait_for(lambda: lent(daemon) == [], "all of them back")
+        _, uids = line_up(daemon)
+        wait_for(lambda: books(tmp_path).count('"returned"') == AHEAD, "all of them back")
+        wait_for(lambda: lent(daemon) == [], "the same in the tables")
         let_go(daemon)
         check(daemon, uids)
 
