@@ -54,10 +54,6 @@ class StarterLine:
         self._heard = b""
         self.unsent = b""
 
-    def say_later(self, data: bytes) -> None:
-        """Hand it over with what is sent next."""
-        self.unsent += data
-
     def send(self, data: bytes) -> None:
         """Hand it over, as far as it takes it now; the rest waits until it takes more."""
         self.unsent += data

@@ -56,10 +56,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A command that may now be started: committed as running, given to a keeper.
+    """A command that a keeper is given: committed as running, or as the first one of a job that
+    is lent.
 
     env: what the job adds. channel: the variable that names the socket for its events. last: of
-    its job.
+    its job. mark: of that lending; 0: it is none.
     """
 
     uid: int
