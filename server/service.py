@@ -23,7 +23,6 @@ from msgspec.structs import replace
 from server import own_log
 from server.certificate import NO_CERTIFICATE, Certificate, load
 from server.service_manager import ServiceManager
-from server.short_turns import ShortTurns
 from server.signals import Signals
 from server.statedir import StateDir
 from server.wire import addresses, listener, tls
@@ -295,12 +294,8 @@ def _runner() -> asyncio.Runner:
         # The extra `fast`.
         uvloop: Any = importlib.import_module("uvloop")
     except ImportError:
-        return asyncio.Runner(loop_factory=_loop)
+        return asyncio.Runner()
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(ShortTurns())
 
 
 def _raise_file_limit(section: str, clients: int, more: int) -> dict[int, tuple[int, int]]:
