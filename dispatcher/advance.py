@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 RETRY: Final = 1.0
 # How long it may take until it is in the tables that a command has begun, s: the book has it.
 PUT_OFF: Final = 0.1
+# What is said to who wants something when there are no more turns.
+GOING_DOWN: Final = "the daemon is going down; ask again when it is back"
 # What a book says of a command that does not run any more.
 _ENDS: Final = (End, Barred, Left)
 
@@ -247,7 +249,7 @@ class Mover:
             await self._free.wait()
             while self._lending.call_back(queues):
                 if self._over:
-                    raise Stopping("the daemon is going down; ask again when it is back")
+                    raise Stopping(GOING_DOWN)
                 if self._full is not None:
                     raise self._full.with_traceback(None)
                 if self._next is None:
@@ -505,10 +507,11 @@ class Mover:
         }
 
     def _started(self, start: Start) -> None:
-        if start.uid not in self.running:
+        if start.uid in self.running:
+            self._present(self.running[start.uid], start.n)
+        else:
             self._runs(start.uid, start.queue, start.deadline)
             self.running[start.uid].event_system = start.event_system
-        self._present(self.running[start.uid], start.n)
 
     def _runs(self, uid: int, queue: str | None, deadline: float | None) -> None:
         """It waited, and now its first command runs."""

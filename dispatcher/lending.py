@@ -83,6 +83,8 @@ class Lending:
 
     def tell(self) -> None:
         """No turn is under way: tell the keeper what is being called back."""
+        if not self._untold:
+            return
         lent = _lent(self._queues)
         uids = sorted(uid for queue in self._untold for uid in lent.get(queue, ()))
         self._untold.clear()

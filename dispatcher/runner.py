@@ -30,7 +30,7 @@ from typing import Any, Final, TypeVar
 
 from dispatcher import acceptance, foreign, keepers, lent, logs, orders, records
 from dispatcher.acceptance import Bundle, Doomed
-from dispatcher.advance import Ending, Mover
+from dispatcher.advance import GOING_DOWN, Ending, Mover
 from dispatcher.hearing import Hearing
 from dispatcher.intake import Intake
 from dispatcher.killing import Killer
@@ -297,7 +297,7 @@ class Dispatcher:
 
     def _check_going_on(self) -> None:
         if self.stopping:
-            raise Stopping("the daemon is going down; ask again when it is back")
+            raise Stopping(GOING_DOWN)
 
     def _check_queue(self, queue: str | None) -> None:
         lane = self._mover.queues.lanes.get(queue)

@@ -160,10 +160,12 @@ async def at_work(
 
 
 async def ended(store: Store, uid: int) -> None:
-    """Return when this job has finished."""
+    """Return when this job has finished, and that is told."""
     while (job := records.row(store.reader, uid)) is None or job.state != "finished":
         await asyncio.sleep(0.002)
         assert job is None or job.state != "lost"
+    # It is in the tables before; who comes after it is answered after it is told.
+    await store.write(lambda _: None)
 
 
 def test_who_finds_room_starts_in_the_commit_in_which_it_is_accepted(tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ def test_a_book_cut_by_a_power_failure_has_nothing_run_twice(
     assert ledger(daemon) == [7]
 
 
-def test_one_whose_turn_comes_by_a_word_of_the_daemon_is_told_of_at_once(
+def test_one_behind_a_job_that_fails_before_its_last_command_has_its_turn(
     patient: Driver,
 ) -> None:
     daemon, wait = patient, "until test -e go; do sleep 0.02; done; exit 1"
