@@ -43,6 +43,12 @@ def lent(daemon: Driver) -> list[int]:
         return [uid for (uid,) in db.execute("SELECT job FROM lent ORDER BY job")]
 
 
+def has_begun(daemon: Driver, uid: int) -> bool:
+    with state_file(daemon.state_dir) as db:
+        query = "SELECT 1 FROM commands WHERE job = ? AND began_at IS NOT NULL"
+        return db.execute(query, (uid,)).fetchone() is not None
+
+
 def ledger(daemon: Driver) -> list[int]:
     """The numbers of the jobs that have run, in that order."""
     file = daemon.state_dir / "ledger"
@@ -257,7 +263,9 @@ def test_stale_at_any_moment_they_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_a_pause_waits_for_a_keeper_that_says_nothing(patient: Driver) -> None:
-    _, uids = lend(patient)
+    gate, uids = lend(patient)
+    # Nothing is left in the book that would make the next daemon take a turn.
+    wait_for(lambda: has_begun(patient, gate), "that it has begun, in the tables")
     pair = [holders(patient.state_dir, role)[0] for role in ("guard", "keeper")]
     end(patient.pid, signal.SIGSTOP)
     for pid in pair:
