@@ -4,6 +4,7 @@ its reloads. What it serves is the business of who inherits."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -153,6 +154,8 @@ class Service(ABC):
         ]
         running = [group.create_task(part) for part in parts]
         await self._write_endpoint(url, certificate.pair)
+        # What is there by now stays: who looks for garbage need not look through it each time.
+        gc.freeze()
         self._say_ready(url)
         await self._stop.wait()
         log.info("stopping: told to%s", self.last_words())
