@@ -46,17 +46,25 @@ class FdStore:
         # Whose they are that were put there, oldest first; and that found no room.
         self._names: deque[list[int]] = deque()
         self._outside: deque[list[int]] = deque()
+        # That are due.
+        self._looks = 0
 
-    def keep(self, job: list[int], limit: int, pipe: int) -> list[tuple[int, int]]:
+    def keep(self, job: list[int], limit: int, pipe: int) -> None:
         """Have an end of this command's pipe kept, until the pipe has no name any more.
 
-        limit: of its log, bytes. Returns whose are kept no more, by job and number.
+        limit: of its log, bytes.
         """
         self._put([*job, limit], pipe)
+        self._looks += _LOOKS
+
+    def look(self) -> list[tuple[int, int]]:
+        """See which are still needed, some for each that has come; whose are kept no more, by
+        job and number. For when nobody waits: it takes longer than to keep one."""
         freed: list[tuple[int, int]] = []
-        for _ in range(_LOOKS if len(self._names) > _LOW else 0):
+        looks, self._looks = self._looks, 0
+        for _ in range(min(looks, len(self._names) - _LOW)):
             freed += self._look_at_oldest()
-        for _ in range(min(_LOOKS, len(self._outside))):
+        for _ in range(min(looks, len(self._outside))):
             uid, n, limit = self._outside.popleft()
             if os.path.lexists(pipe_path(uid, n)):
                 self._outside.append([uid, n, limit])

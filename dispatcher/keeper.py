@@ -147,7 +147,7 @@ class Keeper:
                     if ordered.command.room:
                         # That its turn has come is not known yet.
                         self._tell_within(ENDS)
-                self._spare.make()
+                self._get_ready()
             if self._news_due is not None and self._news_due <= time.monotonic():
                 self._news = True
             if self._news:
@@ -305,13 +305,18 @@ class Keeper:
         # What an earlier attempt has left is this one's now.
         self._relays.forget(job)
         self._book.write(command.following)
-        for uid, n in self._store.keep(job, order.limit, pipe):
-            self._spare.reuse(uid, n)
+        self._store.keep(job, order.limit, pipe)
         serving.command = command
         serving.send(ordered.line + b"\n")
         if serving.unsent:
             self._poll.modify(serving.line, select.POLLIN | select.POLLOUT)
         self._fresh.append((time.monotonic() + HANGS, serving, command))
+
+    def _get_ready(self) -> None:
+        """For the next one that is handed over: nobody waits for this."""
+        for uid, n in self._store.look():
+            self._spare.reuse(uid, n)
+        self._spare.make()
 
     def _hire(self) -> StarterLine:
         """Fork another starter. Raises: OSError."""
@@ -431,7 +436,7 @@ class Keeper:
             self._rest(serving, command)
         if following:
             self._tell_within(ENDS)
-            self._spare.make()
+            self._get_ready()
 
     def _rest(self, serving: StarterLine, command: HandedOver | None = None) -> None:
         """It has done all that it had to do for this command."""

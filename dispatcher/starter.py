@@ -141,6 +141,9 @@ class Starter:
         self._quiet = select.poll()
         self._quiet.register(self._wake, select.POLLIN)
         self._quiet.register(fittings.line, select.POLLIN)
+        # And while not even an end is.
+        self._line_only = select.poll()
+        self._line_only.register(fittings.line, select.POLLIN)
         try:
             for kind, pair in fittings.limits.items():
                 if resource.getrlimit(kind) != pair:
@@ -189,16 +192,15 @@ class Starter:
         if is_held:
             self._hint(b'{"held":1}\n')
         self._tell(book.encode(book.end(job, return_code(ended), served.size)))
-        if not is_held:
-            # Nobody waits for it, but the keeper's word takes longer.
-            self._clear(served)
+        # Nothing before that: the keeper may be on this processor, and the next one waits.
         self._hear_acknowledged()
         os.waitpid(pid, 0)
         self._pid = 0
         self._reap()
         if is_held:
             self._serve_others(served)
-            self._clear(served)
+        self._clear(served)
+        if is_held:
             self._hint(b'{"free":1}\n')
 
     def _clear(self, served: Relay) -> None:
@@ -412,8 +414,10 @@ class Starter:
 
     def _hear_acknowledged(self) -> None:
         """What was told is in the book."""
-        # It comes at once, or there is nothing that could be done: others can wait.
+        # It comes at once, or there is nothing that could be done: others can wait. Polled for,
+        # since who waits in a read is woken for nothing when what he has written is taken.
         while not self._alone and b"\n" not in self._heard:
+            self._line_only.poll()
             if not self._read():
                 self._part()
         if not self._alone:

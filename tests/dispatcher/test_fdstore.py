@@ -23,6 +23,7 @@ def put(store: FdStore, n: int, text: bytes) -> None:
     """Make a pipe, keep it, write into it, and have no end of it any more."""
     pipe = relay.make_pipe(1, n)
     store.keep([1, n], LIMIT, pipe)
+    store.look()
     writer = os.open(relay.pipe_path(1, n), os.O_WRONLY | os.O_NONBLOCK)
     os.write(writer, text)
     os.close(writer)
