@@ -47,7 +47,7 @@ HANGS: Final = 5.0
 BEGINNINGS: Final = 0.1
 # How long it may not hear that one has ended after which a lent one begins, s: a wake-up of the
 # daemon's, and a sync of its disk, then serve some jobs instead of one.
-ENDS: Final = 0.003
+ENDS: Final = 0.006
 # Starters that stand by, at most: as many as usually begin something at once. Each has some
 # hundred KiB of its own; what is more than these is forked when it is needed.
 IDLE: Final = 8

@@ -15,8 +15,8 @@ from typing import Final
 
 # How many jobs of a queue are lent for each that may run at once, and at most: as many short
 # ones as end until the daemon has heard of it and has committed that.
-AHEAD: Final = 8
-MOST: Final = 32
+AHEAD: Final = 16
+MOST: Final = 64
 # A job that took longer lends nothing at its end, ms: to send the next one costs a millisecond,
 # which there matters no more.
 QUICK_MS: Final = 50
