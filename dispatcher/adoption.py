@@ -13,7 +13,7 @@ from collections.abc import Container
 
 from dispatcher import dye
 from dispatcher.identity import HAS_PROC, TICK, Stat, read_stat
-from dispatcher.relay import log_path, may_have_begun, pipe_path
+from dispatcher.output_files import log_path, may_have_begun, pipe_path
 
 
 class Doubt(Exception):

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.relay import open_pipe, pipe_path
+from dispatcher.output_files import open_pipe, pipe_path
 
 # Up to as many are kept without a look which of them are still needed.
 _LOW: Final = 16

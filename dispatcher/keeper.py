@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from dispatcher import book, guard, reaper, relay, starter, words
+from dispatcher import book, guard, output_files, reaper, relay, starter, words
 from dispatcher.ahead import Ahead, Ordered
 from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
@@ -70,7 +70,7 @@ def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> 
     # Its socket's mode, too; who starts commands has theirs.
     os.umask(0o077)
     reaper.become()
-    relay.remove_spares()
+    output_files.remove_spares()
     keeper = Keeper(setup, guard_end, store)
     os.write(ready, b"!")
     os.close(ready)
@@ -121,7 +121,7 @@ class Keeper:
             self._poll.register(file, select.POLLIN)
         path = room / f"{setup.id}.sock"
         self._daemon = DaemonLine(path, self._poll, self._obey, self._forget)
-        self._spare = relay.SparePipe()
+        self._spare = output_files.SparePipe()
         # What dead starters have left, ours and those of others.
         self._relays = Relays(self._poll)
         self._orphans = Orphans(self._mark, self._relays, self._write, self._end)
@@ -290,14 +290,14 @@ class Keeper:
             self._refuse(order, "the daemon is of another version, and does not say what")
             return
         try:
-            pipe = relay.make_pipe(*order.job, self._spare)
+            pipe = output_files.make_pipe(*order.job, self._spare)
         except OSError as error:
             self._refuse(order, f"its log can't be written: {error.strerror}")
             return
         try:
             serving = self._idle.pop() if self._idle else self._hire()
         except OSError as error:
-            relay.forget_pipe(job, pipe)
+            output_files.forget_pipe(job, pipe)
             self._refuse(order, f"no process can be made: {error.strerror}")
             return
         following = {"next": job, "at": boot_clock(), "pid": serving.pid}
@@ -362,7 +362,7 @@ class Keeper:
         text, written = f"sysadmd: cannot start it: {reason}\n", 0
         line = None
         with suppress(OSError):
-            log = relay.make_log(job[0], job[1])
+            log = output_files.make_log(job[0], job[1])
             if log is None:
                 line = {"barred": job}
             else:
@@ -430,7 +430,7 @@ class Keeper:
         if command.hangs:
             self._tell_hanging()
         if barred:
-            relay.forget_pipe(command.job, command.pipe)
+            output_files.forget_pipe(command.job, command.pipe)
             command.pipe = -1
         if serving.held is None:
             self._rest(serving, command)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dispatcher import job_files, relay
+from dispatcher import job_files, output_files, relay
 from dispatcher.job_files import Replaced
-from dispatcher.relay import BARRED
+from dispatcher.output_files import BARRED
 from sysadmd import text
 
 # Bytes of the longest UTF-8 character.
@@ -34,12 +34,12 @@ def directory(state_dir: Path, uid: int) -> Path:
 
 def path(state_dir: Path, uid: int, n: int) -> Path:
     """The log of command `n` of a job; it is there from just before the command's start."""
-    return state_dir / relay.log_path(uid, n)
+    return state_dir / output_files.log_path(uid, n)
 
 
 def pipe(state_dir: Path, uid: int, n: int) -> Path:
     """What command `n` of a job writes to, as long as anybody can."""
-    return state_dir / relay.pipe_path(uid, n)
+    return state_dir / output_files.pipe_path(uid, n)
 
 
 def size(path: Path) -> int | None:
@@ -109,7 +109,7 @@ class LogFiles:
 
     def may_have_begun(self, uid: int, n: int) -> bool:
         """Of a command whose starter is dead. False: it was not even about to, for sure."""
-        return relay.may_have_begun(path(self.state_dir, uid, n))
+        return output_files.may_have_begun(path(self.state_dir, uid, n))
 
     def forget(self, uid: int, n: int) -> None:
         """Remove the log of a command that did not begin."""
@@ -200,7 +200,7 @@ def unread(pipe: Path) -> int:
 def pipes(state_dir: Path) -> Iterator[tuple[int, int]]:
     """Commands, by job and number, whose output is not at its end. Slow: not for the event
     loop."""
-    for pipe in (state_dir / relay.PIPES).glob("*.pipe"):
+    for pipe in (state_dir / output_files.PIPES).glob("*.pipe"):
         uid, _, n = pipe.stem.partition(".")
         if job_files.is_number(uid) and job_files.is_number(n):
             yield int(uid), int(n)

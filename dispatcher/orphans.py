@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Collection
 
-from dispatcher import adoption, book, relay
+from dispatcher import adoption, book, output_files
 from dispatcher.guard import return_code
 from dispatcher.refusal import CANNOT_RUN
 from dispatcher.relays import Relays
@@ -67,7 +67,7 @@ class Orphans:
             self._doubtful.append(command)
             return
         if found is None:
-            relay.forget_pipe(job, command.pipe)
+            output_files.forget_pipe(job, command.pipe)
             # Its job keeps its place: it is started once more.
             self._write(book.end(job, CANNOT_RUN, 0, begun=False))
             return

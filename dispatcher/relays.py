@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.relay import Relay, open_pipe, pipe_path
+from dispatcher.output_files import open_pipe, pipe_path
+from dispatcher.relay import Relay
 
 # Between two looks whether an output can be taken over, s: at first, and when it takes long.
 _RETRY: Final = 0.5

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from dispatcher import book, dye, reaper, relay, words
+from dispatcher import book, dye, output_files, reaper, words
 from dispatcher.guard import return_code, wake_up_pipe
 from dispatcher.identity import boot_clock
 from dispatcher.job_files import Replaced
@@ -118,7 +118,7 @@ class Starter:
         self._may_wait = dye.can_tell()
         self._book: book.BookWriter | None = None
         self._alone = False
-        self._spare = relay.Spare()
+        self._spare = output_files.SpareLog()
         self._gone: set[int] = set()
         self._refused: OSError | None = None
         self._own_session = True
@@ -241,11 +241,11 @@ class Starter:
 
     def _make_output(self, job: list[int], limit: int) -> Relay | None:
         """None: its log was made before. Raises: OSError."""
-        log = relay.make_log(job[0], job[1], self._spare)
+        log = output_files.make_log(job[0], job[1], self._spare)
         if log is None:
             return None
         try:
-            return Relay(job[0], job[1], log, relay.open_pipe(*job), limit)
+            return Relay(job[0], job[1], log, output_files.open_pipe(*job), limit)
         except OSError:
             os.close(log)
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dispatcher import relay
+from dispatcher import output_files
 from dispatcher.fdstore import FdStore
 from tests.kit import wait_for
 from tests.kit.driver import Driver
@@ -21,17 +21,17 @@ LIMIT = 4096
 
 def put(store: FdStore, n: int, text: bytes) -> None:
     """Make a pipe, keep it, write into it, and have no end of it any more."""
-    pipe = relay.make_pipe(1, n)
+    pipe = output_files.make_pipe(1, n)
     store.keep([1, n], LIMIT, pipe)
     store.look()
-    writer = os.open(relay.pipe_path(1, n), os.O_WRONLY | os.O_NONBLOCK)
+    writer = os.open(output_files.pipe_path(1, n), os.O_WRONLY | os.O_NONBLOCK)
     os.write(writer, text)
     os.close(writer)
     os.close(pipe)
 
 
 def forget(n: int) -> None:
-    Path(relay.pipe_path(1, n)).unlink()
+    Path(output_files.pipe_path(1, n)).unlink()
 
 
 def test_what_is_kept_comes_back_with_what_is_in_it(

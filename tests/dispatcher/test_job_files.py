@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import logs, relay
+from dispatcher import logs, output_files
 from dispatcher.job_files import Replaced
 from dispatcher.logs import LogFiles
 from dispatcher.relay import Relay
@@ -128,11 +128,11 @@ def test_nobody_who_writes_or_deletes_does_so_elsewhere(
     path = logs.path(home, *JOB)
     acts: list[Callable[[], object]] = [
         lambda: logs.bar(path),
-        lambda: relay.make_log(*JOB),
+        lambda: output_files.make_log(*JOB),
         take_over,
         lambda: LogFiles(home).forget(*JOB),
-        lambda: relay.make_log(7, 1),
-        lambda: relay.make_pipe(*JOB),
+        lambda: output_files.make_log(7, 1),
+        lambda: output_files.make_pipe(*JOB),
         lambda: logs.remove(home, [7]),
     ]
     for act in acts:
@@ -147,23 +147,23 @@ def test_nobody_who_writes_or_deletes_does_so_elsewhere(
 
 def take_over() -> None:
     """With more than the first file has room for."""
-    writer = os.open(relay.pipe_path(*JOB), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    writer = os.open(output_files.pipe_path(*JOB), os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         taken = Relay.take_over(*JOB, 32, lost=True)
         if taken is not None:
             os.write(writer, b"x" * 500)
             taken.drain()
-            assert not logs.unread(Path(relay.pipe_path(*JOB)))
+            assert not logs.unread(Path(output_files.pipe_path(*JOB)))
             taken.close()
     finally:
         os.close(writer)
 
 
 def test_a_command_is_not_given_a_pipe_that_nobody_reads(home: Path) -> None:
-    log = relay.make_log(8, 0)
+    log = output_files.make_log(8, 0)
     assert log is not None
-    os.close(relay.make_pipe(8, 0))
-    served = Relay(8, 0, log, relay.open_pipe(8, 0), LIMIT)
+    os.close(output_files.make_pipe(8, 0))
+    served = Relay(8, 0, log, output_files.open_pipe(8, 0), LIMIT)
     given = served.open()
     assert os.get_blocking(given)
     os.close(given)

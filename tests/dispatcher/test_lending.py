@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dispatcher.lent import AHEAD
-from dispatcher.relay import pipe_path
+from dispatcher.output_files import pipe_path
 from sysadmd.errors import Stopping
 from tests.kit import wait_for
 from tests.kit.crash import another_boot, cut_power, machine_crash

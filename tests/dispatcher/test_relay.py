@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import stat
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -17,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher import logs, relay
+from dispatcher import logs, output_files, relay
 from dispatcher.pace import PAUSE, Pace
 from dispatcher.relay import Relay
 from dispatcher.relays import Relays
@@ -49,10 +47,10 @@ def inside(place: Path) -> Generator[None]:
 
 def begin(limit: int) -> tuple[Relay, int, int]:
     """An output, what the command is given, and an end of the pipe for who keeps it."""
-    kept = relay.make_pipe(*JOB)
-    log = relay.make_log(*JOB)
+    kept = output_files.make_pipe(*JOB)
+    log = output_files.make_log(*JOB)
     assert log is not None
-    served = Relay(*JOB, log, relay.open_pipe(*JOB), limit)
+    served = Relay(*JOB, log, output_files.open_pipe(*JOB), limit)
     served.begin()
     return served, served.open(), kept
 
@@ -105,7 +103,7 @@ def test_every_byte_is_at_its_place_or_counted(
         assert served.through
         served.close()
         os.close(kept)
-        log = Path(relay.log_path(*JOB))
+        log = Path(output_files.log_path(*JOB))
         assert served.size == logs.size(log) == len(written)
         found = list(parts_of(log))
         for start, data in found:
@@ -120,7 +118,7 @@ def test_every_byte_is_at_its_place_or_counted(
             assert written.startswith(head)
             assert written.endswith(tail)
             assert len(head) == len(tail) == limit // 8
-        assert not Path(relay.pipe_path(*JOB)).exists()
+        assert not Path(output_files.pipe_path(*JOB)).exists()
 
 
 @pytest.mark.usefixtures("way")
@@ -140,7 +138,7 @@ def test_on_a_full_disk_what_is_dropped_is_counted(tmp_path: Path) -> None:
         served.take()
         served.close()
         os.close(kept)
-        log = Path(relay.log_path(*JOB))
+        log = Path(output_files.log_path(*JOB))
         assert logs.size(log) == 120_000 + 13
         parts = list(parts_of(log))
         assert parts[0][1].startswith(b"before\n")
@@ -171,120 +169,6 @@ def test_who_writes_line_by_line_is_given_a_moment(taken: int, later: float, due
     assert pace.is_pause_due() == due
 
 
-def test_a_pipe_made_ahead_is_one_command_s_as_any_other(tmp_path: Path) -> None:
-    with inside(tmp_path):
-        spare = relay.SparePipe()
-        pipes = [relay.make_pipe(1, 0, spare)]
-        spare.make()
-        spare.make()
-        # What an attempt before has left stays: somebody may have it open.
-        pipes.append(relay.make_pipe(1, 0, spare))
-        assert os.path.sameopenfile(*pipes)
-        pipes.append(relay.make_pipe(2, 0, spare))
-        # Taken away, and made again.
-        spare.make()
-        relay.remove_spares()
-        pipes.append(relay.make_pipe(3, 0, spare))
-        for file, uid in zip(pipes, (1, 1, 2, 3), strict=True):
-            assert os.path.samestat(os.fstat(file), Path(relay.pipe_path(uid, 0)).stat())
-            os.close(file)
-        assert sorted(logs.pipes(tmp_path)) == [(1, 0), (2, 0), (3, 0)]
-        assert len([*Path(relay.PIPES).iterdir()]) == 3
-
-
-def test_what_was_made_ahead_goes_whatever_is_in_its_place(tmp_path: Path) -> None:
-    with inside(tmp_path):
-        room = Path(relay.PIPES)
-        room.mkdir()
-        others = room / "1.0.pipe", Path("elsewhere")
-        others[0].touch()
-        others[1].mkdir()
-        (others[1] / "file").touch()
-        for left in ("spare.1", "spare.2.0", "spare.3"):
-            (room / left).symlink_to(others[1].resolve())
-        os.mkfifo(room / "spare.4.0")
-        (room / "spare.5").mkdir()
-        (room / "spare.5" / "0.log").touch()
-        relay.remove_spares()
-        assert [*room.iterdir()] == [others[0]]
-        assert (others[1] / "file").exists()
-
-
-@pytest.mark.parametrize(
-    "left", ["nothing", "reader", "writer", "mode", "link", "file", "directory"]
-)
-def test_a_pipe_is_used_again_if_nobody_has_anything_of_it(tmp_path: Path, left: str) -> None:
-    with inside(tmp_path), ExitStack() as opened:
-        Path("jobs/1").mkdir(parents=True)
-        pipes = relay.SparePipe()
-        kept = relay.make_pipe(1, 0, pipes)
-        used = os.fstat(kept).st_ino
-        log = relay.make_log(1, 0)
-        assert log is not None
-        served = Relay(1, 0, log, relay.open_pipe(1, 0), MIB)
-        end = served.open()
-        os.write(end, b"of the first")
-        if left == "reader":
-            opened.callback(os.close, relay.open_pipe(1, 0))
-        elif left == "writer":
-            opened.callback(os.close, os.dup(end))
-        elif left == "mode":
-            os.fchmod(end, 0o666)
-        elif left == "link":
-            Path("other").hardlink_to(relay.pipe_path(1, 0))
-        os.close(end)
-        served.close(again=True)
-        os.close(kept)
-        (spare,) = Path(relay.PIPES).iterdir()
-        if left in ("file", "directory"):
-            spare.unlink()
-            spare.touch() if left == "file" else spare.mkdir()
-        pipes.reuse(1, 0)
-        # Of one that never was.
-        pipes.reuse(7, 7)
-        pipes.make()
-        pipe = relay.make_pipe(2, 0, pipes)
-        opened.callback(os.close, pipe)
-        found = os.fstat(pipe)
-        assert stat.S_ISFIFO(found.st_mode)
-        assert os.path.samestat(found, Path(relay.pipe_path(2, 0)).lstat())
-        assert relay.unread(pipe) == 0
-        if left == "nothing":
-            assert found.st_ino == used
-        if left in ("reader", "writer", "link"):
-            assert found.st_ino != used
-        assert stat.S_IMODE(found.st_mode) == 0o600
-        assert len([*Path(relay.PIPES).iterdir()]) == 1 + (left == "directory")
-
-
-def test_a_log_made_ahead_decides_as_any_other(tmp_path: Path) -> None:
-    with inside(tmp_path):
-        Path("jobs").mkdir()
-        Path(relay.PIPES).mkdir()
-        spare = relay.Spare()
-        assert spare.take(1) is None
-        spare.make()
-        # A kill was there before; then not.
-        assert logs.bar(Path("jobs/2/0.log"))
-        assert relay.make_log(2, 0, spare) is None
-        log = relay.make_log(3, 0, spare)
-        assert log is not None
-        assert os.path.samestat(os.fstat(log), Path("jobs/3/0.log").stat())
-        assert relay.make_log(3, 0, spare) is None
-        assert not logs.bar(Path("jobs/3/0.log"))
-        assert held(tmp_path) == [tmp_path / "jobs/3/0.log"]
-        # Taken away, and made again.
-        spare.make()
-        relay.remove_spares()
-        other = relay.make_log(4, 0, spare)
-        spare.make()
-        third = relay.make_log(5, 0, spare)
-        assert not [*Path(relay.PIPES).iterdir()]
-        for file in (log, other, third):
-            assert file is not None
-            os.close(file)
-
-
 def test_nobody_takes_over_what_is_served(tmp_path: Path) -> None:
     with inside(tmp_path):
         served, pipe, kept = begin(4096)
@@ -300,7 +184,7 @@ def test_nobody_takes_over_what_is_served(tmp_path: Path) -> None:
 def test_what_lost_its_log_is_emptied_all_the_same_by_one_alone(tmp_path: Path) -> None:
     with inside(tmp_path):
         served, pipe, kept = begin(4096)
-        Path(relay.log_path(*JOB)).unlink()
+        Path(output_files.log_path(*JOB)).unlink()
         assert Relay.take_over(*JOB, 4096, lost=True) is None
         let_die(pipe, kept)
         assert Relay.take_over(*JOB, 4096) is None
@@ -328,31 +212,31 @@ def looks(wanting: Relays, times: int) -> None:
 
 def test_the_pipe_of_who_may_still_begin_is_not_taken_away(tmp_path: Path) -> None:
     with inside(tmp_path):
-        kept = relay.make_pipe(*JOB)
+        kept = output_files.make_pipe(*JOB)
         wanting = Relays(select.poll())
         wanting.want([*JOB], 4096, os.dup(kept), begun=False)
         looks(wanting, 3)
         # Nobody has it for his output by now.
-        assert Path(relay.pipe_path(*JOB)).exists()
+        assert Path(output_files.pipe_path(*JOB)).exists()
         # Of what has begun it is known that nothing will come.
         wanting.forget([*JOB])
         wanting.want([*JOB], 4096, os.dup(kept))
         looks(wanting, 2)
-        assert not Path(relay.pipe_path(*JOB)).exists()
+        assert not Path(output_files.pipe_path(*JOB)).exists()
         assert not wanting.waits_for([*JOB])
         os.close(kept)
 
 
 def test_a_new_attempt_is_left_alone(tmp_path: Path) -> None:
     with inside(tmp_path):
-        kept = relay.make_pipe(*JOB)
+        kept = output_files.make_pipe(*JOB)
         wanting = Relays(select.poll())
         wanting.want([*JOB], 4096, os.dup(kept))
         looks(wanting, 1)
         wanting.forget([*JOB])
         assert wanting.patience is None
         wanting.look()
-        assert Path(relay.pipe_path(*JOB)).exists()
+        assert Path(output_files.pipe_path(*JOB)).exists()
         os.close(kept)
 
 
@@ -474,11 +358,11 @@ def test_twenty_gigabytes_cost_the_daemon_no_memory(tmp_path: Path) -> None:
 def test_what_dead_ones_left_is_followed_by_its_end(tmp_path: Path, size: int) -> None:
     with inside(tmp_path):
         Path("jobs/1").mkdir(parents=True)
-        kept = relay.make_pipe(1, 0)
-        log = relay.make_log(1, 0)
+        kept = output_files.make_pipe(1, 0)
+        log = output_files.make_log(1, 0)
         assert log is not None
         # Its starter has died, and then the command.
-        writer = os.open(relay.pipe_path(1, 0), os.O_RDWR | os.O_NONBLOCK)
+        writer = os.open(output_files.pipe_path(1, 0), os.O_RDWR | os.O_NONBLOCK)
         assert os.write(writer, b"x" * size) == size
         os.close(writer)
         os.close(log)
@@ -487,5 +371,5 @@ def test_what_dead_ones_left_is_followed_by_its_end(tmp_path: Path, size: int) -
         relays.look()
         assert not relays.serves
         assert not relays.waits_for([1, 0])
-        assert Path(relay.log_path(1, 0)).stat().st_size == size
-        assert not [*Path(relay.PIPES).iterdir()]
+        assert Path(output_files.log_path(1, 0)).stat().st_size == size
+        assert not [*Path(output_files.PIPES).iterdir()]
