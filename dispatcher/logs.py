@@ -29,7 +29,7 @@ _FARTHEST: Final = 2**62
 
 def directory(state_dir: Path, uid: int) -> Path:
     """The directory of a job's logs."""
-    return state_dir / "jobs" / str(uid)
+    return state_dir / output_files.job_path(uid)
 
 
 def path(state_dir: Path, uid: int, n: int) -> Path:
@@ -230,7 +230,8 @@ def bar(path: Path) -> bool:
         except Replaced:
             raise
         except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for each in (path.parent.parent, path.parent):
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
             return True
 
@@ -242,8 +243,24 @@ def whole_characters(path: Path, start: int, end: int) -> int:
 
 
 def uids(state_dir: Path) -> list[int]:
-    """Of which jobs there are logs."""
-    return job_files.numbers(state_dir / "jobs")
+    """Of which jobs there are logs. Raises: OSError."""
+    found = job_files.numbers(state_dir / "jobs")
+    for place in (state_dir / "jobs").glob("*xxxx"):
+        # Who knows what a job has put there.
+        with contextlib.suppress(OSError), job_files.directory(place) as opened:
+            found += job_files.numbers(opened)
+    return found
+
+
+def part(state_dir: Path) -> None:
+    """What earlier builds have put together in one directory goes where it is now. Raises:
+    OSError."""
+    for uid in job_files.numbers(state_dir / "jobs"):
+        if uid >= output_files.TOGETHER:
+            there = directory(state_dir, uid)
+            there.parent.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                (state_dir / "jobs" / str(uid)).rename(there)
 
 
 def remove(state_dir: Path, uids: Iterable[int]) -> None:
@@ -254,3 +271,7 @@ def remove(state_dir: Path, uids: Iterable[int]) -> None:
             there.unlink(missing_ok=True)
         else:
             shutil.rmtree(there, ignore_errors=True)
+        if uid >= output_files.TOGETHER:
+            # With the last one that is in it.
+            with contextlib.suppress(OSError):
+                there.parent.rmdir()
