@@ -102,7 +102,7 @@ class Keeper:
         self._mark = os.stat(self._home).st_ino  # noqa: PTH116 - a descriptor
         # By pid, and of these the idle ones, newest last; by descriptor.
         self._starters: dict[int, StarterLine] = {}
-        self._idle: list[StarterLine] = []
+        self._idle: deque[StarterLine] = deque()
         self._lines: dict[int, StarterLine] = {}
         # Of those handed over, not seen to have begun: until when, by the monotonic clock.
         self._fresh: deque[tuple[float, StarterLine, HandedOver]] = deque()
@@ -283,7 +283,7 @@ class Keeper:
         self._daemon.tell(data)
 
     def _hand_over(self, ordered: Ordered) -> None:
-        """Give it to an idle starter: the newest one, whose memory is at hand."""
+        """Give it to an idle starter: the newest one may still be putting away."""
         order = ordered.command
         job = list(order.job)
         if order.argv is None:
@@ -295,7 +295,7 @@ class Keeper:
             self._refuse(order, f"its log can't be written: {error.strerror}")
             return
         try:
-            serving = self._idle.pop() if self._idle else self._hire()
+            serving = self._idle.popleft() if self._idle else self._hire()
         except OSError as error:
             output_files.forget_pipe(job, pipe)
             self._refuse(order, f"no process can be made: {error.strerror}")
