@@ -122,7 +122,7 @@ class Mover:
         # No turn is under way.
         self._free = asyncio.Event()
         self._free.set()
-        self._lending = Lending(tender, self._free)
+        self._lending = Lending(tender.recall, self._free)
         # Commands committed as running that no keeper has been asked to start.
         self._unsent: list[tuple[int, int]] = []
         self._findings: list[Finding] = []

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from dispatcher.keepers import Link
 from dispatcher.lent import Terms
 from dispatcher.queue import Queues
-from dispatcher.tending import Tender
 
 # What is lent and has not moved for so long is called back, s.
 STALE: Final = 0.25
@@ -30,9 +29,9 @@ class Lending:
     still lend, and each turn is asked for its terms when it begins.
     """
 
-    def __init__(self, tender: Tender, free: asyncio.Event) -> None:
-        """free: no turn is under way."""
-        self._tender = tender
+    def __init__(self, recall: Callable[[list[int]], object], free: asyncio.Event) -> None:
+        """recall: has the keeper give back these jobs. free: no turn is under way."""
+        self._recall = recall
         self._free = free
         self._queues = Queues()
         self._held: Counter[str | None] = Counter()
@@ -88,10 +87,8 @@ class Lending:
         lent = _lent(self._queues)
         uids = sorted(uid for queue in self._untold for uid in lent.get(queue, ()))
         self._untold.clear()
-        taker = self._tender.taker()
-        # Who takes nothing more, or is yet to be called, gives back all of it by itself.
-        if uids and taker is not None and taker.link is not None:
-            taker.link.send({"recall": [(uid, 0) for uid in uids]})
+        if uids:
+            self._recall(uids)
 
     def _call_stale_back(self) -> None:
         self._look = None

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import sysadmd
@@ -55,6 +56,13 @@ class Tender:
     def taker(self) -> KeeperPair | None:
         """The pair that starts commands; None: there is none just now."""
         return next((pair for pair in self.pairs.values() if pair.takes), None)
+
+    def recall(self, uids: Iterable[int]) -> None:
+        """Have these jobs, which are lent, given back. By who takes nothing more, or is yet to
+        be called, they are without that."""
+        taker = self.taker()
+        if taker is not None and taker.link is not None:
+            taker.link.send({"recall": [(uid, 0) for uid in uids]})
 
     @property
     def is_without(self) -> bool:

@@ -223,10 +223,9 @@ class Advance:
             queues = queues.give_back(outcome.returned)
         for queue, uid in outcome.finished:
             queues = queues.finish(queue, uid)
-        if outcome.finished or outcome.returned or outcome.promoted:
-            queues, ready = queues.start_ready()
-            for queue, uid in ready:
-                self._start_job(queue, uid)
+        queues, ready = queues.start_ready()
+        for queue, uid in ready:
+            self._start_job(queue, uid)
         if terms is not None:
             self._lend(queues, terms)
 

@@ -616,6 +616,10 @@ class World(RuleBasedStateMachine):
                 self.queues = self.queues.begin(start.queue, start.uid)
         for start in outcome.lent:
             self.queues = self.queues.lend(start.queue, start.uid)
+        if turn.taker is not None:
+            # With what comes meanwhile comes another turn, but for nobody else.
+            ready = self.queues.start_ready()[1]
+            assert all(turn.queues.position(*one) is None for one in ready)
         if turn.taker is not None and turn.taker.linked:
             self.say(turn.taker, outcome)
         assert turn.taker is not None or not (outcome.starts or outcome.lent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
@@ -14,8 +15,11 @@ from typing import Any
 
 import pytest
 
-from dispatcher.lent import AHEAD
+from dispatcher.keepers import KeeperLine, Link
+from dispatcher.lending import Lending
+from dispatcher.lent import AHEAD, Terms
 from dispatcher.output_files import pipe_path
+from dispatcher.queue import Queues
 from sysadmd.errors import Stopping
 from tests.kit import wait_for
 from tests.kit.crash import another_boot, cut_power, machine_crash
@@ -160,6 +164,30 @@ def test_a_pause_calls_them_back(patient: Driver) -> None:
     check(patient, uids)
 
 
+def test_the_time_of_a_lent_job_is_counted_from_its_beginning(patient: Driver) -> None:
+    """Not from when the daemon hears of it."""
+    patient.ask({"pause": "q"})
+    patient.submit("true", queue="q")
+    wait = ["sh", "-c", "until test -e go; do sleep 0.02; done"]
+    patient.submit(wait, cwd=str(patient.state_dir), queue="q")
+    last = patient.submit("sleep 1000", queue="q", timeout=500)
+    patient.ask({"resume": "q"})
+    wait_for(lambda: lent(patient) == [last], "what is lent")
+    patient.ask({"resume": "other"})
+    end(patient.pid, signal.SIGSTOP)
+    let_go(patient)
+    wait_for(lambda: f'{{"began":[{last},0]' in books(patient.state_dir), "its beginning")
+    end(patient.pid, signal.SIGCONT)
+    wait_for(lambda: has_begun(patient, last), "the same in the tables")
+    lines = [json.loads(line) for line in books(patient.state_dir).split()]
+    (at,) = [line["at"] for line in lines if line.get("next") == [last, 0]]
+    with state_file(patient.state_dir) as db:
+        (deadline,) = db.execute("SELECT deadline FROM jobs WHERE uid = ?", (last,)).fetchone()
+    assert deadline == at + 500
+    patient.ask({"kill": [patient.job(last).id]})
+    assert patient.finished(last).result == "killed"
+
+
 def test_a_lent_job_is_killed_as_any_that_waits(patient: Driver) -> None:
     _, uids = lend(patient)
     victim = patient.job(uids[1])
@@ -242,6 +270,37 @@ def test_one_that_cannot_begin_has_an_end_and_holds_nobody_up(patient: Driver) -
     assert (job.result, job.commands[0].return_code) == ("failed", 126)
     check(patient, [uids[0], *uids[2:]], [0, *range(2, MANY)])
     assert patient.ask({"pause": "q"}) == {}
+
+
+def test_what_a_turn_lends_is_called_back_with_what_is_before_it() -> None:
+    """Given back without it, that would have to wait behind it."""
+
+    async def body() -> None:
+        recalled: list[list[int]] = []
+        free = asyncio.Event()
+        lending = Lending(recalled.append, free)
+        link = Link("keeper", "", draining=False, line=KeeperLine(), lends=True, given={1})
+        queues = Queues().configure({"q": 1, "other": 1}).adopt("q", [2, 3, 4], [1])
+        queues = queues.lend("q", 2)
+        lending.watch(queues)
+        # A turn is under way.
+        assert lending.call_back(["q", "other"])
+        assert lending.terms(link) == Terms(frozenset({1}), frozenset({"q"}))
+        assert recalled == []
+        lending.watch(queues.lend("q", 3))
+        free.set()
+        lending.tell()
+        assert recalled == [[2, 3]]
+        # They are on their way, and nothing is lent of any other.
+        assert lending.call_back(["q", "other"])
+        assert not lending.call_back(["other"])
+        lending.tell()
+        assert recalled == [[2, 3]]
+        lending.watch(queues.give_back([2, 3]))
+        assert not lending.call_back(["q"])
+        assert lending.terms(link) == Terms(frozenset({1}), frozenset())
+
+    asyncio.run(body())
 
 
 def test_called_back_at_any_moment_they_keep_their_order(tmp_path: Path) -> None:
