@@ -19,6 +19,7 @@ from typing import Final
 
 from dispatcher import lent, logs, records
 from dispatcher.fate import Pair
+from dispatcher.handing_over import hand_over
 from dispatcher.hearing import Hearing
 from dispatcher.identity import Identity
 from dispatcher.keepers import KeeperPair, Link
@@ -26,7 +27,7 @@ from dispatcher.lending import Lending
 from dispatcher.processes import is_same_boot
 from dispatcher.queue import IllegalMove, Queues
 from dispatcher.records import PENDING, RUNNING
-from dispatcher.site import Site, environment
+from dispatcher.site import Site
 from dispatcher.steps import NO_ENDINGS, Endings, Facts, Finding, Outcome, Start
 from dispatcher.tending import Tender
 from dispatcher.transitions import Advance, mark
@@ -461,7 +462,8 @@ class Mover:
         for start in outcome.lent:
             self.queues = self.queues.lend(start.queue, start.uid)
         if link is not None:
-            self._say(outcome, link)
+            settings = self._site.settings
+            hand_over(link, outcome, self.queues, settings.command_log_limit)
         for uid, n in outcome.unsent:
             self._present(self.running[uid], n)
             self._unsent.append((uid, n))
@@ -479,32 +481,6 @@ class Mover:
         else:
             self.busy.clear()
         self._lending.watch(self.queues)
-
-    def _say(self, outcome: Outcome, link: Link) -> None:
-        """Tell the keeper what it is to start, now or later, and what it can't know."""
-        cut = [uid for uid in outcome.cut if uid in link.given]
-        if cut:
-            link.send({"over": cut})
-        link.given.difference_update(uid for _, uid in outcome.finished)
-        link.given.difference_update(outcome.returned)
-        for start in outcome.starts:
-            link.send({"start": [start.uid, start.n], **self._order(start)})
-        for start in outcome.lent:
-            room = self.queues.lanes[start.queue].limit
-            lent = {"lend": [start.uid, start.n], "room": room, "mark": start.mark}
-            link.send({**lent, **self._order(start)})
-        link.given.update(start.uid for start in (*outcome.starts, *outcome.lent))
-
-    def _order(self, start: Start) -> dict[str, object]:
-        return {
-            "argv": start.argv,
-            "env": environment(start.env),
-            "cwd": start.cwd,
-            "limit": self._site.settings.command_log_limit,
-            "lane": start.queue or "",
-            "last": start.last,
-            **({"channel": start.channel} if start.channel else {}),
-        }
 
     def _started(self, start: Start) -> None:
         if start.uid in self.running:

@@ -602,7 +602,7 @@ class World(RuleBasedStateMachine):
         self.db.execute("ROLLBACK")
 
     def remember(self, turn: Turn, outcome: Outcome) -> None:
-        """As Mover._remember and Tender.worked_in."""
+        """As Mover.remember and Tender.worked_in."""
         self.turn = None
         del self.findings[: len(turn.findings)]
         del self.unsent[: len(turn.unsent)]
@@ -638,7 +638,7 @@ class World(RuleBasedStateMachine):
                     duo.takes = True
 
     def say(self, taker: Duo, outcome: Outcome) -> None:
-        """As Mover._say."""
+        """As `handing_over.hand_over`."""
         said: list[Word] = [uid for uid in outcome.cut if uid in taker.given]
         said += [self.order(start, 0) for start in outcome.starts]
         said += [self.order(start, LIMITS[start.queue]) for start in outcome.lent]
