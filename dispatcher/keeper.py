@@ -26,6 +26,7 @@ from typing import Final
 
 from dispatcher import book, guard, output_files, reaper, relay, starter, words
 from dispatcher.ahead import Ahead, Ordered
+from dispatcher.crew import Crew
 from dispatcher.daemon_line import NEWS, DaemonLine
 from dispatcher.fdstore import FdStore
 from dispatcher.guard import Setup
@@ -48,9 +49,6 @@ BEGINNINGS: Final = 0.1
 # How long it may not hear that one has ended after which a lent one begins, s: a wake-up of the
 # daemon's, and a sync of its disk, then serve some jobs instead of one.
 ENDS: Final = 0.006
-# Starters that stand by, at most: as many as usually begin something at once. Each has some
-# hundred KiB of its own; what is more than these is forked when it is needed.
-IDLE: Final = 8
 
 
 def main(argv: list[str]) -> int:
@@ -100,10 +98,6 @@ class Keeper:
         self._stopped = Stopped("starter")
         self._home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         self._mark = os.stat(self._home).st_ino  # noqa: PTH116 - a descriptor
-        # By pid, and of these the idle ones, newest last; by descriptor.
-        self._starters: dict[int, StarterLine] = {}
-        self._idle: deque[StarterLine] = deque()
-        self._lines: dict[int, StarterLine] = {}
         # Of those handed over, not seen to have begun: until when, by the monotonic clock.
         self._fresh: deque[tuple[float, StarterLine, HandedOver]] = deque()
         self._orders: deque[Ordered] = deque()
@@ -119,6 +113,7 @@ class Keeper:
         self._poll = select.poll()
         for file in (self._wake, guard_end):
             self._poll.register(file, select.POLLIN)
+        self._crew = Crew(self._poll, self._fork)
         path = room / f"{setup.id}.sock"
         self._daemon = DaemonLine(path, self._poll, self._obey, self._forget)
         self._spare = output_files.SparePipe()
@@ -158,8 +153,7 @@ class Keeper:
 
     def _commands(self) -> list[HandedOver]:
         """Those that were begun, or are to be, and have not ended."""
-        served = [one.command for one in self._starters.values() if one.command is not None]
-        return [*served, *self._orphans.commands]
+        return [*self._crew.commands, *self._orphans.commands]
 
     def _owes(self) -> bool:
         """Has anybody to wait for us?"""
@@ -170,7 +164,7 @@ class Keeper:
         self._daemon.prepare()
         ready = dict(self._poll.poll(self._patience()))
         for file, event in ready.items():
-            serving = self._lines.get(file)
+            serving = self._crew.on_line(file)
             if serving is not None:
                 self._attend(serving, event)
             else:
@@ -266,8 +260,7 @@ class Keeper:
         if not self._draining:
             self._draining = True
             self._forget()
-            while self._idle:
-                self._dismiss(self._idle.pop())
+            self._crew.dismiss_idle()
             self._tell(book.encode({"draining": True}))
 
     def _tell_within(self, seconds: float) -> None:
@@ -283,7 +276,7 @@ class Keeper:
         self._daemon.tell(data)
 
     def _hand_over(self, ordered: Ordered) -> None:
-        """Give it to an idle starter: the newest one may still be putting away."""
+        """Give it to a starter."""
         order = ordered.command
         job = list(order.job)
         if order.argv is None:
@@ -295,7 +288,7 @@ class Keeper:
             self._refuse(order, f"its log can't be written: {error.strerror}")
             return
         try:
-            serving = self._idle.popleft() if self._idle else self._hire()
+            serving = self._crew.take()
         except OSError as error:
             output_files.forget_pipe(job, pipe)
             self._refuse(order, f"no process can be made: {error.strerror}")
@@ -307,9 +300,7 @@ class Keeper:
         self._book.write(command.following)
         self._store.keep(job, order.limit, pipe)
         serving.command = command
-        serving.send(ordered.line + b"\n")
-        if serving.unsent:
-            self._poll.modify(serving.line, select.POLLIN | select.POLLOUT)
+        self._crew.say(serving, ordered.line + b"\n")
         self._fresh.append((time.monotonic() + HANGS, serving, command))
 
     def _get_ready(self) -> None:
@@ -318,42 +309,24 @@ class Keeper:
             self._spare.reuse(uid, n)
         self._spare.make()
 
-    def _hire(self) -> StarterLine:
-        """Fork another starter. Raises: OSError."""
-        line, line_end = socket.socketpair()
+    def _fork(self, line_end: int) -> int:
+        """Make another starter; its pid. Raises: OSError."""
         ties = [self._starts] + ([self._guard.fileno()] if self._guard else [])
-        try:
-            pid = os.fork()
-        except OSError:
-            line.close()
-            raise
-        else:
-            if not pid:
-                starter.become(
-                    Fittings(
-                        id=self._setup.id,
-                        mark=self._mark,
-                        home=self._home,
-                        line=line_end.fileno(),
-                        ties=ties,
-                        ends=self._ends,
-                        roll=self._roll,
-                        limits=self._setup.limits,
-                    )
+        pid = os.fork()
+        if not pid:
+            starter.become(
+                Fittings(
+                    id=self._setup.id,
+                    mark=self._mark,
+                    home=self._home,
+                    line=line_end,
+                    ties=ties,
+                    ends=self._ends,
+                    roll=self._roll,
+                    limits=self._setup.limits,
                 )
-        finally:
-            line_end.close()
-        hired = StarterLine(pid, line)
-        self._starters[pid] = hired
-        self._lines[line.fileno()] = hired
-        self._poll.register(line, select.POLLIN)
-        return hired
-
-    def _dismiss(self, idle: StarterLine) -> None:
-        """It goes when it hears nothing more of us."""
-        if self._lines.pop(idle.line.fileno(), None) is not None:
-            self._poll.unregister(idle.line)
-        idle.line.close()
+            )
+        return pid
 
     def _refuse(self, order: Commanded, reason: str) -> None:
         """Answer for a command that no starter can be made for."""
@@ -378,16 +351,10 @@ class Keeper:
     def _attend(self, serving: StarterLine, event: int) -> None:
         """Take down what it says, and hand over what it had no room for."""
         if event & select.POLLOUT:
-            serving.send(b"")
-            if not serving.unsent:
-                self._poll.modify(serving.line, select.POLLIN)
+            self._crew.say_on(serving)
         self._take_down(serving)
-        if event & select.POLLHUP and serving.line.fileno() in self._lines:
-            # Its end comes as that of a process.
-            self._poll.unregister(serving.line)
-            del self._lines[serving.line.fileno()]
-            if serving in self._idle:
-                self._idle.remove(serving)
+        if event & select.POLLHUP:
+            self._crew.hang_up(serving)
 
     def _take_down(self, serving: StarterLine) -> None:
         # Of a short command, written together with its end.
@@ -444,10 +411,7 @@ class Keeper:
         serving.held = None
         if served is not None and served.pipe >= 0:
             os.close(served.pipe)
-        if self._draining or len(self._idle) >= IDLE:
-            self._dismiss(serving)
-        else:
-            self._idle.append(serving)
+        self._crew.rest(serving, again=not self._draining)
 
     def _follow_starts(self) -> None:
         """Say which starts take long, and which do so no more."""
@@ -473,7 +437,7 @@ class Keeper:
     def _reap(self) -> None:
         """See to those that have ended; what there is to say of a command is said before it is
         reaped: until then the guard could do it. Starters that were stopped go on."""
-        self._stopped.go_on(self._starters)
+        self._stopped.go_on(self._crew.pids)
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -490,25 +454,15 @@ class Keeper:
                 os.waitpid(ended.si_pid, 0)
 
     def _bury_starters(self) -> None:
-        for pid, gone in list(self._starters.items()):
-            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None:
-                continue
-            # On FreeBSD what a reaper leaves falls to us only now.
-            os.waitpid(pid, 0)
+        for gone in self._crew.dead():
             if gone.line.fileno() >= 0:
                 self._take_down(gone)
-            if gone in self._idle:
-                self._idle.remove(gone)
-            if gone.line.fileno() in self._lines:
-                self._dismiss(gone)
-            gone.line.close()
-            del self._starters[pid]
+            self._crew.bury(gone)
             if gone.command is not None:
                 if gone.command.hangs:
                     gone.command.hangs = False
                     self._tell_hanging()
-                self._orphans.adopt(gone.command, pid, self._starters)
+                self._orphans.adopt(gone.command, gone.pid, self._crew.pids)
             elif gone.held is not None:
                 self._orphans.serve(gone.held)
 
