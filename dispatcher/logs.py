@@ -29,7 +29,7 @@ _FARTHEST: Final = 2**62
 
 def directory(state_dir: Path, uid: int) -> Path:
     """The directory of a job's logs."""
-    return state_dir / output_files.job_path(uid)
+    return state_dir / "jobs" / str(uid)
 
 
 def path(state_dir: Path, uid: int, n: int) -> Path:
@@ -230,8 +230,7 @@ def bar(path: Path) -> bool:
         except Replaced:
             raise
         except FileNotFoundError:
-            for each in (path.parent.parent, path.parent):
-                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
             return True
 
@@ -243,24 +242,8 @@ def whole_characters(path: Path, start: int, end: int) -> int:
 
 
 def uids(state_dir: Path) -> list[int]:
-    """Of which jobs there are logs. Raises: OSError."""
-    found = job_files.numbers(state_dir / "jobs")
-    for place in (state_dir / "jobs").glob("*xxxx"):
-        # Who knows what a job has put there.
-        with contextlib.suppress(OSError), job_files.directory(place) as opened:
-            found += job_files.numbers(opened)
-    return found
-
-
-def part(state_dir: Path) -> None:
-    """What earlier builds have put together in one directory goes where it is now. Raises:
-    OSError."""
-    for uid in job_files.numbers(state_dir / "jobs"):
-        if uid >= output_files.TOGETHER:
-            there = directory(state_dir, uid)
-            there.parent.mkdir(mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                (state_dir / "jobs" / str(uid)).rename(there)
+    """Of which jobs there are logs."""
+    return job_files.numbers(state_dir / "jobs")
 
 
 def remove(state_dir: Path, uids: Iterable[int]) -> None:
@@ -271,7 +254,3 @@ def remove(state_dir: Path, uids: Iterable[int]) -> None:
             there.unlink(missing_ok=True)
         else:
             shutil.rmtree(there, ignore_errors=True)
-        if uid >= output_files.TOGETHER:
-            # With the last one that is in it.
-            with contextlib.suppress(OSError):
-                there.parent.rmdir()

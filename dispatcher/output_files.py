@@ -28,23 +28,15 @@ BARRED: Final = 0o400
 _MADE: Final = stat.S_IFIFO | 0o600
 # Pipes that were used and wait to be used again, at most.
 _MOST_USED: Final = 16
-# So many jobs' directories lie together, at most: UFS takes 32,765 in one, LINK_MAX of
-# pathconf(2) but two.
-TOGETHER: Final = 10_000
 # Below the state directory: where the pipes are.
 PIPES: Final = "pipes"
 # And, with a pid behind it, what is made ahead.
 _SPARE: Final = "spare."
 
 
-def job_path(uid: int) -> str:
-    """Below the state directory: a job's own directory, as `jobs/7`, `jobs/1xxxx/12345`."""
-    return f"jobs/{uid}" if uid < TOGETHER else f"jobs/{uid // TOGETHER}xxxx/{uid}"
-
-
 def log_path(uid: int, n: int) -> str:
     """Below the state directory: where a command's log begins."""
-    return f"{job_path(uid)}/{n}.log"
+    return f"jobs/{uid}/{n}.log"
 
 
 def pipe_path(uid: int, n: int) -> str:
@@ -55,7 +47,7 @@ def pipe_path(uid: int, n: int) -> str:
 
 def more_path(uid: int, n: int) -> str:
     """Below the state directory: where the files behind the first one are."""
-    return f"{job_path(uid)}/{n}.more"
+    return f"jobs/{uid}/{n}.more"
 
 
 def make_pipe(uid: int, n: int, spare: SparePipe | None = None) -> int:
@@ -181,14 +173,7 @@ def make_log(uid: int, n: int, spare: SpareLog | None = None) -> int | None:
         except Replaced:
             raise
         except FileNotFoundError:
-            make_directory(uid)
-
-
-def make_directory(uid: int) -> None:
-    """Have a job's own directory there. Raises: OSError."""
-    path = job_path(uid)
-    for each in (os.path.dirname(path), path):  # noqa: PTH120
-        os.makedirs(each, 0o700, exist_ok=True)
+            os.makedirs(f"jobs/{uid}", 0o700, exist_ok=True)
 
 
 def _new_log(path: str) -> int:
@@ -220,11 +205,8 @@ class SpareLog:
             return None
         try:
             # Fails if anything is there.
-            os.rename(self._path, job_path(uid))
+            os.rename(self._path, f"jobs/{uid}")
         except FileNotFoundError:
-            if os.path.lexists(self._path):
-                # Nor is there where that is to be.
-                return None
             # A new keeper took us for dead.
             os.close(self._log)
             self._log = -1

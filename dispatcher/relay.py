@@ -6,10 +6,9 @@ command both its ends: whoever empties it may die, another one goes on, and noth
 lost meanwhile. A log keeps its beginning and its end; of what lies between as much is dropped
 as its limit asks for, and each byte stays at its place:
 
-    N.log               in the job's directory: from 0 on, half of the limit; locked as long as
-                        there is a pipe
-    N.more/OFFSET       from there on, a quarter of the limit each; the last two are kept
-    pipes/UID.N.pipe    as long as anybody has it for his output
+    jobs/UID/N.log            from 0 on, half of the limit; locked as long as there is a pipe
+    jobs/UID/N.more/OFFSET    from there on, a quarter of the limit each; the last two are kept
+    pipes/UID.N.pipe          as long as anybody has it for his output
 
 What the disk does not take is dropped as well: the next file begins behind it.
 

@@ -116,7 +116,6 @@ class Dispatcher:
         """
         for name in ("jobs", "keeper"):
             (self._site.state_dir / name).mkdir(mode=0o700, exist_ok=True)
-        logs.part(self._site.state_dir)
         await foreign.part_from_another_state(self._site)
         await self._tender.find()
         self._mover.load()

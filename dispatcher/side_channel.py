@@ -4,8 +4,8 @@ A starter listens for as long as it moves the command's output, so it outlives t
 tool connects once and never again. It is always heard out: what the file does not take is
 dropped, and counted, lest the tool waits for us.
 
-    N.sock      in the job's directory, a Unix stream socket
-    N.events    lines as they came, each whole, at most LIMIT bytes
+    jobs/UID/N.sock      a Unix stream socket
+    jobs/UID/N.events    lines as they came, each whole, at most LIMIT bytes
 
 Standard library only, all imported before the fork.
 """
@@ -19,7 +19,6 @@ import socket
 from typing import Final
 
 from dispatcher import job_files
-from dispatcher.output_files import job_path
 from dispatcher.trouble import complain
 
 # Of a command's file, bytes: a day of a package tool that tells each 8 KiB that it fetches.
@@ -39,11 +38,11 @@ _LONGEST_PATH: Final = 100
 
 def events_path(uid: int, n: int) -> str:
     """Below the state directory: the lines that a command has told."""
-    return f"{job_path(uid)}/{n}.events"
+    return f"jobs/{uid}/{n}.events"
 
 
 def _socket_path(uid: int, n: int) -> str:
-    return f"{job_path(uid)}/{n}.sock"
+    return f"jobs/{uid}/{n}.sock"
 
 
 class SideChannel:

@@ -3,7 +3,7 @@
 backup.json     the manifest, written last: without it there is no backup
 SHA256SUMS      every other file and its hash, as sha256sum(1) writes and checks it
 state.db        one file: no WAL, no values of jobs' environments
-jobs/…/UID/…    the logs of the jobs that are finished in it
+jobs/UID/…      the logs of the jobs that are finished in it
 tls/, admin.token    with --with-keys
 """
 
@@ -39,7 +39,7 @@ LINE: Final = 512
 # The only names there are: nothing is read or made anywhere else.
 _NAME: Final = (
     rf"{re.escape(DATABASE)}|{re.escape(TOKEN)}|{KEYS}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}"
-    r"|jobs/(?:[0-9]{1,14}xxxx/)?[0-9]{1,18}/[0-9]{1,18}(?:\.log|\.more/[0-9]{1,18})"
+    r"|jobs/[0-9]{1,18}/[0-9]{1,18}(?:\.log|\.more/[0-9]{1,18})"
 )
 _IS_NAME: Final = re.compile(_NAME, re.ASCII)
 _LINE: Final = re.compile(rf"([0-9a-f]{{64}})  ({_NAME})\n", re.ASCII)

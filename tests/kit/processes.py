@@ -186,7 +186,7 @@ def held(state_dir: Path) -> list[Path]:
 
     Only while no command is being started: to ask takes the lock for a moment.
     """
-    return [log for log in (state_dir / "jobs").rglob("*.log") if _is_held(log)]
+    return [log for log in (state_dir / "jobs").glob("*/*.log") if _is_held(log)]
 
 
 def _is_held(log: Path) -> bool:

@@ -269,24 +269,6 @@ def test_logs_that_are_gone_are_counted_and_all_others_saved(
     assert logs == {"saved/jobs/1/1.log", "saved/jobs/2/0.log"}
 
 
-def test_the_logs_of_the_ten_thousandth_job_are_among_them(
-    daemon: Daemon, saved: Path, tmp_path: Path
-) -> None:
-    with ended(daemon) as state_dir, state_file(state_dir) as db:
-        db.execute("UPDATE sqlite_sequence SET seq = 9999 WHERE name = 'jobs'")
-    with daemon, daemon.client() as client:
-        run(client, "later", "echo later")
-        works("backup", daemon.state_dir, tmp_path / "more")
-        assert (tmp_path / "more/jobs/1xxxx/10000/0.log").read_text() == "later\n"
-    fresh = Daemon(tmp_path / "fresh", QUIET)
-    works("restore", fresh.state_dir, tmp_path / "more")
-    with fresh, fresh.client() as client:
-        assert {id: output(client, id) for id in ("done", "later")} == {
-            "done": "told\n",
-            "later": "later\n",
-        }
-
-
 def test_where_a_backup_can_not_be_is_said(daemon: Daemon, tmp_path: Path) -> None:
     file, link, full = tmp_path / "file", tmp_path / "link", tmp_path / "full"
     file.touch()
