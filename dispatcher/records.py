@@ -386,6 +386,14 @@ def paused_queues(db: Connection) -> frozenset[str | None]:
     return frozenset(name or None for (name,) in rows)
 
 
+def excess(db: Connection, most: int) -> int:
+    """Up to which seq events are the last ones of finished jobs beyond the newest `most`; -1:
+    there are no more of them."""
+    query = "SELECT last_seq FROM jobs WHERE state = 2 ORDER BY last_seq DESC LIMIT 1 OFFSET ?"
+    row = db.execute(query, (most,)).fetchone()
+    return int(row[0]) if row else -1
+
+
 def prune_finished(change: Transaction, most: int, pruned_seq: int, old_seq: int) -> list[int]:
     """Take records of finished jobs that are too old or too many; returns their uids.
 
@@ -393,14 +401,10 @@ def prune_finished(change: Transaction, most: int, pruned_seq: int, old_seq: int
     those only whose last event is gone from the journal (seq <= pruned_seq), and at most some
     hundred; call again until none is left. The caller deletes the logs (remove_logs).
     """
-    row = change.db.execute(
-        "SELECT last_seq FROM jobs WHERE state = 2 ORDER BY last_seq DESC LIMIT 1 OFFSET ?",
-        (most,),
-    ).fetchone()
-    excess = row[0] if row else -1
+    upto = min(pruned_seq, max(excess(change.db, most), old_seq))
     rows = change.db.execute(
         "SELECT uid FROM jobs WHERE state = 2 AND last_seq <= ? ORDER BY last_seq LIMIT ?",
-        (min(pruned_seq, max(excess, old_seq)), _CHUNK),
+        (upto, _CHUNK),
     ).fetchall()
     uids = [uid for (uid,) in rows]
     change.db.execute(f"DELETE FROM commands WHERE job IN ({_marks(uids)})", uids)
