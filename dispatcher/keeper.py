@@ -385,7 +385,7 @@ class Keeper:
         if not following:
             # The daemon first: something else may wait for this.
             self._tell(NEWS)
-        serving.command = None
+        serving.command, serving.ended = None, command
         for ordered in following:
             if self._orders:
                 # These came before it.
@@ -458,6 +458,8 @@ class Keeper:
             if gone.line.fileno() >= 0:
                 self._take_down(gone)
             self._crew.bury(gone)
+            if gone.ended is not None and gone.held is None:
+                self._relays.want(gone.ended.job, gone.ended.order.limit)
             if gone.command is not None:
                 if gone.command.hangs:
                     gone.command.hangs = False

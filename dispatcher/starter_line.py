@@ -51,6 +51,8 @@ class StarterLine:
         self.command: HandedOver | None = None
         # The last one, if others have its output still.
         self.held: HandedOver | None = None
+        # That which has ended last: its pipe may not be put away yet.
+        self.ended: HandedOver | None = None
         self._heard = b""
         self.unsent = b""
 

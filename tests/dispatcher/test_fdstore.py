@@ -13,7 +13,7 @@ from dispatcher import output_files
 from dispatcher.fdstore import FdStore
 from tests.kit import wait_for
 from tests.kit.driver import Driver
-from tests.kit.frozen import end_frozen, freeze
+from tests.kit.frozen import end_frozen, freeze, thaw
 from tests.kit.processes import holders, runs, starters
 
 LIMIT = 4096
@@ -116,6 +116,26 @@ def test_who_may_open_no_more_takes_none_and_goes_on(
         assert not store.take_all()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_a_dead_starter_had_no_time_to_put_away_is_put_away(daemon: Driver) -> None:
+    script = "echo $$ >pid; while [ ! -e go ]; do sleep 0.02; done; echo late"
+    uid = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
+    pid = daemon.state_dir / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    command = psutil.Process(int(pid.read_text()))
+    starter = psutil.Process(command.ppid())
+    (keeper,) = holders(daemon.state_dir, "keeper")
+    freeze(keeper)
+    (daemon.state_dir / "go").touch()
+    wait_for(lambda: not runs(command))
+    # It has told the end, and waits for the keeper.
+    wait_for(lambda: starter.status() == psutil.STATUS_SLEEPING)
+    starter.kill()
+    thaw(keeper)
+    assert daemon.finished(uid).result == "succeeded"
+    assert daemon.output(uid) == b"late\n"
+    wait_for(lambda: not [*(daemon.state_dir / output_files.PIPES).glob("*.pipe")], "no pipe")
 
 
 @pytest.mark.parametrize("end_of_script", ["", " & echo early"], ids=["command", "left behind"])
