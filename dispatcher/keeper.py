@@ -142,7 +142,7 @@ class Keeper:
                     if ordered.command.room:
                         # That its turn has come is not known yet.
                         self._tell_within(ENDS)
-                self._get_ready()
+                    self._get_ready()
             if self._news_due is not None and self._news_due <= time.monotonic():
                 self._news = True
             if self._news:
@@ -385,7 +385,7 @@ class Keeper:
         if not following:
             # The daemon first: something else may wait for this.
             self._tell(NEWS)
-        serving.command, serving.ended = None, command
+        serving.command, serving.ended = None, (command.job, command.order.limit)
         for ordered in following:
             if self._orders:
                 # These came before it.
@@ -459,7 +459,7 @@ class Keeper:
                 self._take_down(gone)
             self._crew.bury(gone)
             if gone.ended is not None and gone.held is None:
-                self._relays.want(gone.ended.job, gone.ended.order.limit)
+                self._relays.want(*gone.ended)
             if gone.command is not None:
                 if gone.command.hangs:
                     gone.command.hangs = False

@@ -4,7 +4,7 @@ The next ones are made ahead, while nobody waits: to make files takes longer tha
 short command's start. What is in them is the business of dispatcher/relay.py. Standard library
 only, all imported before the fork.
 """
-# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH112, PTH114, PTH208 - for every command
+# ruff: noqa: PTH102, PTH103, PTH104, PTH106, PTH108, PTH112, PTH114, PTH208 - for every command
 
 from __future__ import annotations
 
@@ -197,6 +197,16 @@ class SpareLog:
         with contextlib.suppress(OSError):
             os.mkdir(self._path, 0o700)
             self._log = _new_log(f"{self._path}/0.log")
+
+    def drop(self) -> None:
+        """There is no job to come."""
+        if self._log < 0:
+            return
+        os.close(self._log)
+        self._log = -1
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._path}/0.log")
+            os.rmdir(self._path)
 
     def take(self, uid: int) -> int | None:
         """Let it be this job's; the log, as `make_log` has it. None: there is none to give, or

@@ -160,6 +160,7 @@ class Starter:
                 self._serve(order)
             if not self._alone:
                 self._spare.make()
+        self._spare.drop()
         return 0
 
     def _serve(self, order: Commanded) -> None:

@@ -51,8 +51,8 @@ class StarterLine:
         self.command: HandedOver | None = None
         # The last one, if others have its output still.
         self.held: HandedOver | None = None
-        # That which has ended last: its pipe may not be put away yet.
-        self.ended: HandedOver | None = None
+        # Which has ended last, and its limit: its pipe may not be put away yet.
+        self.ended: tuple[list[int], int] | None = None
         self._heard = b""
         self.unsent = b""
 

@@ -128,6 +128,11 @@ def test_a_log_made_ahead_decides_as_any_other(tmp_path: Path) -> None:
     spare.make()
     third = output_files.make_log(5, 0, spare)
     assert not [*Path(output_files.PIPES).iterdir()]
+    # And one that nobody is going to need.
+    spare.make()
+    spare.drop()
+    spare.drop()
+    assert not [*Path(output_files.PIPES).iterdir()]
     for file in (log, other, third):
         assert file is not None
         os.close(file)

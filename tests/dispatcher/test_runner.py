@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from dispatcher import records
+from dispatcher import crew, output_files, records
 from sysadmd.journal import Transaction
 from tests.kit import wait_for
 from tests.kit.driver import Driver
+from tests.kit.processes import starters
 from tests.kit.state_file import state_file
 
 
@@ -320,6 +321,19 @@ def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Driver) -
     # Nobody deleted their logs: the next start does.
     room.start()
     wait_for(lambda: not list((room.state_dir / "jobs").iterdir()))
+
+
+def test_starters_that_are_needed_no_more_leave_nothing(tmp_path: Path) -> None:
+    def spares() -> set[str]:
+        found = (tmp_path / output_files.PIPES).glob("spare.*")
+        return {path.name for path in found if path.is_dir()}
+
+    with Driver(tmp_path, default_parallel=3 * crew.IDLE) as daemon:
+        uids = [daemon.submit("sleep 0.5") for _ in range(3 * crew.IDLE)]
+        for uid in uids:
+            daemon.finished(uid)
+        wait_for(lambda: len(starters(tmp_path)) == crew.IDLE, "the end of the others")
+        wait_for(lambda: spares() == {f"spare.{pid}" for pid in starters(tmp_path)})
 
 
 def test_a_state_directory_may_have_a_long_path(
