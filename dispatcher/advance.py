@@ -214,8 +214,10 @@ class Mover:
         self._lending.tell()
 
     def withdrawn(self, queue: str | None, uid: int) -> None:
-        """Forget a job that waited, and is committed as finished."""
+        """Forget a job that waited, and is committed as finished. A turn that is under way may
+        have counted on it: then there is room for others."""
         self.queues = self.queues.remove(queue, uid)
+        self.wake_for((queue,))
 
     def paused(self, queue: str | None, paused: bool) -> None:
         """Start nothing more of a queue, or again; it is committed."""
@@ -455,8 +457,6 @@ class Mover:
             self.queues = self.queues.pause(queue, True)
         for queue, uid in outcome.withdrawn:
             self.withdrawn(queue, uid)
-            # There is room for others.
-            self.wake()
         for start in outcome.starts:
             self._started(start)
         for start in outcome.lent:

@@ -616,8 +616,9 @@ class World(RuleBasedStateMachine):
                 self.queues = self.queues.begin(start.queue, start.uid)
         for start in outcome.lent:
             self.queues = self.queues.lend(start.queue, start.uid)
-        if turn.taker is not None:
-            # With what comes meanwhile comes another turn, but for nobody else.
+        started = {(start.queue, start.uid) for start in outcome.starts}
+        if turn.taker is not None and started.issuperset(turn.starting):
+            # With what comes or is killed meanwhile comes another turn, but for nobody else.
             ready = self.queues.start_ready()[1]
             assert all(turn.queues.position(*one) is None for one in ready)
         if turn.taker is not None and turn.taker.linked:

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -321,6 +322,27 @@ def test_retention_takes_finished_jobs_of_which_no_event_is_left(room: Driver) -
     # Nobody deleted their logs: the next start does.
     room.start()
     wait_for(lambda: not list((room.state_dir / "jobs").iterdir()))
+
+
+def test_who_is_killed_as_he_is_about_to_start_leaves_his_place_to_the_next(
+    tmp_path: Path,
+) -> None:
+    """Whenever the kill is committed, and whatever the daemon does just then."""
+    with Driver(tmp_path, queues={"q": 1}) as daemon:
+        for number in range(120):
+            daemon.ask({"pause": "q"})
+            first, second = (daemon.submit("true", queue="q") for _ in range(2))
+            id = daemon.job(first).id
+            with socket.socket(socket.AF_UNIX) as door:
+                door.connect(str(daemon.door))
+                door.sendall(b'{"resume": "q"}\n')
+                until = time.monotonic() + number * 2e-5
+                while time.monotonic() < until:
+                    pass
+                daemon.ask({"kill": [id]})
+                assert door.recv(65536) == b"{}\n"
+            assert daemon.finished(first).result in ("killed", "succeeded")
+            assert daemon.finished(second).result == "succeeded"
 
 
 def test_starters_that_are_needed_no_more_leave_nothing(tmp_path: Path) -> None:
