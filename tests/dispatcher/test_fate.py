@@ -326,7 +326,7 @@ class Disk(LogFiles):
 
 @dataclass(eq=False)
 class Turn:
-    """One step of the daemon; outcome: it is committed."""
+    """One step of the daemon; outcome: it is committed; wakes: another one is to follow."""
 
     facts: list[Facts]
     findings: list[Finding]
@@ -335,6 +335,7 @@ class Turn:
     starting: tuple[tuple[str | None, int], ...]
     taker: Duo | None
     outcome: Outcome | None = None
+    wakes: bool = False
 
 
 NUMBER = st.integers(0, 14)
@@ -446,6 +447,9 @@ class World(RuleBasedStateMachine):
             if job.n is None:
                 self.queues = self.queues.remove(job.queue, uid)
                 self.killed[uid] = None
+                if self.turn is not None:
+                    # As Mover.withdrawn.
+                    self.turn.wakes = True
             else:
                 self.to_bar.append((uid, job.n))
 
@@ -616,9 +620,8 @@ class World(RuleBasedStateMachine):
                 self.queues = self.queues.begin(start.queue, start.uid)
         for start in outcome.lent:
             self.queues = self.queues.lend(start.queue, start.uid)
-        started = {(start.queue, start.uid) for start in outcome.starts}
-        if turn.taker is not None and started.issuperset(turn.starting):
-            # With what comes or is killed meanwhile comes another turn, but for nobody else.
+        if turn.taker is not None and not turn.wakes:
+            # With what comes meanwhile comes another turn, but for nobody else.
             ready = self.queues.start_ready()[1]
             assert all(turn.queues.position(*one) is None for one in ready)
         if turn.taker is not None and turn.taker.linked:
