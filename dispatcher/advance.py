@@ -94,7 +94,7 @@ class Company:
         for queue, uid in accepted:
             queues = queues.adopt(queue, (uid,), ())
         step = self.mover.step(change, self.keeper, NO_ENDINGS)
-        step.start(*queues.start_ready())
+        step.start(queues, ())
         return step.outcome
 
     def committed(self, outcome: Outcome) -> None:
