@@ -5,7 +5,7 @@ with a connection, and nobody has to acknowledge it. When the keeper is dead the
 starters write it. What is said twice is said once. Standard library only.
 
     {"next": [uid, n], "at": T, "pid": P,
-     "limit": B}                                 a starter, this process, is told to begin it
+     "limit": B, "transit": N}                   a starter, this process, is told to begin it
     {"began": [uid, n], "pid": P,
      "since": T, "at": T}                        it has begun: its process was made in between
     {"end": [uid, n], "code": C, "time": W,
@@ -18,7 +18,8 @@ starters write it. What is said twice is said once. Standard library only.
     {"dead": true}                               the guard: the keeper is dead, nothing begins
 
 T: s by the boot clock; C: 0..255, minus the signal, null: nobody knows; W: s since 1970; B:
-bytes, null: the log is gone; M: the mark of that lending. A new generation of the book begins,
+bytes, null: the log is gone; M: the mark of that lending; N: which of the pipes between
+(dispatcher/transits.py), missing: none. A new generation of the book begins,
 whole at once, with the lines of what still runs; nothing is added to an older one after that.
 """
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from dispatcher.starter_line import HandedOver, StarterLine
+from dispatcher.transits import Transits
 
 # Starters that stand by, at most: as many as usually begin something at once. Each has some
 # hundred KiB of its own; what is more than these is forked when it is needed.
@@ -22,10 +23,13 @@ IDLE: Final = 8
 class Crew:
     """Those that live, or have died and are not buried yet."""
 
-    def __init__(self, poll: select.poll, fork: Callable[[int], int]) -> None:
+    def __init__(
+        self, poll: select.poll, transits: Transits, fork: Callable[[int, int | None], int]
+    ) -> None:
         """poll: what the keeper waits with. fork: makes a starter with this descriptor as its
-        end of the line; its pid. Raises: OSError."""
+        end of the line, and the transit of this number; its pid. Raises: OSError."""
         self._poll = poll
+        self._transits = transits
         self._fork = fork
         # By pid, and of these the idle ones, longest first; by descriptor.
         self._starters: dict[int, StarterLine] = {}
@@ -95,17 +99,22 @@ class Crew:
         self.hang_up(gone)
         gone.line.close()
         del self._starters[gone.pid]
+        if gone.command is None:
+            # Of the others the book has it until their commands have ended.
+            self._transits.give_back(gone.transit)
 
     def _hire(self) -> StarterLine:
         line, line_end = socket.socketpair()
+        transit = self._transits.take()
         try:
-            pid = self._fork(line_end.fileno())
+            pid = self._fork(line_end.fileno(), transit)
         except OSError:
             line.close()
+            self._transits.give_back(transit)
             raise
         finally:
             line_end.close()
-        hired = StarterLine(pid, line)
+        hired = StarterLine(pid, line, transit)
         self._starters[pid] = hired
         self._lines[line.fileno()] = hired
         self._poll.register(line, select.POLLIN)

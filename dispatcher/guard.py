@@ -27,6 +27,7 @@ from dispatcher import adoption, book, dye, locks, reaper
 from dispatcher.fdstore import FdStore, Kept
 from dispatcher.relays import Relays
 from dispatcher.stopped import Stopped
+from dispatcher.transits import Transits
 from dispatcher.words import Began, Dead, Fact, Next
 from sysadmd.machine import FORCED_PORTABLE
 
@@ -60,7 +61,15 @@ def return_code(ended: os.waitid_result) -> int:
     return ended.si_status & 0xFF if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int]) -> int:
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What guard and keeper both have open, so that it outlives each of them."""
+
+    store: FdStore
+    transits: Transits
+
+
+def run(setup: Setup, keep: Callable[[Setup, socket.socket, Inheritance, int], int]) -> int:
     """Leave the daemon, start the keeper, and guard it. Returns the exit status."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     # A job may have started the daemon.
@@ -80,7 +89,7 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
     signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)
     reaper.become()
     guard_end, keeper_end = socket.socketpair()
-    store = FdStore()
+    kept = Inheritance(FdStore(), Transits())
     # Shows for as long as we live that we do, before there is anything to guard. A record lock:
     # the keeper does not inherit it.
     lock = os.open(Path("keeper", f"{setup.id}.guard"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -89,13 +98,13 @@ def run(setup: Setup, keep: Callable[[Setup, socket.socket, FdStore, int], int])
     if keeper == 0:
         os.close(lock)
         guard_end.close()
-        return keep(setup, keeper_end, store, ready_end)
+        return keep(setup, keeper_end, kept, ready_end)
     keeper_end.close()
     os.close(ready_end)
-    return _guard(setup, keeper, guard_end, store)
+    return _guard(setup, keeper, guard_end, kept)
 
 
-def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> int:
+def _guard(setup: Setup, keeper: int, line: socket.socket, kept: Inheritance) -> int:
     """Until there is nothing left to tell."""
     # Nobody else falls to us before: as long as it lives, all below it fall to the keeper.
     code = return_code(_end_of(keeper))
@@ -106,14 +115,14 @@ def _guard(setup: Setup, keeper: int, line: socket.socket, store: FdStore) -> in
         return 0
     newest = book.generations(Path("keeper"), setup.id)
     writer = book.BookWriter(Path("keeper"), setup.id, newest[-1] if newest else 1)
-    pipes = store.take_all()
+    pipes = kept.store.take_all()
     # Ends when each starter that may still begin a command has begun it, or is gone.
     line.setblocking(True)
     with contextlib.suppress(OSError):
         line.recv(1)
     left = _look_for_begun(setup.id, writer)
     writer.write({"dead": True})
-    return _reap(setup.id, writer, left, pipes)
+    return _reap(setup.id, writer, left, pipes, kept.transits)
 
 
 def _end_of(keeper: int) -> os.waitid_result:
@@ -135,6 +144,7 @@ class _Open:
     since: float
     starter: int | None
     limit: int
+    transit: int | None
     pid: int | None = None
 
 
@@ -143,7 +153,7 @@ def _open(facts: list[Fact]) -> list[_Open]:
     left: dict[tuple[int, int], _Open] = {}
     for fact in facts:
         if isinstance(fact, Next):
-            left[fact.job] = _Open(list(fact.job), fact.at, fact.pid, fact.limit)
+            left[fact.job] = _Open(list(fact.job), fact.at, fact.pid, fact.limit, fact.transit)
         elif isinstance(fact, Began):
             known = left.get(fact.job)
             if known is not None:
@@ -182,7 +192,11 @@ def _look_for_begun(id: str, writer: book.BookWriter) -> list[_Open]:
 
 
 def _reap(
-    id: str, writer: book.BookWriter, left: list[_Open], pipes: dict[tuple[int, ...], Kept]
+    id: str,
+    writer: book.BookWriter,
+    left: list[_Open],
+    pipes: dict[tuple[int, ...], Kept],
+    transits: Transits,
 ) -> int:
     """Write down each end that falls to us before it is reaped; starters tell theirs.
 
@@ -192,9 +206,9 @@ def _reap(
     wake = wake_up_pipe()
     poll = select.poll()
     poll.register(wake, select.POLLIN)
-    relays = Relays(poll)
+    relays = Relays(poll, transits)
     for one in left:
-        relays.want(one.job, one.limit)
+        relays.want(one.job, one.limit, transit=one.transit)
     while True:
         there = _open(writer.facts())
         # What has not by now never does; its pipe may be that of another attempt soon.
@@ -202,7 +216,7 @@ def _reap(
         for one in begun:
             if not _serves(id, one.starter):
                 kept = pipes.pop(tuple(one.job), None)
-                relays.want(one.job, one.limit, kept.pipe if kept else -1)
+                relays.want(one.job, one.limit, kept.pipe if kept else -1, one.transit)
         # Somebody may have the output of what has ended.
         for job in pipes.keys() - {tuple(one.job) for one in there}:
             kept = pipes.pop(job)

@@ -28,8 +28,7 @@ from dispatcher import book, guard, output_files, reaper, relay, starter, words
 from dispatcher.ahead import Ahead, Ordered
 from dispatcher.crew import Crew
 from dispatcher.daemon_line import NEWS, DaemonLine
-from dispatcher.fdstore import FdStore
-from dispatcher.guard import Setup
+from dispatcher.guard import Inheritance, Setup
 from dispatcher.identity import boot_clock
 from dispatcher.orphans import Orphans
 from dispatcher.refusal import CANNOT_RUN
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
     return guard.run(guard.read_setup(argv), keep)
 
 
-def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> int:
+def keep(setup: Setup, guard_end: socket.socket, kept: Inheritance, ready: int) -> int:
     """The keeper's life; returns its exit status, 0 if it owed nothing.
 
     ready: a pipe; a byte is written there when the keeper can be called.
@@ -69,7 +68,7 @@ def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> 
     os.umask(0o077)
     reaper.become()
     output_files.remove_spares()
-    keeper = Keeper(setup, guard_end, store)
+    keeper = Keeper(setup, guard_end, kept)
     os.write(ready, b"!")
     os.close(ready)
     # Nothing of what is there by now is garbage: those that are forked share it, untouched.
@@ -80,7 +79,7 @@ def keep(setup: Setup, guard_end: socket.socket, store: FdStore, ready: int) -> 
 class Keeper:
     """The state of the process: its children, its daemon, its guard."""
 
-    def __init__(self, setup: Setup, guard_end: socket.socket, store: FdStore) -> None:
+    def __init__(self, setup: Setup, guard_end: socket.socket, kept: Inheritance) -> None:
         room = Path("keeper")
         self._setup = setup
         # Shows for as long as we live that we do.
@@ -108,17 +107,18 @@ class Keeper:
         self._turn = False
         self._draining = False
         self._guard: socket.socket | None = guard_end
-        self._store = store
+        self._store = kept.store
+        self._transits = kept.transits
         self._wake = guard.wake_up_pipe()
         self._poll = select.poll()
         for file in (self._wake, guard_end):
             self._poll.register(file, select.POLLIN)
-        self._crew = Crew(self._poll, self._fork)
+        self._crew = Crew(self._poll, self._transits, self._fork)
         path = room / f"{setup.id}.sock"
         self._daemon = DaemonLine(path, self._poll, self._obey, self._forget)
         self._spare = output_files.SparePipe()
         # What dead starters have left, ours and those of others.
-        self._relays = Relays(self._poll)
+        self._relays = Relays(self._poll, self._transits)
         self._orphans = Orphans(self._mark, self._relays, self._write, self._end)
 
     def run(self) -> int:
@@ -293,8 +293,11 @@ class Keeper:
             output_files.forget_pipe(job, pipe)
             self._refuse(order, f"no process can be made: {error.strerror}")
             return
-        following = {"next": job, "at": boot_clock(), "pid": serving.pid}
-        command = HandedOver(order, {**following, "limit": order.limit}, pipe)
+        following: book.Line = {"next": job, "at": boot_clock(), "pid": serving.pid}
+        following["limit"] = order.limit
+        if serving.transit is not None:
+            following["transit"] = serving.transit
+        command = HandedOver(order, following, pipe)
         # What an earlier attempt has left is this one's now.
         self._relays.forget(job)
         self._book.write(command.following)
@@ -309,7 +312,7 @@ class Keeper:
             self._spare.reuse(uid, n)
         self._spare.make()
 
-    def _fork(self, line_end: int) -> int:
+    def _fork(self, line_end: int, transit: int | None) -> int:
         """Make another starter; its pid. Raises: OSError."""
         ties = [self._starts] + ([self._guard.fileno()] if self._guard else [])
         pid = os.fork()
@@ -320,6 +323,7 @@ class Keeper:
                     mark=self._mark,
                     home=self._home,
                     line=line_end,
+                    transit=self._transits[transit],
                     ties=ties,
                     ends=self._ends,
                     roll=self._roll,

@@ -79,7 +79,8 @@ class Orphans:
 
     def serve(self, command: HandedOver) -> None:
         """Its starter is dead: its output is ours."""
-        self._relays.want(command.job, command.following["limit"], command.pipe)
+        limit, transit = command.following["limit"], command.following.get("transit")
+        self._relays.want(command.job, limit, command.pipe, transit)
         command.pipe = -1
         self._relays.look()
 

@@ -30,8 +30,8 @@ from typing import Final, Self
 from dispatcher import job_files, output_files
 from dispatcher.job_files import Replaced
 from dispatcher.pace import PAUSE, Pace
+from dispatcher.transits import Transit, can_move
 from dispatcher.trouble import complain
-from sysadmd.machine import FORCED_PORTABLE
 
 # Moved at once: long enough to cost little, short enough for others to have their turns.
 _PORTION: Final = 1024 * 1024
@@ -39,9 +39,9 @@ _PORTION: Final = 1024 * 1024
 # killed just then.
 _COPIED: Final = 64 * 1024
 # What a pipe of a command that writes so much at once holds, where that can be set: the first
-# that the system grants. One portion, for its lock is held while one is moved: who writes waits
-# for that anyway, and the longer the portions are, the less often. Source: fcntl(2),
-# F_SETPIPE_SZ; pipe(7), /proc/sys/fs/pipe-max-size.
+# that the system grants. A portion: so who writes has as much time as it takes to write one.
+# More than that would not stay in the processor's caches. Source: fcntl(2), F_SETPIPE_SZ;
+# pipe(7), /proc/sys/fs/pipe-max-size.
 _PIPE_SIZES: Final = (_PORTION, 256 * 1024)
 _MUCH: Final = 32 * 1024
 # What any pipe holds, at least, until then. Source: FreeBSD's sys/pipe.h, PIPE_SIZE.
@@ -72,8 +72,19 @@ class Relay:
     nothing in it: to be closed.
     """
 
-    def __init__(self, uid: int, n: int, log: int, source: int, limit: int) -> None:
-        """log: what `make_log` gave. limit: bytes that are kept. Both ends are then ours."""
+    def __init__(
+        self,
+        uid: int,
+        n: int,
+        log: int,
+        source: int,
+        limit: int,
+        transit: Transit | None = None,
+    ) -> None:
+        """log: what `make_log` gave. limit: bytes that are kept. Both ends are then ours.
+
+        transit: for what a command writes that writes much. It is empty, now and between calls.
+        """
         self.job = [uid, n]
         self.source = source
         self.through = False
@@ -85,7 +96,10 @@ class Relay:
         self._start = 0
         self._room = limit // 2
         self._files: list[int] = []
-        self._moves = hasattr(os, "splice") and not FORCED_PORTABLE
+        self._moves = can_move()
+        self._transit = transit
+        # What is in it. Nothing goes through it until the pipe has been widened.
+        self._carried = 0
         self._complained = False
         self._widened = not hasattr(fcntl, "F_SETPIPE_SZ")
         self._holds = _UNWIDENED
@@ -94,10 +108,19 @@ class Relay:
             fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
-    def take_over(cls, uid: int, n: int, limit: int, *, lost: bool = False) -> Self | None:
+    def take_over(
+        cls,
+        uid: int,
+        n: int,
+        limit: int,
+        transit: Transit | None = None,
+        *,
+        lost: bool = False,
+    ) -> Self | None:
         """Go on where another process has died. None: somebody does it, or it is through.
 
-        lost: also if its log is gone: the command is not to wait for ever. Raises: OSError.
+        transit: where that may have left something. lost: also if its log is gone: the command
+        is not to wait for ever. Raises: OSError.
         """
         try:
             log = job_files.open_file(output_files.log_path(uid, n), os.O_WRONLY)
@@ -113,7 +136,7 @@ class Relay:
             source = output_files.open_pipe(uid, n)
             # Of a log that was deleted nobody else can find the lock; so the pipe has one, too.
             fcntl.flock(source if lost else log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = cls(uid, n, log, source, limit)
+            taken = cls(uid, n, log, source, limit, transit)
             taken._go_on()
         except OSError as error:
             os.close(log)
@@ -133,6 +156,16 @@ class Relay:
 
     def take(self) -> int:
         """Move one portion into the log; how much it was, 0 if there is nothing just now."""
+        taken = self._take()
+        while self._carried:
+            taken += self._take()
+        return taken
+
+    def keep_to_pipe(self) -> None:
+        """Have no bytes pass through the transit: nobody may be there to look for them."""
+        self._transit = None
+
+    def _take(self) -> int:
         if not self._is_ready() and not self._turn():
             return self._drop()
         count = min(self._room, _PORTION)
@@ -199,6 +232,11 @@ class Relay:
         length = os.fstat(self._file).st_size
         self._room -= length
         self.size = self._start + length
+        if self._transit is not None:
+            self._carried = unread(self._transit.outlet)
+            if self._carried:
+                self.take()
+        self.keep_to_pipe()
 
     def _is_ready(self) -> bool:
         """Is the present file as it was left, with room in it?"""
@@ -231,13 +269,42 @@ class Relay:
         return True
 
     def _move(self, count: int) -> int:
-        at = self.size - self._start
-        return os.splice(
-            self.source, self._file, count, offset_dst=at, flags=os.SPLICE_F_NONBLOCK
+        if self._transit is not None and self._widened and not self._carried:
+            self._carried = os.splice(
+                self.source, self._transit.inlet, count, flags=os.SPLICE_F_NONBLOCK
+            )
+            if not self._carried:
+                return 0
+        source, most = self._nearest()
+        moved = os.splice(
+            source,
+            self._file,
+            min(count, most),
+            offset_dst=self.size - self._start,
+            flags=os.SPLICE_F_NONBLOCK,
         )
+        return self._off(moved)
+
+    def _nearest(self) -> tuple[int, int]:
+        """Where the next bytes are, and how many of them at most."""
+        if self._transit is not None and self._carried:
+            return self._transit.outlet, self._carried
+        return self.source, _PORTION
+
+    def _off(self, taken: int) -> int:
+        """So many are taken from there."""
+        if self._carried:
+            self._carried -= taken
+        return taken
+
+    def _read(self, count: int) -> bytes:
+        source, most = self._nearest()
+        data = os.read(source, min(count, most))
+        self._off(len(data))
+        return data
 
     def _copy(self, count: int) -> int:
-        data = memoryview(os.read(self.source, min(count, _COPIED)))
+        data = memoryview(self._read(min(count, _COPIED)))
         at, written = self.size - self._start, 0
         try:
             while written < len(data):
@@ -250,7 +317,7 @@ class Relay:
     def _drop(self) -> int:
         """Without room for it, it is let go: the command may be what makes room."""
         try:
-            dropped = len(os.read(self.source, _COPIED))
+            dropped = len(self._read(_COPIED))
         except BlockingIOError:
             return 0
         self.through = not dropped
@@ -263,6 +330,8 @@ class Relay:
         for size in _PIPE_SIZES:
             with contextlib.suppress(OSError):
                 self._holds = fcntl.fcntl(self.source, fcntl.F_SETPIPE_SZ, size)
+                if self._transit is not None:
+                    fcntl.fcntl(self._transit.inlet, fcntl.F_SETPIPE_SZ, size)
                 break
 
     def _count(self, taken: int) -> int:

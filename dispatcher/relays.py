@@ -14,6 +14,7 @@ from typing import Final
 
 from dispatcher.output_files import open_pipe, pipe_path
 from dispatcher.relay import Relay
+from dispatcher.transits import Transit, Transits
 
 # Between two looks whether an output can be taken over, s: at first, and when it takes long.
 _RETRY: Final = 0.5
@@ -22,10 +23,14 @@ _LONGEST: Final = 10.0
 
 @dataclass(slots=True)
 class _Wanted:
-    """An output to be taken over. pipe: an end, lest what is in it be lost meanwhile; -1."""
+    """An output to be taken over. pipe: an end, lest what is in it be lost meanwhile; -1.
+
+    transit: where the dead one may have left something.
+    """
 
     limit: int
     pipe: int
+    transit: Transit | None
     begun: bool
     looks: int = 0
 
@@ -45,9 +50,10 @@ def _is_pipe(path: str) -> bool:
 class Relays:
     """Those that a process has taken over from dead ones, or is to."""
 
-    def __init__(self, poll: select.poll) -> None:
+    def __init__(self, poll: select.poll, transits: Transits) -> None:
         """poll: what the process waits with; all that is served is registered there."""
         self._poll = poll
+        self._transits = transits
         self._served: dict[int, Relay] = {}
         self._wanted: dict[tuple[int, int], _Wanted] = {}
         # When they are looked at next, by the monotonic clock.
@@ -63,11 +69,20 @@ class Relays:
         """How long to wait at most until `look` is to be called, ms; None: for ever."""
         return max(0.0, self._due - time.monotonic()) * 1000 + 1 if self._wanted else None
 
-    def want(self, job: list[int], limit: int, pipe: int = -1, *, begun: bool = True) -> None:
+    def want(
+        self,
+        job: list[int],
+        limit: int,
+        pipe: int = -1,
+        transit: int | None = None,
+        *,
+        begun: bool = True,
+    ) -> None:
         """Take this command's output over, as soon as nobody else has it.
 
-        pipe: an end of it, which then is ours. begun: it has, for sure: if its log is not there
-        that is gone, and not about to be made by who begins it.
+        pipe: an end of it, which then is ours. transit: its starter's, which is dead. begun: it
+        has, for sure: if its log is not there that is gone, and not about to be made by who
+        begins it.
         """
         uid, n = job
         if (uid, n) in self._wanted or any(relay.job == job for relay in self._served.values()):
@@ -81,7 +96,7 @@ class Relays:
             except OSError:
                 # Taken over without it, then.
                 pass
-        self._wanted[uid, n] = _Wanted(limit, pipe, begun)
+        self._wanted[uid, n] = _Wanted(limit, pipe, self._transits[transit], begun)
         self._due = 0.0
 
     def forget(self, job: list[int]) -> None:
@@ -109,7 +124,7 @@ class Relays:
             try:
                 # A starter that is about to make the log does so before the second look.
                 lost = wanted.begun and wanted.looks > 1
-                relay = Relay.take_over(uid, n, wanted.limit, lost=lost)
+                relay = Relay.take_over(uid, n, wanted.limit, wanted.transit, lost=lost)
             except OSError:
                 continue
             if relay is not None:

@@ -44,6 +44,7 @@ from dispatcher.job_files import Replaced
 from dispatcher.refusal import CANNOT_RUN, explain
 from dispatcher.relay import Relay
 from dispatcher.side_channel import SideChannel
+from dispatcher.transits import Transit
 from dispatcher.trouble import complain
 from dispatcher.words import Commanded
 
@@ -61,15 +62,16 @@ Limits = Mapping[int, tuple[int, int]]
 class Fittings:
     """What a starter works with, in descriptors. home: the state directory.
 
-    line: to the keeper. ties: what says that something may still begin. ends: what says that
-    an end may still be told. roll: who is a starter. id: the keeper's. mark: tells the daemon's
-    dyes from others'.
+    line: to the keeper. transit: what much output passes through, if there is one. ties: what
+    says that something may still begin. ends: what says that an end may still be told. roll:
+    who is a starter. id: the keeper's. mark: tells the daemon's dyes from others'.
     """
 
     id: str
     mark: int
     home: int
     line: int
+    transit: Transit | None
     ties: Sequence[int]
     ends: int
     roll: int
@@ -81,7 +83,7 @@ def become(fittings: Fittings) -> NoReturn:
     status = 1
     try:
         kept = {fittings.home, fittings.line, fittings.ends, fittings.roll, *fittings.ties}
-        _close_others({0, 1, 2, *kept})
+        _close_others({0, 1, 2, *kept, *(fittings.transit or ())})
         fcntl.lockf(fittings.roll, fcntl.LOCK_EX, 1, os.getpid())
         os.setsid()
         reaper.become()
@@ -199,6 +201,8 @@ class Starter:
         self._pid = 0
         self._reap()
         if is_held:
+            # The book has it no more as what is to be looked after.
+            served.keep_to_pipe()
             self._serve_others(served)
         self._clear(served)
         if is_held:
@@ -246,7 +250,8 @@ class Starter:
         if log is None:
             return None
         try:
-            return Relay(job[0], job[1], log, output_files.open_pipe(*job), limit)
+            source = output_files.open_pipe(*job)
+            return Relay(job[0], job[1], log, source, limit, self._fittings.transit)
         except OSError:
             os.close(log)
             raise
@@ -404,6 +409,9 @@ class Starter:
             self._listen()
 
     def _move(self, served: Relay) -> None:
+        if self._alone:
+            # When the guard dies as well, nobody has what is under way.
+            served.keep_to_pipe()
         served.take()
         if served.through:
             self._poll.unregister(served.source)

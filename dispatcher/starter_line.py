@@ -44,10 +44,12 @@ class HandedOver:
 class StarterLine:
     """A starter, as the keeper knows it. command: that it serves now, None: none."""
 
-    def __init__(self, pid: int, line: socket.socket) -> None:
+    def __init__(self, pid: int, line: socket.socket, transit: int | None) -> None:
+        """transit: the number of what its output passes through; None: of nothing."""
         line.setblocking(False)
         self.pid = pid
         self.line = line
+        self.transit = transit
         self.command: HandedOver | None = None
         # The last one, if others have its output still.
         self.held: HandedOver | None = None

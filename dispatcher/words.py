@@ -5,6 +5,7 @@ missing has a meaning, and whatever comes, nobody fails of it:
 
     a line without its kind or its command   is none
     next: no time; no pid; no limit          since boot; nobody knows; LIMIT
+    next: no transit                         it has none
     began: no pid                            is none: that it may have begun, its log says
     began: no time before; none after        since boot; LONGEST_START later
     end: no code; no time; no size           nobody knows: it is lost; now; that of its log
@@ -45,12 +46,16 @@ _DECODER: Final = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """A starter is told to begin it. pid: the starter's; limit: of its log, bytes."""
+    """A starter is told to begin it. pid: the starter's; limit: of its log, bytes.
+
+    transit: the number of its pipe between those (dispatcher/transits.py).
+    """
 
     job: Job
     at: float
     pid: int | None
     limit: int
+    transit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,7 @@ def fact(text: bytes) -> Fact | None:
 
 def _next(named: Job, line: dict[str, Any]) -> Next:
     at, pid = _seconds(line.get("at")), _whole(line.get("pid"), 1, _MOST_PID)
-    return Next(named, at or 0.0, pid, limit(line))
+    return Next(named, at or 0.0, pid, limit(line), _whole(line.get("transit"), 0, _MOST))
 
 
 def _began(named: Job, line: dict[str, Any]) -> Began | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -15,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher import logs, output_files, relay
+from dispatcher import logs, output_files, relay, transits
 from dispatcher.pace import PAUSE, Pace
 from dispatcher.relay import Relay
 from dispatcher.relays import Relays
+from dispatcher.transits import Transit, Transits
 from tests.kit import wait_for
 from tests.kit.disks import fill, small_disk
 from tests.kit.driver import Driver
@@ -28,10 +30,32 @@ JOB = (7, 0)
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["moved", "copied"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways that the bytes can take."""
-    monkeypatch.setattr(relay, "FORCED_PORTABLE", request.param == "copied")
+# That the bytes can take.
+PATHS = ("moved", "carried", "copied")
+
+
+@contextlib.contextmanager
+def taking(path: str) -> Generator[Transit | None]:
+    """This path, and what they pass through on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if path == "copied":
+            patch.setattr(transits, "FORCED_PORTABLE", True)
+        if path != "carried" or not transits.can_move():
+            yield None
+            return
+        # From the first byte on.
+        patch.setattr(relay, "_MUCH", 1)
+        transit = Transit(*os.pipe())
+        yield transit
+        os.close(transit.outlet)
+        os.close(transit.inlet)
+
+
+@pytest.fixture(params=PATHS)
+def way(request: pytest.FixtureRequest) -> Generator[Transit | None]:
+    """All of them."""
+    with taking(request.param) as transit:
+        yield transit
 
 
 @contextlib.contextmanager
@@ -45,12 +69,12 @@ def inside(place: Path) -> Generator[None]:
         os.chdir(before)
 
 
-def begin(limit: int) -> tuple[Relay, int, int]:
+def begin(limit: int, way: Transit | None = None) -> tuple[Relay, int, int]:
     """An output, what the command is given, and an end of the pipe for who keeps it."""
     kept = output_files.make_pipe(*JOB)
     log = output_files.make_log(*JOB)
     assert log is not None
-    served = Relay(*JOB, log, output_files.open_pipe(*JOB), limit)
+    served = Relay(*JOB, log, output_files.open_pipe(*JOB), limit, way)
     served.begin()
     return served, served.open(), kept
 
@@ -64,37 +88,40 @@ def let_die(*survivors: int) -> None:
                 os.close(int(file.name))
 
 
-def parts_of(log: Path) -> Iterator[tuple[int, bytes]]:
+def parts_of(log: Path, at_once: int = 1000) -> Iterator[tuple[int, bytes]]:
     """All that is there, as a reader finds it."""
     at = 0
     while True:
-        start, data = logs.read(log, at, 1000)
+        start, data = logs.read(log, at, at_once)
         if not data:
             return
         yield start, data
         at = start + len(data)
 
 
-# How much is written at once, and if the process that moves it dies then.
-STEPS = st.lists(st.tuples(st.integers(0, 3000), st.booleans()), max_size=40)
+# How much is written at once; and if the process that moves it dies then, how much of that it
+# has under way.
+STEPS = st.lists(st.tuples(st.integers(0, 3000), st.none() | st.integers(0, 3000)), max_size=40)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("limit", [4096, 1 << 20], ids=["short", "long"])
 @given(steps=STEPS)
 def test_every_byte_is_at_its_place_or_counted(
-    limit: int, steps: list[tuple[int, bool]]
+    path: str, limit: int, steps: list[tuple[int, int | None]]
 ) -> None:
     written = bytes(number * 7 % 251 for number in range(sum(size for size, _ in steps)))
-    with tempfile.TemporaryDirectory() as place, inside(Path(place)):
-        served, pipe, kept = begin(limit)
+    with taking(path) as way, tempfile.TemporaryDirectory() as place, inside(Path(place)):
+        served, pipe, kept = begin(limit, way)
         sent = 0
-        for size, dies in steps:
+        for size, under_way in steps:
             os.write(pipe, written[sent : sent + size])
             sent += size
-            if dies:
+            if under_way is not None:
+                if way and min(size, under_way):
+                    os.splice(served.source, way.inlet, under_way)
                 let_die(pipe, kept)
-                taken = Relay.take_over(*JOB, limit)
+                taken = Relay.take_over(*JOB, limit, way)
                 assert taken is not None
                 served = taken
             served.drain()
@@ -121,10 +148,9 @@ def test_every_byte_is_at_its_place_or_counted(
         assert not Path(output_files.pipe_path(*JOB)).exists()
 
 
-@pytest.mark.usefixtures("way")
-def test_on_a_full_disk_what_is_dropped_is_counted(tmp_path: Path) -> None:
+def test_on_a_full_disk_what_is_dropped_is_counted(way: Transit | None, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1) as disk, inside(disk):
-        served, pipe, kept = begin(16 * MIB)
+        served, pipe, kept = begin(16 * MIB, way)
         os.write(pipe, b"before\n")
         served.drain()
         fill(disk / "filler")
@@ -213,7 +239,7 @@ def looks(wanting: Relays, times: int) -> None:
 def test_the_pipe_of_who_may_still_begin_is_not_taken_away(tmp_path: Path) -> None:
     with inside(tmp_path):
         kept = output_files.make_pipe(*JOB)
-        wanting = Relays(select.poll())
+        wanting = Relays(select.poll(), Transits())
         wanting.want([*JOB], 4096, os.dup(kept), begun=False)
         looks(wanting, 3)
         # Nobody has it for his output by now.
@@ -230,7 +256,7 @@ def test_the_pipe_of_who_may_still_begin_is_not_taken_away(tmp_path: Path) -> No
 def test_a_new_attempt_is_left_alone(tmp_path: Path) -> None:
     with inside(tmp_path):
         kept = output_files.make_pipe(*JOB)
-        wanting = Relays(select.poll())
+        wanting = Relays(select.poll(), Transits())
         wanting.want([*JOB], 4096, os.dup(kept))
         looks(wanting, 1)
         wanting.forget([*JOB])
@@ -307,6 +333,83 @@ def test_output_survives_whoever_moves_it(daemon: Driver, victims: str) -> None:
     assert job.commands[0].log_size == len(ALL) + 5
 
 
+BLOCK = b"".join(b"%015d\n" % number for number in range(8 * MIB // 16))
+# Where bytes are copied out of the pipe, those are lost with who has them.
+NOTHING_IS_LOST = pytest.mark.skipif(not transits.can_move(), reason="bytes are copied")
+
+
+class Pouring:
+    """A job that writes much at once, at each place something else, until it is stopped."""
+
+    def __init__(self, daemon: Driver) -> None:
+        self._daemon = daemon
+        place = daemon.state_dir
+        if not (place / "block").exists():
+            (place / "block").write_bytes(BLOCK)
+        others = starters(place, busy=True)
+        self._go = place / f"go{time.monotonic_ns()}"
+        script = f"while [ ! -e {self._go} ]; do cat block; done"
+        self.uid = daemon.submit(["sh", "-c", script], cwd=str(place))
+        self._log = logs.path(place, self.uid, 0)
+        self.pours(4)
+        (self.starter,) = {*starters(place, busy=True)} - {*others}
+
+    def pours(self, blocks: int) -> None:
+        """Wait until it has written so many more."""
+        least = self._size() + blocks * len(BLOCK)
+        wait_for(lambda: self._size() > least)
+
+    def stop(self) -> None:
+        """See all that it has written."""
+        self._go.touch()
+        size = self._daemon.finished(self.uid).commands[0].log_size
+        assert size
+        assert size == self._size()
+        assert size % len(BLOCK) == 0
+        for start, data in parts_of(self._log, MIB):
+            assert (BLOCK + BLOCK[:MIB])[start % len(BLOCK) :].startswith(data), start
+
+    def _size(self) -> int:
+        return logs.size(self._log) or 0 if self._log.exists() else 0
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+@NOTHING_IS_LOST
+@pytest.mark.parametrize(
+    "victims", ["starter", "guard starter", "keeper starter", "starter keeper"]
+)
+def test_of_much_output_nothing_is_lost_or_doubled_whoever_moves_it(
+    tmp_path: Path, victims: str
+) -> None:
+    with Driver(tmp_path) as daemon:
+        for _ in range(10):
+            job = Pouring(daemon)
+            there = {role: holders(tmp_path, role) for role in ("guard", "keeper")}
+            there["starter"] = [job.starter]
+            kill(*(pid for role in victims.split() for pid in there[role]))
+            job.pours(2)
+            job.stop()
+
+
+@NOTHING_IS_LOST
+def test_what_was_under_way_of_one_comes_into_no_others_log(tmp_path: Path) -> None:
+    with Driver(tmp_path) as daemon:
+        for _ in range(5):
+            first = Pouring(daemon)
+            kill(first.starter)
+            first.pours(1)
+            second = Pouring(daemon)
+            kill(*holders(tmp_path, "keeper"), second.starter)
+            for job in (first, second):
+                job.pours(2)
+            for job in (first, second):
+                job.stop()
+
+
 def test_who_is_left_behind_by_a_job_is_served_on(daemon: Driver) -> None:
     script = f"(while [ ! -e go ]; do sleep 0.02; done; seq {NUMBERS}) & echo end"
     uid = daemon.submit(["sh", "-c", script], cwd=str(daemon.state_dir))
@@ -366,7 +469,7 @@ def test_what_dead_ones_left_is_followed_by_its_end(tmp_path: Path, size: int) -
         assert os.write(writer, b"x" * size) == size
         os.close(writer)
         os.close(log)
-        relays = Relays(select.poll())
+        relays = Relays(select.poll(), Transits())
         relays.want([1, 0], MIB, kept)
         relays.look()
         assert not relays.serves
