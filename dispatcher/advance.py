@@ -27,13 +27,14 @@ from dispatcher.lending import Lending
 from dispatcher.processes import is_same_boot
 from dispatcher.queue import IllegalMove, Queues
 from dispatcher.records import PENDING, RUNNING
+from dispatcher.running import Ending, Running
 from dispatcher.site import Site
 from dispatcher.steps import NO_ENDINGS, Endings, Facts, Finding, Outcome, Start
 from dispatcher.tending import Tender
 from dispatcher.transitions import Advance, mark
 from dispatcher.words import Barred, Began, Dead, End, Fact, Left, Next
 from sysadmd.errors import Stopping, StoreFull
-from sysadmd.journal import Note, Transaction, no_note
+from sysadmd.journal import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -45,34 +46,6 @@ PUT_OFF: Final = 0.1
 GOING_DOWN: Final = "the daemon is going down; ask again when it is back"
 # What a book says of a command that does not run any more.
 _ENDS: Final = (End, Barred, Left)
-
-
-@dataclass(slots=True)
-class Running:
-    """A running job and its present command.
-
-    identity: None: not read in the book yet. orphaned: guard and keeper are dead, so nobody
-    will tell its end. heard: loop time of its last running event. size: of its log when
-    progress was last looked at. event_system: the class that queued it.
-    """
-
-    uid: int
-    queue: str | None
-    n: int
-    deadline: float | None = None
-    identity: Identity | None = None
-    orphaned: bool = False
-    heard: float = 0.0
-    size: int = 0
-    event_system: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a running job ends, decided while nothing could be written; note: to go with it."""
-
-    word: str
-    note: Note = no_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +67,7 @@ class Company:
         for queue, uid in accepted:
             queues = queues.adopt(queue, (uid,), ())
         step = self.mover.step(change, self.keeper, NO_ENDINGS)
-        step.start(queues, ())
+        step.start(queues)
         return step.outcome
 
     def committed(self, outcome: Outcome) -> None:
@@ -337,9 +310,9 @@ class Mover:
         taker = tender.taker()
         if taker is None:
             unsent = []
-        # What the jobs that end now make room for is decided where they end.
-        queues, starting = (self.queues, ()) if taker is None else self.queues.start_ready()
-        if not (facts or findings or unsent or starting or endings):
+        queues = self.queues
+        starts = taker is not None and bool(queues.start_ready()[1])
+        if not (facts or findings or unsent or starts or endings):
             return
         keeper = None if taker is None else taker.id
         link = None if taker is None else taker.link
@@ -356,7 +329,7 @@ class Mover:
                 step.finding(finding)
             for uid, n in unsent:
                 step.unsent(uid, n)
-            step.start(queues, starting, terms)
+            step.start(queues, terms)
             return step.outcome
 
         def committed(outcome: Outcome) -> None:

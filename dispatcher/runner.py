@@ -30,7 +30,7 @@ from typing import Any, Final, TypeVar
 
 from dispatcher import acceptance, foreign, keepers, lent, logs, orders, records
 from dispatcher.acceptance import Bundle, Doomed
-from dispatcher.advance import GOING_DOWN, Ending, Mover
+from dispatcher.advance import GOING_DOWN, Mover
 from dispatcher.hearing import Hearing
 from dispatcher.intake import Intake
 from dispatcher.killing import Killer
@@ -39,6 +39,7 @@ from dispatcher.processes import boot_mark
 from dispatcher.records import JobRow
 from dispatcher.reports import Reporter
 from dispatcher.rousing import Rouser
+from dispatcher.running import Ending
 from dispatcher.site import Site
 from dispatcher.tending import Tender
 from dispatcher.watching import Watcher

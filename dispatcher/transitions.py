@@ -200,20 +200,12 @@ class Advance:
         if row is not None and row.keeper is None:
             self._weigh(row, Spoken(), Pair.OVER)
 
-    def start(
-        self,
-        queues: Queues,
-        starting: Iterable[tuple[str | None, int]],
-        terms: Terms | None = None,
-    ) -> None:
-        """Start these jobs, and those that may start once the ones just finished are gone; none
-        of a queue whose pause is committed before this, though nobody was told of it yet. Lend
-        those behind them.
+    def start(self, queues: Queues, terms: Terms | None = None) -> None:
+        """Start the jobs that may start once those just finished are gone, and lend those
+        behind them; none of a queue whose pause is committed before, though nobody was told.
 
-        queues: with `starting` running already. terms: None: nothing can be lent.
+        queues: before any of this. terms: None: nothing can be lent.
         """
-        for queue, uid in starting:
-            self._start_job(queue, uid)
         if self._keeper is None:
             return
         outcome = self.outcome

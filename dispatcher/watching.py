@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import logs, transitions
-from dispatcher.advance import Ending, Mover, Running
+from dispatcher.advance import Mover
 from dispatcher.hearing import PACE, Hearing
 from dispatcher.identity import boot_clock
 from dispatcher.killing import Killer
 from dispatcher.processes import is_alive
 from dispatcher.reports import Fields
+from dispatcher.running import Ending, Running
 from dispatcher.site import Site
 from dispatcher.steps import Finding
 from sysadmd.errors import StoreFull

@@ -332,7 +332,6 @@ class Turn:
     findings: list[Finding]
     unsent: list[Command]
     queues: Queues
-    starting: tuple[tuple[str | None, int], ...]
     taker: Duo | None
     outcome: Outcome | None = None
     wakes: bool = False
@@ -530,10 +529,10 @@ class World(RuleBasedStateMachine):
         """As Mover._turn begins, with so many lines of each book."""
         facts = [one for duo in self.duos.values() if (one := self.read(duo, portion))]
         taker = next((duo for duo in self.duos.values() if duo.takes), None)
-        queues, starting = (self.queues, ()) if taker is None else self.queues.start_ready()
+        starts = taker is not None and bool(self.queues.start_ready()[1])
         unsent = self.unsent[:] if taker else []
-        if facts or self.findings or unsent or starting:
-            self.turn = Turn(facts, self.findings[:], unsent, queues, starting, taker)
+        if facts or self.findings or unsent or starts:
+            self.turn = Turn(facts, self.findings[:], unsent, self.queues, taker)
         elif not any(len(duo.lines) > duo.read for duo in self.duos.values()):
             self.settled = True
 
@@ -561,7 +560,7 @@ class World(RuleBasedStateMachine):
         step = self.work_in(turn)
         taker = turn.taker
         terms = Terms(frozenset(taker.given), frozenset()) if taker and taker.linked else None
-        step.start(turn.queues, turn.starting, terms)
+        step.start(turn.queues, terms)
         if fails:
             self.db.execute("ROLLBACK")
             for facts in turn.facts:

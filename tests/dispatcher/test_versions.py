@@ -60,8 +60,14 @@ OTHERS: dict[str, tuple[str, str, str, int | None]] = {
     "end of another shape": ("book", '{"end": job', '{"end": {"job": job[0]}', None),
     "next without a time": ("keeper", '"at": boot_clock(), ', "", 7),
     "next without pid and limit": (
-        *("keeper", '{**following, "limit": order.limit}'),
-        *('{"next": job, "at": boot_clock()}', 7),
+        *("keeper", "HandedOver(order, following, pipe)"),
+        *('HandedOver(order, {"next": job, "at": boot_clock()}, pipe)', 7),
+    ),
+    "next with another transit": (
+        "keeper",
+        '"transit"] = serving.transit',
+        '"transit"] = 99',
+        7,
     ),
     "began without since": ("starter", BEGAN, BEGAN.replace('"since"', '"start"'), 7),
     "began without at": ("starter", BEGAN, BEGAN.replace('"at"', '"to"'), 7),
@@ -111,7 +117,7 @@ def test_a_keeper_of_other_code_is_lived_with(tmp_path: Path, name: str, version
 WORDS = [
     *("next", "began", "end", "barred", "left", "dead", "at", "pid", "limit", "since", "code"),
     *("time", "size", "begun", "reason", "start", "argv", "env", "cwd", "serve", "hello"),
-    *("channel", "version", "draining", "hanging", "turn", "drain"),
+    *("channel", "version", "draining", "hanging", "turn", "drain", "transit"),
     *("returned", "lend", "lends", "lane", "last", "room", "recall", "over"),
 ]
 NUMBERS = st.sampled_from([0, 1, 2, -1, 2**31, 2**63, 10**400, 1.5, 1e300]) | st.floats()
@@ -150,13 +156,14 @@ def test_whatever_a_book_says_no_job_is_forgotten(book: list[bytes], log: bool) 
         now, change = Now(1e9, 1e3, "boot"), Transaction(db)
         order = Order(commands=(Spec(("true",), "true"), Spec(("false",), "false")))
         (one,) = accept(change, now, [order])
+        queues = Queues().configure({None: 1}).adopt(None, [one.job.uid], ())
 
         def step(keeper: str, *facts: Facts) -> Any:
             advance = Advance(change, now, keeper, Disk(Path()), lambda boot: boot == "boot")
             for entry in facts:
                 advance.facts(entry)
             if not facts:
-                advance.start(Queues().configure({None: 1}), [(None, one.job.uid)])
+                advance.start(queues)
             return advance.outcome
 
         step("k 0")
