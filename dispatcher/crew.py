@@ -100,7 +100,7 @@ class Crew:
         gone.line.close()
         del self._starters[gone.pid]
         if gone.command is None:
-            # Of the others the book has it until their commands have ended.
+            # That of another is used no more: the book has it until the command has ended.
             self._transits.give_back(gone.transit)
 
     def _hire(self) -> StarterLine:
