@@ -140,7 +140,7 @@ def test_the_walk_through_leads_to_a_tail(machines: Machines) -> None:
     wait_for(lambda: ": at the bridge wss" in log.read_text(), "web1 at the bridge")
     listed = step("you").splitlines()[-1].split()
     machines.words["ID"] = listed[0]
-    assert listed[0] in log.read_text()
+    wait_for(lambda: listed[0] in log.read_text())
     machines.run("you", "sysadmctl --server $ID run true")
     where, script = next(blocks)
     told = machines.run(where, script.rstrip() + " --count 3\n")

@@ -30,7 +30,7 @@ def test_a_defect_met_by_one_request_is_its_own(
             assert closed.value.rcvd.code == 1011
             client.close()
         assert daemon.is_up
-        assert "Traceback" in daemon.log.read_text()
+        wait_for(lambda: "Traceback" in daemon.log.read_text())
 
 
 # What is broken of the daemon's memory, what is committed before that is met, and what then

@@ -108,7 +108,7 @@ def test_jobs_of_a_state_file_that_was_moved_away_are_taken_for_no_others(
         client.ask("rpc", "dispatcher", {"action": "run", "new": 'sh -c "sleep 5"'})
         (aside,) = daemon.state_dir.glob("jobs-aside-*")
         assert (aside / log.relative_to(daemon.state_dir / "jobs")).exists()
-        assert "jobs-aside-" in daemon.log.read_text()
+        wait_for(lambda: "jobs-aside-" in daemon.log.read_text())
         wait_for(lambda: result(client, "new"), "the new job's end")
         assert result(client, "new") == "succeeded"
         assert time.monotonic() - begun > 4

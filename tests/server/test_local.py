@@ -106,7 +106,7 @@ def test_another_account_that_reaches_it_is_sent_away(daemon: Daemon) -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("b''\n", "")
-    assert "another account" in daemon.log.read_text()
+    wait_for(lambda: "another account" in daemon.log.read_text())
 
 
 def test_a_socket_that_a_killed_daemon_has_left_is_replaced(daemon: Daemon) -> None:

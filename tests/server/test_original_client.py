@@ -266,7 +266,8 @@ def test_it_gives_up_after_an_error_and_so_it_gets_none_that_passes(
         watcher.until_cut()
         assert watcher.keeps_active and not watcher.authorized
         root.ask("rpc", "clients", {"action": "unblock", "address": "127.0.0.1"})
-    assert "a login by key was put off: too many failed" in machine.daemon.log.read_text()
+    put_off = "a login by key was put off: too many failed"
+    wait_for(lambda: put_off in machine.daemon.log.read_text())
     machine.come_back()
     watcher.until_cut_by(machine.daemon.kill)
     machine.daemon.start()

@@ -92,6 +92,7 @@ def test_an_answer_longer_than_a_frame_becomes_an_error_and_is_logged_once(
             assert "limit" in frame["args"]["detail"]
         few = client.ask("rpc", "dispatcher", {"action": "list", "limit": 1})
         assert few["next"]
+        wait_for(lambda: "longer than a frame" in daemon.log.read_text())
         assert daemon.log.read_text().count("longer than a frame") == 1
 
 

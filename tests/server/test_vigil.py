@@ -332,7 +332,7 @@ def test_pam_that_hangs_holds_up_nobody_and_renews_nothing(
                 log_in(third, other)
             # What it has is valid until it runs out.
             assert by_token(daemon, laptop) == 200
-            assert f"whether {name} may still be logged in" in daemon.log.read_text()
+            wait_for(lambda: f"whether {name} may still be logged in" in daemon.log.read_text())
             assert daemon.stop() == 0
         finally:
             service.write_text(RULES)
