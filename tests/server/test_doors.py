@@ -366,9 +366,8 @@ def test_a_page_of_another_origin_is_refused(tmp_path: Path) -> None:
                     assert status == 101
             except InvalidStatus as refused:
                 assert refused.response.status_code == status
-        log = daemon.log.read_text()
-    assert log.count("'https://evil.example.org'") == 1
-    assert "add it to server.origins" in log
+        wait_for(lambda: "add it to server.origins" in daemon.log.read_text())
+    assert daemon.log.read_text().count("'https://evil.example.org'") == 1
 
 
 def test_many_requests_in_flight_are_all_answered(daemon: Daemon) -> None:

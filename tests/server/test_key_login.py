@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from server.login import keys, tokens
 from sysadmd.journal import Transaction
 from sysadmd.keys import PrivateKey, as_text
-from tests.kit import QUIET, Client, Daemon
+from tests.kit import QUIET, Client, Daemon, wait_for
 from tests.kit.accounts import PASSWORD, account, delete, group, leave, pam_service
 from tests.kit.rsa_keys import RsaKey
 from tests.kit.state_file import tables
@@ -387,8 +387,8 @@ def test_the_original_s_keys_log_in_only_where_that_is_allowed(
             for _ in range(3):
                 assert by_rsa(client, stranger)[0] == 401
             assert step(client, "")[0] == 429
-        log = daemon.log.read_text()
-        assert "too many failed logins; passwords and keys are refused" in log
+        blocked = "too many failed logins; passwords and keys are refused"
+        wait_for(lambda: blocked in daemon.log.read_text())
         # Who came by it is out, and his token, when it is not allowed any more.
         root.ask("rpc", "clients", {"action": "unblock", "address": "127.0.0.1"})
         with daemon.stranger() as client:
